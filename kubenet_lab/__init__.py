@@ -1,0 +1,1 @@
+"""Kubernetes networking that you can run, break and see inside."""

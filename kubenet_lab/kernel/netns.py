@@ -1,0 +1,544 @@
+"""A network namespace: everything the kernel knows that decides a packet's fate there.
+
+Edits are verbs (`add_route`, `set_link`, ...) that check what rtnetlink checks and raise `KernelError` in its words.
+Each verb applies whole or not at all; `transaction()` does the same for a group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from msgspec.structs import replace
+
+from kubenet_lab.kernel import sysctl
+from kubenet_lab.kernel.address import Address
+from kubenet_lab.kernel.bridge import FdbEntry
+from kubenet_lab.kernel.conntrack import ConntrackTable
+from kubenet_lab.kernel.errors import KernelError
+from kubenet_lab.kernel.ipset import IpSet
+from kubenet_lab.kernel.link import Link, Peer
+from kubenet_lab.kernel.neighbour import Neighbour
+from kubenet_lab.kernel.netfilter import Ruleset
+from kubenet_lab.kernel.route import (
+    REFUSING,
+    TABLE_LOCAL,
+    TABLE_MAIN,
+    Fib,
+    Route,
+    RouteRule,
+    default_rules,
+)
+from kubenet_lab.kernel.socket import Socket
+from kubenet_lab.packet.ip import IP_INT, eui64, family, ip_text, prefix
+
+ZERO_MAC = "00:00:00:00:00:00"
+_TABLES = ("links", "addresses", "rules", "routes", "neighbours", "fdb", "sysctls", "sockets", "ipsets", "files")
+
+
+class RouteLookup(NamedTuple):
+    """The answer of the FIB: the route that won and the rule that led to its table."""
+
+    route: Route
+    rule: RouteRule
+    via: str
+    dev: str
+
+
+class Netns:
+    """One network namespace of a host. `name` is unique in its network ("node-1", "default/frontend")."""
+
+    def __init__(self, name: str, host: str = "") -> None:
+        self.name = name
+        self.host = host or name
+        self.links: dict[str, Link] = {}
+        self.addresses: dict[str, tuple[Address, ...]] = {}
+        self.rules: dict[int, tuple[RouteRule, ...]] = {4: default_rules(4), 6: default_rules(6)}
+        self.routes: dict[tuple[int, int], dict[tuple[str, int], Route]] = {}
+        self.neighbours: dict[tuple[str, str], Neighbour] = {}
+        self.fdb: dict[tuple[str, str], tuple[FdbEntry, ...]] = {}
+        self.sysctls: dict[str, str] = {}
+        self.sockets: dict[tuple[int, int], tuple[Socket, ...]] = {}
+        self.ipsets: dict[str, IpSet] = {}
+        self.files: dict[str, str] = {}
+        """The files of the mount namespace beside it that networking reads (/etc/resolv.conf, /etc/hosts)."""
+        self.conntrack = ConntrackTable()
+        self.xt_state: dict[Any, Any] = {}
+        """Private memory of matches that keep some (`statistic --mode nth`, `recent`)."""
+        self.next_port: dict[int, int] = {}
+        """Last ephemeral port handed out, a protocol."""
+        self._iptables: dict[int, Ruleset] = {4: Ruleset(), 6: Ruleset()}
+        self._build_rules: Callable[[], dict[int, Ruleset]] | None = None
+        self._fibs: dict[tuple[int, int], Fib] = {}
+        self._local: dict[str, str] | None = None
+        self._lookups: dict[tuple[str, str, str, str, int], RouteLookup | None] = {}
+        self._by_mac: dict[str, tuple[str, ...]] = {}
+        self.generation = 0
+        """Grows with every edit of links, addresses, routes or rules; derived values key on it."""
+        self.add_link("lo", "loopback", mac=ZERO_MAC, mtu=65536)
+        self.set_link("lo", up=True)
+        self.add_address("lo", "127.0.0.1/8", scope="host")
+        self.add_address("lo", "::1/128", scope="host")
+
+    def __repr__(self) -> str:
+        return f"<Netns {self.name} on {self.host}: {', '.join(self.links)}>"
+
+    # -- transactions ---------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def transaction(self) -> Iterator[Netns]:
+        """Apply a group of edits whole or not at all."""
+        before = self.snapshot()
+        try:
+            yield self
+        except BaseException:
+            self.restore(before)
+            raise
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return what `restore` needs to bring the present state back (values are shared, they are frozen)."""
+        saved: dict[str, Any] = {name: dict(getattr(self, name)) for name in _TABLES}
+        saved["routes"] = {key: dict(table) for key, table in self.routes.items()}
+        saved["_iptables"] = dict(self._iptables)
+        saved["_build_rules"] = self._build_rules
+        saved["conntrack"] = self.conntrack.copy()
+        saved["xt_state"] = dict(self.xt_state)
+        saved["next_port"] = dict(self.next_port)
+        return saved
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Bring back a state taken by `snapshot`."""
+        for name, value in saved.items():
+            setattr(self, name, {k: dict(v) for k, v in value.items()} if name == "routes" else value)
+        for name in _TABLES:
+            if name != "routes":
+                setattr(self, name, dict(getattr(self, name)))
+        self._changed()
+
+    def _changed(self) -> None:
+        self.generation += 1
+        self._fibs.clear()
+        self._lookups.clear()
+        self._local = None
+
+    # -- links ----------------------------------------------------------------------------------------------------
+
+    def link(self, name: str) -> Link:
+        """Return a link by name. Raises KernelError ENODEV."""
+        try:
+            return self.links[name]
+        except KeyError:
+            raise KernelError("ENODEV", f'"{name}" in {self.name}') from None
+
+    def add_link(self, name: str, kind: str, *, index: int = 0, **fields: Any) -> Link:
+        """`ip link add NAME type KIND ...`. The index is the next free one unless given. Raises EEXIST."""
+        if name in self.links:
+            raise KernelError("EEXIST", f"{name} in {self.name}")
+        index = index or max((link.index for link in self.links.values()), default=0) + 1
+        made = Link(name=name, index=index, kind=kind, **fields)
+        self.links = {**self.links, name: made}
+        if made.up:
+            self._link_up(made)
+        self._changed()
+        return made
+
+    def set_link(self, name: str, **fields: Any) -> Link:
+        """`ip link set NAME up|down|mtu N|master BR|...`. Down removes the link's routes, as the kernel does."""
+        old = self.link(name)
+        new = replace(old, **fields)
+        self.links[name] = new
+        if old.up and not new.up:
+            self._link_down(new)
+        if new.up and not old.up:
+            self._link_up(new)
+        self._changed()
+        return new
+
+    def delete_link(self, name: str) -> None:
+        """`ip link del NAME`: its addresses, routes, neighbours and FDB entries go with it."""
+        link = self.link(name)
+        self._link_down(link)
+        del self.links[name]
+        self.addresses.pop(name, None)
+        self.fdb = {key: kept for key, kept in ((k, tuple(e for e in v if e.dev != name)) for k, v in self.fdb.items()) if kept}
+        for port, other in list(self.links.items()):
+            if other.master == name:
+                self.links[port] = replace(other, master="", port=None)
+        self._changed()
+
+    def _link_down(self, link: Link) -> None:
+        for key, table in self.routes.items():
+            keep_local = key[1] == TABLE_LOCAL
+            self.routes[key] = {
+                k: r for k, r in table.items() if not _uses(r, link.name) or (keep_local and r.type == "local" and link.name in self.links)
+            }
+        self.neighbours = {k: n for k, n in self.neighbours.items() if k[0] != link.name}
+
+    def _link_up(self, link: Link) -> None:
+        for address in self.addresses.get(link.name, ()):
+            self._connect(address)
+        if link.kind != "loopback" and not link.master and self.sysctl(sysctl.conf(6, link.name, "disable_ipv6")) == "0":
+            lladdr = eui64(link.mac)
+            if all(a.local != lladdr for a in self.addresses.get(link.name, ())):
+                self.add_address(link.name, f"{lladdr}/64", scope="link")
+
+    def by_mac(self, mac: str) -> tuple[str, ...]:
+        """Return the names of links that have this MAC."""
+        return tuple(link.name for link in self.links.values() if link.mac == mac)
+
+    def ports(self, bridge: str) -> tuple[Link, ...]:
+        """Return the ports of a bridge, in order of their index."""
+        return tuple(link for link in self.links.values() if link.master == bridge)
+
+    # -- addresses ------------------------------------------------------------------------------------------------
+
+    def add_address(self, dev: str, cidr: str, *, scope: str = "", broadcast: str = "", label: str = "",
+                    noprefixroute: bool = False) -> Address:
+        """`ip addr add CIDR dev DEV`. Adds the local and connected routes the kernel adds. Raises EEXIST, ENODEV."""
+        link = self.link(dev)
+        local, _, length_text = cidr.partition("/")
+        fam = family(local)
+        length = int(length_text) if length_text else (32 if fam == 4 else 128)
+        present = self.addresses.get(dev, ())
+        if any(a.local == local and a.length == length for a in present):
+            raise KernelError("EEXIST", f"{cidr} dev {dev}")
+        net = prefix(cidr)
+        secondary = fam == 4 and any(a.length == length and a.family == 4 and local in a.network for a in present)
+        made = Address(
+            dev, local, length, scope or ("host" if link.kind == "loopback" else "global"), broadcast,
+            label or (dev if fam == 4 else ""), secondary, ("noprefixroute",) if noprefixroute else (),
+        )
+        assert net.family == fam
+        self.addresses[dev] = (*present, made)
+        self._connect(made)
+        self._changed()
+        return made
+
+    def delete_address(self, dev: str, cidr: str) -> None:
+        """`ip addr del CIDR dev DEV`. Raises EADDRNOTAVAIL when it is not there."""
+        local, _, length = cidr.partition("/")
+        present = self.addresses.get(dev, ())
+        kept = tuple(a for a in present if not (a.local == local and (not length or a.length == int(length))))
+        if len(kept) == len(present):
+            raise KernelError("EADDRNOTAVAIL", f"{cidr} dev {dev}")
+        self.addresses[dev] = kept
+        for key, table in self.routes.items():
+            self.routes[key] = {
+                k: r
+                for k, r in table.items()
+                if not (r.dev == dev and (r.prefsrc == local or (r.type == "local" and r.dst.split("/")[0] == local)))
+            }
+        for address in kept:
+            self._connect(address)
+        self._changed()
+
+    def _connect(self, address: Address) -> None:
+        link = self.links[address.dev]
+        full = 32 if address.family == 4 else 128
+        if address.family == 4:
+            scope_dst = f"{address.network}" if link.kind == "loopback" else f"{address.local}/32"
+            locals_ = {scope_dst, f"{address.local}/32"}
+            for dst in locals_:
+                self._put(Route(dst, address.dev, type="local", table=TABLE_LOCAL, proto="kernel", scope="host", prefsrc=address.local))
+        else:
+            self._put(Route(f"{address.local}/128", address.dev, type="local", table=TABLE_LOCAL, proto="kernel"))
+        if not link.up or address.length == full or link.kind == "loopback":
+            if address.family == 4 and link.kind == "loopback" and address.length < 31:
+                self._broadcast(address)
+            return
+        if "noprefixroute" not in address.flags:
+            if address.family == 4:
+                self._put(Route(str(address.network), address.dev, proto="kernel", scope="link", prefsrc=address.local), keep=True)
+            else:
+                self._put(Route(str(address.network), address.dev, proto="kernel", metric=256), keep=True)
+        if address.family == 4 and address.length < 31:
+            self._broadcast(address)
+
+    def _broadcast(self, address: Address) -> None:
+        block = address.network
+        last = ip_text(block.net | (~block.mask & 0xFFFFFFFF), 4)
+        self._put(Route(f"{last}/32", address.dev, type="broadcast", table=TABLE_LOCAL, proto="kernel", scope="link", prefsrc=address.local), keep=True)
+
+    def _put(self, route: Route, keep: bool = False) -> None:
+        table = self.routes.setdefault((route.family, route.table), {})
+        if keep and route.key in table:
+            return
+        table[route.key] = route
+
+    def addrs(self, dev: str | None = None, fam: int | None = None) -> list[Address]:
+        """Return addresses, of one link or all, of one family or both, in the kernel's order."""
+        names = [dev] if dev is not None else list(self.links)
+        return [a for name in names for a in self.addresses.get(name, ()) if fam is None or a.family == fam]
+
+    def is_local(self, address: str) -> bool:
+        """True when the address belongs to this namespace (the local table says so)."""
+        found = self._local
+        if found is None:
+            found = self._local = {}
+        hit = found.get(address)
+        if hit is None:
+            hit = ""
+            for route in self.fib(family(address), TABLE_LOCAL).candidates(address):
+                hit = route.dev if route.type == "local" else ""
+                break
+            found[address] = hit
+        return hit != ""
+
+    # -- routes ---------------------------------------------------------------------------------------------------
+
+    def add_route(self, dst: str, *, replace_existing: bool = False, **fields: Any) -> Route:
+        """`ip route add|replace DST [via GW] [dev DEV] ...`.
+
+        `dst` may be "default" (IPv4) or a prefix. Raises KernelError: EEXIST, ENODEV, ENETUNREACH (the gateway is on
+        no connected network and `onlink` is not set).
+        """
+        if dst == "default":
+            dst = "::/0" if ":" in fields.get("via", "") else "0.0.0.0/0"
+        made = Route(str(prefix(dst)), **fields)
+        if made.family == 6 and made.metric == 0 and made.table != TABLE_LOCAL:
+            made = replace(made, metric=1024)
+        if made.type in REFUSING or made.type == "throw":
+            made = replace(made, dev="" if made.family == 4 else "lo")
+        elif not made.via and made.family == 4 and "scope" not in fields and made.dev and made.type == "unicast":
+            made = replace(made, scope="link")
+        for via, dev, onlink in [(made.via, made.dev, made.onlink), *((n.via, n.dev, n.onlink) for n in made.nexthops)]:
+            if dev:
+                self.link(dev)
+            if via and not onlink:
+                way = self.lookup(via, oif=dev)
+                if way is None or way.via or way.route.type != "unicast":
+                    raise KernelError("ENETUNREACH", str(made))
+                if made.via and not made.dev:
+                    made = replace(made, dev=way.dev)
+        table = self.routes.setdefault((made.family, made.table), {})
+        if made.key in table and not replace_existing:
+            raise KernelError("EEXIST", str(made))
+        table[made.key] = made
+        self._changed()
+        return made
+
+    def delete_route(self, dst: str, *, table: int = TABLE_MAIN, metric: int | None = None, dev: str = "", via: str = "") -> Route:
+        """`ip route del DST`. Raises ESRCH when no route fits."""
+        if dst == "default":
+            dst = "::/0" if ":" in via else "0.0.0.0/0"
+        dst = str(prefix(dst))
+        entries = self.routes.get((family(dst), table), {})
+        for key, route in entries.items():
+            if route.dst == dst and (metric is None or metric == route.metric) and (not dev or dev == route.dev) and (not via or via == route.via):
+                del entries[key]
+                self._changed()
+                return route
+        raise KernelError("ESRCH", dst)
+
+    def route_list(self, fam: int = 4, table: int = TABLE_MAIN) -> list[Route]:
+        """Return a table as `ip route` orders it: default first, then by address, shorter prefix first."""
+        entries = list(self.routes.get((fam, table), {}).values())
+        return sorted(entries, key=lambda r: (prefix(r.dst).net, prefix(r.dst).length, r.metric))
+
+    def fib(self, fam: int, table: int) -> Fib:
+        """Return a table's look-up index, built on first use."""
+        key = (fam, table)
+        found = self._fibs.get(key)
+        if found is None:
+            found = self._fibs[key] = Fib(self.routes.get(key, {}).values())
+        return found
+
+    def add_rule(self, rule: RouteRule) -> None:
+        """`ip rule add ...`. Raises EEXIST."""
+        present = self.rules[rule.family]
+        if rule in present:
+            raise KernelError("EEXIST", str(rule))
+        self.rules[rule.family] = tuple(sorted((*present, rule), key=lambda r: r.priority))
+        self._changed()
+
+    def delete_rule(self, rule: RouteRule) -> None:
+        """`ip rule del ...`. Raises ENOENT."""
+        if rule not in self.rules[rule.family]:
+            raise KernelError("ENOENT", str(rule))
+        self.rules[rule.family] = tuple(r for r in self.rules[rule.family] if r != rule)
+        self._changed()
+
+    def lookup(self, dst: str, *, src: str = "", iif: str = "", oif: str = "", mark: int = 0) -> RouteLookup | None:
+        """`ip route get DST [from SRC] [iif DEV] [oif DEV] [mark M]`: the route that wins, or None.
+
+        Multipath picks a leg by a hash of source and destination (fib_multipath_hash_policy 0).
+        """
+        key = (dst, src, iif, oif, mark)
+        try:
+            return self._lookups[key]
+        except KeyError:
+            pass
+        if len(self._lookups) > 65536:
+            self._lookups.clear()
+        found = self._lookups[key] = self._look_up(dst, src, iif, oif, mark)
+        return found
+
+    def _look_up(self, dst: str, src: str, iif: str, oif: str, mark: int) -> RouteLookup | None:
+        fam = 6 if ":" in dst else 4
+        for rule in self.rules[fam]:
+            if not rule.matches(src, dst, iif, oif, mark):
+                continue
+            if rule.action != "lookup":
+                refusing = Route("::/0" if fam == 6 else "0.0.0.0/0", type=rule.action, table=rule.table)
+                return RouteLookup(refusing, rule, "", "")
+            for route in self.fib(fam, rule.table).candidates(dst):
+                if rule.suppress_prefixlength >= 0 and prefix(route.dst).length <= rule.suppress_prefixlength:
+                    continue
+                if route.type == "throw":
+                    break
+                via, dev = route.via, route.dev
+                if route.nexthops:
+                    legs = [n for n in route.nexthops if n.dev in self.links and self.links[n.dev].running]
+                    legs = [n for n in legs if not oif or n.dev == oif]
+                    if not legs:
+                        continue
+                    chosen = _pick(legs, (IP_INT[src] if src else 0) ^ IP_INT[dst])
+                    via, dev = chosen.via, chosen.dev
+                if oif and dev != oif and route.type not in ("local", *REFUSING):
+                    continue
+                if route.type == "unicast" and not self.links[dev].up:
+                    continue
+                return RouteLookup(route, rule, via, dev)
+        return None
+
+    # -- neighbours, FDB, sysctl, sockets -------------------------------------------------------------------------
+
+    def set_neighbour(self, dev: str, address: str, mac: str, state: str = "PERMANENT", now: float = 0.0) -> Neighbour:
+        """`ip neigh replace ADDRESS lladdr MAC dev DEV nud STATE`."""
+        self.link(dev)
+        made = Neighbour(dev, address, mac, state, now)
+        self.neighbours[dev, address] = made
+        return made
+
+    def delete_neighbour(self, dev: str, address: str) -> Neighbour:
+        """`ip neigh del ADDRESS dev DEV`. Raises ENOENT."""
+        try:
+            return self.neighbours.pop((dev, address))
+        except KeyError:
+            raise KernelError("ENOENT", f"{address} dev {dev}") from None
+
+    def fdb_key(self, entry: FdbEntry) -> tuple[str, str]:
+        """Return the key of an entry: (bridge or VXLAN device, MAC)."""
+        return (entry.master or entry.dev, entry.mac)
+
+    def add_fdb(self, entry: FdbEntry, *, append: bool = False, replace_existing: bool = False) -> None:
+        """`bridge fdb add|append|replace MAC dev DEV [dst IP] [master]`. Raises EEXIST, ENODEV."""
+        self.link(entry.dev)
+        key = self.fdb_key(entry)
+        present = self.fdb.get(key, ())
+        if present and not append and not replace_existing:
+            raise KernelError("EEXIST", str(entry))
+        self.fdb[key] = (*present, entry) if append else (entry,)
+
+    def delete_fdb(self, dev: str, mac: str, dst: str = "") -> tuple[FdbEntry, ...]:
+        """`bridge fdb del MAC dev DEV [dst IP]`: return what was removed. Raises ENOENT."""
+        for key, entries in self.fdb.items():
+            gone = tuple(e for e in entries if e.dev == dev and e.mac == mac and (not dst or e.dst == dst))
+            if gone:
+                kept = tuple(e for e in entries if e not in gone)
+                if kept:
+                    self.fdb[key] = kept
+                else:
+                    del self.fdb[key]
+                return gone
+        raise KernelError("ENOENT", f"{mac} dev {dev}")
+
+    def sysctl(self, key: str) -> str:
+        """`sysctl -n KEY`. Raises KeyError for a parameter that does not exist."""
+        key = sysctl.ALIASES.get(key, key)
+        value = self.sysctls.get(key)
+        if value is not None:
+            return value
+        head, _, name = key.rpartition(".")
+        base, sep, dev = head.partition(".conf.")
+        if sep and dev not in ("all", "default"):
+            inherited = self.sysctls.get(f"{base}.conf.default.{name}")
+            if inherited is not None:
+                return inherited
+        return sysctl.default(key)
+
+    def set_sysctl(self, key: str, value: str | int) -> None:
+        """`sysctl -w KEY=VALUE`. Raises KeyError for a parameter that does not exist here."""
+        key = sysctl.ALIASES.get(key, key)
+        sysctl.default(key)
+        self.sysctls[key] = str(value)
+        self._changed()
+
+    def listen(self, socket: Socket) -> Socket:
+        """Bind a socket. Raises EADDRINUSE when address and port are taken."""
+        key = (socket.proto, socket.port)
+        present = self.sockets.get(key, ())
+        wild = ("0.0.0.0", "::")
+        if any(s.address == socket.address or s.address in wild or socket.address in wild for s in present):
+            raise KernelError("EADDRINUSE", str(socket))
+        self.sockets[key] = (*present, socket)
+        return socket
+
+    def close(self, socket: Socket) -> None:
+        """Close a bound socket. Raises ENOENT when it is not there."""
+        key = (socket.proto, socket.port)
+        present = self.sockets.get(key, ())
+        if socket not in present:
+            raise KernelError("ENOENT", str(socket))
+        kept = tuple(s for s in present if s != socket)
+        if kept:
+            self.sockets[key] = kept
+        else:
+            del self.sockets[key]
+
+    def socket_for(self, proto: int, address: str, port: int) -> Socket | None:
+        """Return the socket a packet to (address, port) is delivered to; an exact address beats the wildcard."""
+        best: Socket | None = None
+        for socket in self.sockets.get((proto, port), ()):
+            if socket.address == address:
+                return socket
+            if socket.address == "::" or (socket.address == "0.0.0.0" and ":" not in address):
+                best = socket
+        return best
+
+    def ephemeral_port(self, proto: int) -> int:
+        """Return the next free local port, walking `ip_local_port_range` in order so that a world repeats."""
+        low, high = (int(part) for part in self.sysctl("net.ipv4.ip_local_port_range").split())
+        port = self.next_port.get(proto, low - 1) + 1
+        if not low <= port <= high:
+            port = low
+        self.next_port[proto] = port
+        return port
+
+    # -- netfilter ------------------------------------------------------------------------------------------------
+
+    @property
+    def iptables(self) -> dict[int, Ruleset]:
+        """The xtables rules, `{4: Ruleset, 6: Ruleset}`; built when somebody first looks."""
+        if self._build_rules is not None:
+            build, self._build_rules = self._build_rules, None
+            self._iptables = build()
+        return self._iptables
+
+    def set_iptables(self, fam: int, ruleset: Ruleset) -> None:
+        """Swap the whole rules of one family, as one `iptables-restore` does."""
+        self._iptables = {**self.iptables, fam: ruleset}
+
+    def defer_iptables(self, build: Callable[[], dict[int, Ruleset]]) -> None:
+        """Leave building the rules to the first look (a node of a big cluster that no packet meets costs nothing)."""
+        self._build_rules = build
+
+    def veth_peer(self, name: str) -> Peer | None:
+        """Return the other end of a veth link."""
+        return self.link(name).peer
+
+
+def _uses(route: Route, dev: str) -> bool:
+    return route.dev == dev or (bool(route.nexthops) and all(n.dev == dev for n in route.nexthops))
+
+
+def _pick(legs: list[Any], number: int) -> Any:
+    """Choose a leg by weight from a hash of the flow (Documentation/networking/nexthop-group, layer 3 policy)."""
+    total = sum(leg.weight for leg in legs)
+    spread = (number * 0x9E3779B1 & 0xFFFFFFFF) * total >> 32
+    for leg in legs:
+        spread -= leg.weight
+        if spread < 0:
+            return leg
+    return legs[-1]

@@ -1,0 +1,111 @@
+"""Addresses and prefixes as canonical text, with cached number forms.
+
+State and packets carry addresses as `str`: they print, hash and compare as they are. Arithmetic (is this address
+in that prefix?) needs the number, which is computed once per distinct text and then a dictionary hit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface, ip_network
+
+from msgspec import Struct
+
+_CACHE_LIMIT = 1 << 20
+
+
+class _IntOf(dict[str, int]):
+    """Text of an address -> its number; fills itself."""
+
+    def __missing__(self, text: str) -> int:
+        if len(self) > _CACHE_LIMIT:
+            self.clear()
+        number = int(ip_address(text))
+        self[text] = number
+        return number
+
+
+IP_INT: dict[str, int] = _IntOf()
+"""`IP_INT["10.0.0.1"]` is 167772161. Raises ValueError for what is not an address."""
+
+
+def ip_int(text: str) -> int:
+    """Return the number of an IPv4 or IPv6 address."""
+    return IP_INT[text]
+
+
+def ip_text(number: int, family: int) -> str:
+    """Return the canonical text of an address given as a number; `family` is 4 or 6."""
+    return str(IPv4Address(number) if family == 4 else IPv6Address(number))
+
+
+def family(text: str) -> int:
+    """Return 4 or 6: the family of an address or prefix given as text."""
+    return 6 if ":" in text else 4
+
+
+def canonical(text: str) -> str:
+    """Return an address in canonical form (RFC 5952 for IPv6). Raises ValueError."""
+    return str(ip_address(text))
+
+
+class Prefix(Struct, frozen=True):
+    """An address block: network number, mask and length, ready for `number & mask == net`."""
+
+    text: str
+    net: int
+    mask: int
+    length: int
+    family: int
+
+    def __contains__(self, address: str) -> bool:
+        return (":" in address) == (self.family == 6) and IP_INT[address] & self.mask == self.net
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class _PrefixOf(dict[str, Prefix]):
+    def __missing__(self, text: str) -> Prefix:
+        if len(self) > _CACHE_LIMIT:
+            self.clear()
+        network = ip_network(text, strict=False)
+        made = Prefix(
+            str(network),
+            int(network.network_address),
+            int(network.netmask),
+            network.prefixlen,
+            network.version,
+        )
+        self[text] = made
+        return made
+
+
+PREFIX: dict[str, Prefix] = _PrefixOf()
+
+
+def prefix(text: str) -> Prefix:
+    """Return the block that `text` ("10.244.0.0/16", or a bare address) names; host bits are cleared.
+
+    Raises ValueError for what is neither.
+    """
+    return PREFIX[text]
+
+
+def interface_network(text: str) -> str:
+    """Return "10.244.0.0/24" for "10.244.0.1/24"."""
+    return str(ip_interface(text).network)
+
+
+def mac_from(*names: str, first: int = 0x0A) -> str:
+    """Return a locally administered MAC derived from names, so that a world repeats."""
+    digest = hashlib.sha256("/".join(names).encode()).digest()
+    return ":".join(f"{byte:02x}" for byte in (first, *digest[:5]))
+
+
+def eui64(mac: str) -> str:
+    """Return the link-local IPv6 address that the kernel derives from a MAC (RFC 4291, appendix A)."""
+    octets = [int(part, 16) for part in mac.split(":")]
+    octets[0] ^= 2
+    packed = bytes([0xFE, 0x80, 0, 0, 0, 0, 0, 0, *octets[:3], 0xFF, 0xFE, *octets[3:]])
+    return str(IPv6Address(packed))

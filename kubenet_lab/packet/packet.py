@@ -1,0 +1,205 @@
+"""Header values of a packet, of an Ethernet frame and of ARP.
+
+One flat, frozen value a packet: a rewrite (TTL, DNAT) is `replace(packet, ttl=63)`. Bytes exist only at the edge
+(`packet.wire`). Fields follow RFC 791, 8200, 9293, 768, 792, 4443, 826 and 7348.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+ICMP, TCP, UDP, ICMPV6, SCTP = 1, 6, 17, 58, 132
+PROTO_NAMES = {ICMP: "icmp", TCP: "tcp", UDP: "udp", ICMPV6: "icmpv6", SCTP: "sctp"}
+PROTO_NUMBERS = {name: number for number, name in PROTO_NAMES.items()}
+
+FIN, SYN, RST, PSH, ACK, URG = 1, 2, 4, 8, 16, 32
+
+ETH_IPV4, ETH_ARP, ETH_IPV6 = 0x0800, 0x0806, 0x86DD
+BROADCAST_MAC = "ff:ff:ff:ff:ff:ff"
+
+ICMP_ECHO_REPLY, ICMP_UNREACHABLE, ICMP_ECHO, ICMP_TIME_EXCEEDED = 0, 3, 8, 11
+ICMP6_UNREACHABLE, ICMP6_TOO_BIG, ICMP6_TIME_EXCEEDED, ICMP6_ECHO, ICMP6_ECHO_REPLY = 1, 2, 3, 128, 129
+ICMP6_NEIGHBOUR_SOLICIT, ICMP6_NEIGHBOUR_ADVERT = 135, 136
+
+
+class Packet(Struct, frozen=True, gc=False):
+    """One IP packet with its transport header. `payload` is what the application sent.
+
+    `message` is the same payload as a typed value where a server understands one (a DNS query), so that a walk
+    needs no bytes; `payload_size` then gives its length in bytes.
+    """
+
+    src: str
+    dst: str
+    proto: int = TCP
+    sport: int = 0
+    dport: int = 0
+    ttl: int = 64
+    tos: int = 0
+    ident: int = 0
+    df: bool = True
+    flags: int = 0
+    seq: int = 0
+    ack: int = 0
+    mss: int = 0
+    icmp_type: int = 0
+    icmp_code: int = 0
+    icmp_id: int = 0
+    icmp_seq: int = 0
+    icmp_mtu: int = 0
+    payload: bytes = b""
+    payload_size: int = 0
+    message: Any = None
+    quoted: Packet | None = None
+    inner: Frame | None = None
+    vni: int = 0
+
+    @property
+    def family(self) -> int:
+        """4 or 6."""
+        return 6 if ":" in self.src else 4
+
+    @property
+    def length(self) -> int:
+        """Bytes of the whole IP packet, as its total length field would say."""
+        size = 40 if ":" in self.src else 20
+        proto = self.proto
+        if proto == TCP:
+            size += 24 if self.mss else 20
+        elif proto == SCTP:
+            size += 12
+        else:
+            size += 8
+        if self.inner is not None:
+            return size + 8 + self.inner.length
+        if self.quoted is not None:
+            return size + min(self.quoted.length, 548)
+        return size + (len(self.payload) or self.payload_size)
+
+    @property
+    def is_icmp_error(self) -> bool:
+        """True for the ICMP messages that quote another packet (RFC 1122, 3.2.2)."""
+        return self.quoted is not None
+
+    def replace(self, **changes: Any) -> Packet:
+        """Return a copy with some fields changed."""
+        return replace(self, **changes)
+
+    def __str__(self) -> str:
+        return describe(self)
+
+
+class Arp(Struct, frozen=True, gc=False):
+    """An ARP message (RFC 826), or the neighbour discovery message that does its work in IPv6 (RFC 4861)."""
+
+    op: str
+    """"request" or "reply"."""
+    sender_mac: str
+    sender_ip: str
+    target_mac: str
+    target_ip: str
+
+    length = 28
+
+    def __str__(self) -> str:
+        if self.op == "request":
+            return f"who has {self.target_ip}? tell {self.sender_ip}"
+        return f"{self.sender_ip} is at {self.sender_mac}"
+
+
+class Frame(Struct, frozen=True, gc=False):
+    """An Ethernet II frame."""
+
+    src: str
+    dst: str
+    body: Packet | Arp
+    vlan: int = 0
+
+    @property
+    def ethertype(self) -> int:
+        """The type field: 0x0800, 0x0806 or 0x86dd."""
+        if isinstance(self.body, Arp):
+            return ETH_ARP
+        return ETH_IPV6 if ":" in self.body.src else ETH_IPV4
+
+    @property
+    def length(self) -> int:
+        """Bytes on the wire without the check sequence."""
+        return 14 + self.body.length
+
+    def __str__(self) -> str:
+        return f"{self.src} > {self.dst} {self.body}"
+
+
+def tcp_flags(flags: int) -> str:
+    """Return TCP flags as tcpdump prints them: "S", "S.", "R.", "P."."""
+    text = "".join(letter for bit, letter in ((FIN, "F"), (SYN, "S"), (RST, "R"), (PSH, "P")) if flags & bit)
+    return text + ("." if flags & ACK else "") or "none"
+
+
+ICMP_UNREACHABLE_CODES = {
+    0: "net unreachable",
+    1: "host unreachable",
+    2: "protocol unreachable",
+    3: "port unreachable",
+    4: "fragmentation needed",
+    9: "net prohibited",
+    10: "host prohibited",
+    13: "admin prohibited",
+}
+ICMP6_UNREACHABLE_CODES = {
+    0: "no route",
+    1: "admin prohibited",
+    2: "beyond scope",
+    3: "address unreachable",
+    4: "port unreachable",
+    5: "policy failed",
+    6: "reject route",
+}
+
+
+def icmp_name(packet: Packet) -> str:
+    """Return what an ICMP or ICMPv6 message says, in words."""
+    kind, code = packet.icmp_type, packet.icmp_code
+    if packet.proto == ICMPV6:
+        if kind == ICMP6_UNREACHABLE:
+            return ICMP6_UNREACHABLE_CODES.get(code, f"unreachable code {code}")
+        names = {
+            ICMP6_TOO_BIG: f"packet too big (mtu {packet.icmp_mtu})",
+            ICMP6_TIME_EXCEEDED: "time exceeded",
+            ICMP6_ECHO: "echo request",
+            ICMP6_ECHO_REPLY: "echo reply",
+        }
+        return names.get(kind, f"type {kind} code {code}")
+    if kind == ICMP_UNREACHABLE:
+        text = ICMP_UNREACHABLE_CODES.get(code, f"unreachable code {code}")
+        return f"{text} (mtu {packet.icmp_mtu})" if code == 4 else text
+    names = {ICMP_ECHO: "echo request", ICMP_ECHO_REPLY: "echo reply", ICMP_TIME_EXCEEDED: "time exceeded"}
+    return names.get(kind, f"type {kind} code {code}")
+
+
+def describe(packet: Packet) -> str:
+    """Return one line: who to whom, protocol, and what kind of segment it is."""
+    proto = packet.proto
+    if packet.inner is not None:
+        return f"{packet.src} > {packet.dst} VXLAN {packet.vni} [{packet.inner.body}]"
+    if proto in (TCP, UDP, SCTP):
+        src, dst = endpoint(packet.src, packet.sport), endpoint(packet.dst, packet.dport)
+        text = f"{src} > {dst} {PROTO_NAMES[proto].upper()}"
+        return f"{text} {tcp_flags(packet.flags)}" if proto == TCP else text
+    if proto in (ICMP, ICMPV6):
+        return f"{packet.src} > {packet.dst} ICMP {icmp_name(packet)}"
+    return f"{packet.src} > {packet.dst} protocol {proto}"
+
+
+def endpoint(address: str, port: int) -> str:
+    """Return "10.0.0.1:80" or "[fd00::1]:80"."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def proto_name(proto: int) -> str:
+    """Return "tcp" for 6, and the number as text for a protocol without a name here."""
+    return PROTO_NAMES.get(proto, str(proto))

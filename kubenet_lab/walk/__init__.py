@@ -1,0 +1,1 @@
+"""A packet through kernel state."""

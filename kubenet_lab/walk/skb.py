@@ -1,0 +1,48 @@
+"""A packet in flight inside one namespace: the walk's counterpart of the kernel's `struct sk_buff`."""
+
+from __future__ import annotations
+
+from kubenet_lab.kernel.conntrack import Flow
+from kubenet_lab.kernel.netns import Netns
+from kubenet_lab.packet.packet import Packet
+
+
+class Skb:
+    """Mutable while one namespace handles it; everything it refers to is a frozen value or kernel state."""
+
+    __slots__ = (
+        "ct",
+        "ctinfo",
+        "dst_mac",
+        "gid",
+        "indev",
+        "mark",
+        "notrack",
+        "ns",
+        "outdev",
+        "physin",
+        "physout",
+        "pkt",
+        "reply",
+        "src_mac",
+        "uid",
+        "zone",
+    )
+
+    def __init__(self, pkt: Packet, ns: Netns, indev: str = "") -> None:
+        self.pkt = pkt
+        self.ns = ns
+        self.indev = indev
+        self.outdev = ""
+        self.physin = ""
+        self.physout = ""
+        self.src_mac = ""
+        self.dst_mac = ""
+        self.mark = 0
+        self.ct: Flow | None = None
+        self.ctinfo = ""
+        self.reply = False
+        self.uid: int | None = None
+        self.gid: int | None = None
+        self.notrack = False
+        self.zone = 0
