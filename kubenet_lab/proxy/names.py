@@ -1,0 +1,78 @@
+"""Names of the chains kube-proxy makes for a service port, in iptables and nftables mode.
+
+The names are hashes, so that they fit iptables' limit of 28 characters (`iptables(8)`, option `-N`), and hash what a
+service port is called in logs and comments: `namespace/name:port`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from base64 import b32encode
+
+IPTABLES_PREFIXES = {
+    "cluster": "KUBE-SVC-",
+    "local": "KUBE-SVL-",
+    "external": "KUBE-EXT-",
+    "firewall": "KUBE-FW-",
+    "endpoint": "KUBE-SEP-",
+}
+"""Purpose -> prefix: all endpoints, this node's endpoints, traffic to outside addresses, source ranges, one endpoint."""
+
+SERVICE_PREFIXES = (*IPTABLES_PREFIXES.values(), "KUBE-XLB-")
+"""What the name of a chain that belongs to one Service begins with. KUBE-XLB- was written before Kubernetes 1.24."""
+
+_NFTABLES_LIMIT = 240
+
+
+def _hash(text: str, length: int) -> str:
+    return b32encode(hashlib.sha256(text.encode()).digest())[:length].decode()
+
+
+def service_port_name(namespace: str, name: str, port_name: str = "") -> str:
+    """Return what kube-proxy calls a service port in comments and hashes: "default/web", "default/web:http"."""
+    return f"{namespace}/{name}:{port_name}" if port_name else f"{namespace}/{name}"
+
+
+def endpoint_text(address: str, port: int) -> str:
+    """Return "10.244.0.5:8080", or "[fd00::5]:8080"."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def iptables_hash(service_port: str, protocol: str) -> str:
+    """Return the 16 characters that the SVC, SVL, EXT and FW chains of one service port share.
+
+    `service_port` is as `service_port_name` gives it, `protocol` in any case.
+    """
+    return _hash(service_port + protocol.lower(), 16)
+
+
+def iptables_chain(purpose: str, service_port: str, protocol: str, endpoint: str = "") -> str:
+    """Return the name of one chain; `purpose` is a key of `IPTABLES_PREFIXES`.
+
+    `endpoint` ("10.244.0.5:8080") is hashed too, for purpose "endpoint" only.
+    """
+    hashed = service_port + protocol.lower() + (endpoint if purpose == "endpoint" else "")
+    return IPTABLES_PREFIXES[purpose] + _hash(hashed, 16)
+
+
+def is_service_chain(chain: str) -> bool:
+    """Tell whether kube-proxy may delete this nat chain once no Service needs it."""
+    return chain.startswith(SERVICE_PREFIXES)
+
+
+def nftables_chain(
+    purpose: str, namespace: str, name: str, port_name: str, protocol: str, endpoint: str = ""
+) -> str:
+    """Return the name of a chain (or, for purpose "affinity", a set) of nftables mode.
+
+    `purpose` is cluster, local, external, firewall, endpoint or affinity; the last two need `endpoint`.
+    """
+    readable = f"{namespace}/{name}/{protocol.lower()}/{port_name}"
+    if endpoint:
+        address, _, port = endpoint.rpartition(":")
+        readable += f"__{address.strip('[]').replace(':', '.')}/{port}"
+    word = "service" if purpose == "cluster" else purpose
+    full = f"{_hash(readable, 8)}-{readable}"
+    if len(full) > _NFTABLES_LIMIT:
+        full = full[: _NFTABLES_LIMIT - 3] + "..."
+    return f"{word}-{full}"
