@@ -5,24 +5,20 @@ Flags: the "kube-proxy" page of Kubernetes' command line reference, version 1.37
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from typing import Any
 
 from msgspec import Struct
 
-from kubenet_lab.errors import KubenetLabError
+from kubenet_lab.errors import Fault, InputError
+from kubenet_lab.objects import Json, Node, from_manifest
 from kubenet_lab.packet.ip import canonical, family, prefix
 
+SOURCE = "<kube-proxy flags>"
+"""What faults name as their file."""
+
 DETECT_MODES = ("ClusterCIDR", "NodeCIDR", "BridgeInterface", "InterfaceNamePrefix")
-
-
-class FlagError(KubenetLabError):
-    """Flags that kube-proxy would refuse to start with. `problems` has one sentence for each."""
-
-    def __init__(self, problems: Iterable[str]) -> None:
-        self.problems = tuple(problems)
-        super().__init__("; ".join(self.problems))
 
 
 class KubeProxyConfig(Struct, frozen=True):
@@ -48,40 +44,56 @@ class KubeProxyConfig(Struct, frozen=True):
     def from_flags(cls, flags: Iterable[str], **defaults: Any) -> KubeProxyConfig:
         """Read flags as on kube-proxy's command line ("--masquerade-all", "--cluster-cidr=10.244.0.0/16").
 
-        `defaults` are fields for what no flag sets. Raises FlagError naming every flag that is wrong.
+        `defaults` are fields for what no flag sets. Raises InputError with a fault for every flag that is wrong.
         """
         fields: dict[str, Any] = dict(defaults)
-        problems: list[str] = []
+        faults: list[Fault] = []
         for flag in flags:
-            name, equals, value = flag.partition("=")
-            name = name.removeprefix("--")
-            if name in IGNORED_FLAGS:
+            name, equals, value = flag.removeprefix("--").partition("=")
+            if flag.startswith("--") and name in IGNORED_FLAGS:
                 continue
-            known = FLAGS.get(name)
-            if known is None or not flag.startswith("--"):
+            known = FLAGS.get(name) if flag.startswith("--") else None
+            if known is None:
                 close = get_close_matches(name, FLAGS, 1)
-                hint = f"; did you mean --{close[0]}?" if close else f"; known: --{', --'.join(FLAGS)}"
-                problems.append(f"{flag}: kube-proxy has no such flag, or it does not change rules{hint}")
-                continue
-            field, read = known
-            if not equals and read is not _bool:
-                problems.append(f"{flag}: write --{name}=VALUE")
-                continue
-            try:
-                fields[field] = read(value if equals else "true")
-            except ValueError as error:
-                problems.append(f"{flag}: {error}")
+                advice = f"did you mean --{close[0]}?" if close else f"known flags: --{', --'.join(FLAGS)}"
+                faults.append(Fault(f"unknown flag: {flag}", file=SOURCE, path=flag, help=advice))
+            elif not equals and known[1] is not _bool:
+                faults.append(
+                    Fault(
+                        f"flag needs a value: {flag}",
+                        SOURCE,
+                        path=flag,
+                        help=f"--{name}=VALUE",
+                    )
+                )
+            else:
+                try:
+                    fields[known[0]] = known[1](value if equals else "true")
+                except ValueError as error:
+                    faults.append(
+                        Fault(
+                            f"invalid value in {flag}",
+                            SOURCE,
+                            path=flag,
+                            help=str(error),
+                        )
+                    )
         mode = fields.get("detect_local_mode")
         for needed, field in (
             ("BridgeInterface", "pod_bridge_interface"),
             ("InterfaceNamePrefix", "pod_interface_name_prefix"),
         ):
             if mode == needed and not fields.get(field):
-                problems.append(
-                    f"--detect-local-mode={mode}: needs --{field.replace('_', '-')}, which says whose packets are the pods'"
+                advice = f"add --{field.replace('_', '-')}=NAME: the interface that pods' packets come in by"
+                faults.append(
+                    Fault(
+                        f"--detect-local-mode={mode} tells nothing alone",
+                        SOURCE,
+                        help=advice,
+                    )
                 )
-        if problems:
-            raise FlagError(problems)
+        if faults:
+            raise InputError(faults)
         return cls(**fields)
 
     @property
@@ -137,12 +149,40 @@ FLAGS: dict[str, tuple[str, Callable[[str], Any]]] = {
 """Flag -> (field, reader of its value): the flags that change rules."""
 
 IGNORED_FLAGS = frozenset(
-    "bind-address config config-sync-period healthz-bind-address hostname-override iptables-min-sync-period "
-    "iptables-sync-period kubeconfig log-flush-frequency master metrics-bind-address proxy-mode v vmodule "
-    "write-config-to conntrack-max-per-core conntrack-min conntrack-tcp-timeout-close-wait "
-    "conntrack-tcp-timeout-established conntrack-udp-timeout conntrack-udp-timeout-stream feature-gates "
-    "kube-api-burst kube-api-content-type kube-api-qps logging-format oom-score-adj profiling "
-    "show-hidden-metrics-for-version bind-address-hard-fail cleanup init-only".split()
+    {
+        "bind-address",
+        "bind-address-hard-fail",
+        "cleanup",
+        "config",
+        "config-sync-period",
+        "conntrack-max-per-core",
+        "conntrack-min",
+        "conntrack-tcp-timeout-close-wait",
+        "conntrack-tcp-timeout-established",
+        "conntrack-udp-timeout",
+        "conntrack-udp-timeout-stream",
+        "feature-gates",
+        "healthz-bind-address",
+        "hostname-override",
+        "init-only",
+        "iptables-min-sync-period",
+        "iptables-sync-period",
+        "kube-api-burst",
+        "kube-api-content-type",
+        "kube-api-qps",
+        "kubeconfig",
+        "log-flush-frequency",
+        "logging-format",
+        "master",
+        "metrics-bind-address",
+        "oom-score-adj",
+        "profiling",
+        "proxy-mode",
+        "show-hidden-metrics-for-version",
+        "v",
+        "vmodule",
+        "write-config-to",
+    }
 )
 """Flags that kube-proxy has and that leave its rules as they are."""
 
@@ -157,23 +197,21 @@ class ProxyNode(Struct, frozen=True):
     name: str
     ips: tuple[str, ...] = ()
     pod_cidrs: tuple[str, ...] = ()
-    labels: Mapping[str, str] = {}
+    zone: str = ""
     interface_addresses: tuple[str, ...] = ()
 
     @classmethod
-    def from_manifest(cls, node: Mapping[str, Any], interface_addresses: Iterable[str] = ()) -> ProxyNode:
-        """Read a Node manifest. Without `interface_addresses` the node has its own IPs and loopback."""
-        spec = node.get("spec") or {}
-        addresses = (node.get("status") or {}).get("addresses") or ()
-        ips = tuple(canonical(a["address"]) for a in addresses if a["type"] == "InternalIP")
-        cidrs = spec.get("podCIDRs") or ([spec["podCIDR"]] if spec.get("podCIDR") else [])
-        return cls(
-            node["metadata"]["name"],
-            ips,
-            tuple(cidrs),
-            node["metadata"].get("labels") or {},
-            tuple(interface_addresses) or ("127.0.0.1", "::1", *ips),
+    def from_node(cls, given: Node | Json, interface_addresses: Iterable[str] = ()) -> ProxyNode:
+        """Read a Node. Without `interface_addresses` its links have its own IPs and loopback."""
+        node = (
+            given if isinstance(given, Node) else from_manifest({"apiVersion": "v1", "kind": "Node", **given})
         )
+        if not isinstance(node, Node):
+            raise TypeError(f"{node.kind} {node.metadata.name!r} given where a Node belongs")
+        ips = tuple(canonical(address) for address in node.internal_ips)
+        cidrs = node.spec.pod_cidrs or ((node.spec.pod_cidr,) if node.spec.pod_cidr else ())
+        found = tuple(interface_addresses) or ("127.0.0.1", "::1", *ips)
+        return cls(node.name, ips, cidrs, node.zone, found)
 
     def ip(self, wanted: int) -> str:
         """Return the node's first address in IP family 4 or 6, "" if it has none."""

@@ -8,22 +8,27 @@ Chains, comments and the order of rules are those of Kubernetes 1.37.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from itertools import chain as concat
+from itertools import repeat
 
 from msgspec import Struct
 
+from kubenet_lab.objects import EndpointSlice, Json, Service
 from kubenet_lab.packet.ip import PREFIX, family, prefix
 from kubenet_lab.proxy.config import KubeProxyConfig, ProxyNode
-from kubenet_lab.proxy.names import IPTABLES_PREFIXES, iptables_chain, iptables_hash, is_service_chain
+from kubenet_lab.proxy.names import (
+    IPTABLES_PREFIXES,
+    iptables_chain,
+    iptables_hash,
+    is_service_chain,
+)
 from kubenet_lab.proxy.services import (
-    ZONE,
     Endpoint,
-    Manifest,
+    Named,
     PortKey,
     ServiceMap,
     ServicePort,
+    ServiceTracker,
     categorize,
-    from_objects,
 )
 
 CANARY = "KUBE-PROXY-CANARY"
@@ -67,18 +72,44 @@ class Jump(Struct, frozen=True):
 _NEW = "-m conntrack --ctstate NEW"
 JUMPS = (
     Jump(
-        "filter", "INPUT", "KUBE-EXTERNAL-SERVICES", "kubernetes externally-visible service portals", _NEW
+        "filter",
+        "INPUT",
+        "KUBE-EXTERNAL-SERVICES",
+        "kubernetes externally-visible service portals",
+        _NEW,
     ),
     Jump(
-        "filter", "FORWARD", "KUBE-EXTERNAL-SERVICES", "kubernetes externally-visible service portals", _NEW
+        "filter",
+        "FORWARD",
+        "KUBE-EXTERNAL-SERVICES",
+        "kubernetes externally-visible service portals",
+        _NEW,
     ),
     Jump("filter", "INPUT", "KUBE-NODEPORTS", "kubernetes health check service ports"),
     Jump("filter", "FORWARD", "KUBE-SERVICES", "kubernetes service portals", _NEW),
     Jump("filter", "OUTPUT", "KUBE-SERVICES", "kubernetes service portals", _NEW),
     Jump("filter", "FORWARD", "KUBE-FORWARD", "kubernetes forwarding rules"),
-    Jump("filter", "INPUT", "KUBE-PROXY-FIREWALL", "kubernetes load balancer firewall", _NEW),
-    Jump("filter", "OUTPUT", "KUBE-PROXY-FIREWALL", "kubernetes load balancer firewall", _NEW),
-    Jump("filter", "FORWARD", "KUBE-PROXY-FIREWALL", "kubernetes load balancer firewall", _NEW),
+    Jump(
+        "filter",
+        "INPUT",
+        "KUBE-PROXY-FIREWALL",
+        "kubernetes load balancer firewall",
+        _NEW,
+    ),
+    Jump(
+        "filter",
+        "OUTPUT",
+        "KUBE-PROXY-FIREWALL",
+        "kubernetes load balancer firewall",
+        _NEW,
+    ),
+    Jump(
+        "filter",
+        "FORWARD",
+        "KUBE-PROXY-FIREWALL",
+        "kubernetes load balancer firewall",
+        _NEW,
+    ),
     Jump("nat", "OUTPUT", "KUBE-SERVICES", "kubernetes service portals"),
     Jump("nat", "PREROUTING", "KUBE-SERVICES", "kubernetes service portals"),
     Jump("nat", "POSTROUTING", "KUBE-POSTROUTING", "kubernetes postrouting rules"),
@@ -105,7 +136,7 @@ class Written(Struct, frozen=True):
     ip6tables_restore: list[str] | None
 
 
-class _Block(Struct, frozen=True):
+class _Block(Struct, frozen=True, gc=False):
     """The lines of one service port, by the place they have in the text."""
 
     filter_rules: list[str]
@@ -121,7 +152,7 @@ class _Family:
         self.family = ip_family
         self.node = node
         self.config = config
-        self.zone = node.labels.get(ZONE, "")
+        self.zone = node.zone
         self.nodeports = _nodeport_blocks(config, node, ip_family)
         self.localhost_nodeports = (
             ip_family == 4
@@ -129,42 +160,48 @@ class _Family:
             and any(prefix(block).net >> 24 == 127 or prefix(block).length == 0 for block in self.nodeports)
         )
         self.ours, self.not_ours = _local_matches(config, node, ip_family)
-        self._last: ServiceMap | None = None
+        self._synced = False
         self._blocks: dict[PortKey, _Block] = {}
-        self._large = False
-        self._chains: frozenset[str] = frozenset()
 
     def sync(
-        self, services: ServiceMap, full: bool, existing: Collection[str] | None
+        self,
+        services: ServiceMap,
+        changed: set[Named],
+        full: bool,
+        existing: Collection[str] | None,
     ) -> list[str] | None:
-        """Return the next text, or None if nothing changed and `full` is not asked for."""
-        last = self._last
-        changed = _changed(last, services) if last is not None else None
-        if changed is not None and not changed and not full:
+        """Return the next text, or None if nothing changed and nothing asks for a full one."""
+        full = full or not self._synced
+        if not changed and not full:
             return None
-        if full or changed is None:
-            self._blocks.clear()
-        large = sum(len(services.endpoints.get(key, ())) for key in services.ports) > LARGE_CLUSTER
+        large = sum(map(len, map(services.endpoints.get, services.ports, repeat(())))) > LARGE_CLUSTER
         filter_rules: list[str] = []
         chain_lines: list[str] = []
         nat_rules: list[str] = []
-        active: set[str] = set()
         blocks: dict[PortKey, _Block] = {}
+        before = self._blocks
+        active: set[str] = set()
+        gone: list[_Block] = [before[key] for key in before.keys() - services.ports.keys()]
         for key, port in services.ports.items():
-            fresh = changed is None or full or key[:2] in changed
-            block = None if fresh else self._blocks.get(key)
-            if block is None:
+            block = before.get(key)
+            if block is None or full or key[:2] in changed:
+                if block is not None:
+                    gone.append(block)
                 block = self._block(port, services.endpoints.get(key, ()), large)
-            blocks[key] = block
-            active.update(block.chains)
-            filter_rules += block.filter_rules
-            nat_rules += block.dispatch
-            if fresh:
                 chain_lines += [f":{name} - [0:0]" for name in block.chains]
+                nat_rules += block.dispatch
                 nat_rules += block.rules
-        known = self._chains if existing is None else existing
-        stale = sorted(name for name in known if is_service_chain(name) and name not in active)
-        self._last, self._blocks, self._chains = services, blocks, frozenset(active)
+                active.update(block.chains)
+            else:
+                nat_rules += block.dispatch
+            filter_rules += block.filter_rules
+            blocks[key] = block
+        if existing is None:
+            stale = sorted({name for block in gone for name in block.chains} - active)
+        else:
+            needed = {name for block in blocks.values() for name in block.chains}
+            stale = sorted(name for name in set(existing) - needed if is_service_chain(name))
+        self._synced, self._blocks = True, blocks
         return [
             "*filter",
             *(f":{name} - [0:0]" for name in FILTER_CHAINS),
@@ -192,30 +229,37 @@ class _Family:
             return []
         return [
             ":KUBE-FIREWALL - [0:0]",
-            '-A KUBE-FIREWALL -m comment --comment "block incoming localnet connections" -d 127.0.0.0/8 '
-            "! -s 127.0.0.0/8 -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP",
+            (
+                '-A KUBE-FIREWALL -m comment --comment "block incoming localnet connections" -d 127.0.0.0/8 '
+                "! -s 127.0.0.0/8 -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP"
+            ),
         ]
 
     def _forward_rules(self) -> list[str]:
-        mark = self.config.masquerade_mark
+        mark, start = (
+            self.config.masquerade_mark,
+            "-A KUBE-FORWARD -m comment --comment",
+        )
         rules = [
-            f'-A KUBE-FORWARD -m comment --comment "kubernetes forwarding rules" -m mark --mark {mark}/{mark} -j ACCEPT',
-            '-A KUBE-FORWARD -m comment --comment "kubernetes forwarding conntrack rule" '
-            "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+            f'{start} "kubernetes forwarding rules" -m mark --mark {mark}/{mark} -j ACCEPT',
+            f'{start} "kubernetes forwarding conntrack rule" -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT',
         ]
         if self.config.conntrack_tcp_be_liberal:
             return rules
         counter = " -m nfacct --nfacct-name ct_state_invalid_dropped_pkts" if self.config.nfacct else ""
-        return [f"-A KUBE-FORWARD -m conntrack --ctstate INVALID{counter} -j DROP", *rules]
+        return [
+            f"-A KUBE-FORWARD -m conntrack --ctstate INVALID{counter} -j DROP",
+            *rules,
+        ]
 
     def _masquerade_rules(self) -> list[str]:
         mark = self.config.masquerade_mark
+        why = "kubernetes service traffic requiring SNAT"
         fully = " --random-fully" if self.config.random_fully else ""
         return [
             f"-A KUBE-POSTROUTING -m mark ! --mark {mark}/{mark} -j RETURN",
             f"-A KUBE-POSTROUTING -j MARK --xor-mark {mark}",
-            '-A KUBE-POSTROUTING -m comment --comment "kubernetes service traffic requiring SNAT" '
-            f"-j MASQUERADE{fully}",
+            f'-A KUBE-POSTROUTING -m comment --comment "{why}" -j MASQUERADE{fully}',
             f"-A KUBE-MARK-MASQ -j MARK --or-mark {mark}",
         ]
 
@@ -328,9 +372,7 @@ class _Family:
             chains.append(firewall)
             rules += self._firewall_rules(port, firewall, external)
         comment = "" if large else f" -m comment --comment {label}"
-        names = {
-            e.text: iptables_chain("endpoint", label, protocol, e.text) for e in choice.reachable or ()
-        }
+        names = {e.text: iptables_chain("endpoint", label, protocol, e.text) for e in choice.reachable or ()}
         for policy, chosen in ((cluster, choice.cluster), (local, choice.local)):
             if chosen:
                 chains.append(policy)
@@ -344,12 +386,20 @@ class _Family:
         return _Block(filter_rules, dispatch, chains, rules)
 
     def _external_rules(
-        self, port: ServicePort, external: str, cluster: str, local: str, has_external: bool
+        self,
+        port: ServicePort,
+        external: str,
+        cluster: str,
+        local: str,
+        has_external: bool,
     ) -> list[str]:
         start = f'-A {external} -m comment --comment "'
         end = f"traffic for {port.label} external destinations"
         if not port.external_local:
-            return [f'{start}masquerade {end}" -j KUBE-MARK-MASQ', f"-A {external} -j {cluster}"]
+            return [
+                f'{start}masquerade {end}" -j KUBE-MARK-MASQ',
+                f"-A {external} -j {cluster}",
+            ]
         rules = []
         if self.ours:
             rules.append(f'{start}pod {end}" {self.ours} -j {cluster}')
@@ -362,6 +412,7 @@ class _Family:
 
     def _firewall_rules(self, port: ServicePort, firewall: str, external: str) -> list[str]:
         start = f'-A {firewall} -m comment --comment "{port.label} loadbalancer IP"'
+        rest = f"other traffic to {port.label} will be dropped by KUBE-PROXY-FIREWALL"
         sources = list(port.source_ranges)
         node_ip = self.node.ip(self.family)
         if node_ip and any(node_ip in PREFIX[block] for block in sources):
@@ -369,13 +420,16 @@ class _Family:
             sources += port.load_balancer_ips
         return [
             *(f"{start} -s {source} -j {external}" for source in sources),
-            f'-A {firewall} -m comment --comment "other traffic to {port.label} will be dropped by '
-            'KUBE-PROXY-FIREWALL"',
+            f'-A {firewall} -m comment --comment "{rest}"',
         ]
 
 
 def _balance(
-    policy: str, port: ServicePort, chosen: tuple[Endpoint, ...], names: dict[str, str], large: bool
+    policy: str,
+    port: ServicePort,
+    chosen: tuple[Endpoint, ...],
+    names: dict[str, str],
+    large: bool,
 ) -> Iterable[str]:
     """Rules that pick one endpoint: first the one this client had (affinity), then each with an equal chance."""
     starts = {
@@ -395,16 +449,6 @@ def _balance(
         rules.append(f"{start}{chance} -j {names[text]}")
         left -= 1
     return rules
-
-
-def _changed(old: ServiceMap, new: ServiceMap) -> set[tuple[str, ...]]:
-    """Return (namespace, name) of each Service of which any port or endpoint differs."""
-    changed: set[tuple[str, ...]] = set()
-    for before, after in ((old.ports, new.ports), (old.endpoints, new.endpoints)):
-        for key in before.keys() | after.keys():
-            if before.get(key) != after.get(key):
-                changed.add(key[:2])
-    return changed
 
 
 def _nodeport_blocks(config: KubeProxyConfig, node: ProxyNode, ip_family: int) -> tuple[str, ...]:
@@ -434,12 +478,13 @@ class KubeProxyIptables:
     def __init__(self, node: ProxyNode, config: KubeProxyConfig | None = None) -> None:
         self.node = node
         self.config = config or KubeProxyConfig()
+        self._tracker = ServiceTracker()
         self._families = {f: _Family(node, self.config, f) for f in (4, 6)}
 
     def sync(
         self,
-        services: Collection[Manifest],
-        slices: Collection[Manifest],
+        services: Iterable[Service | Json],
+        slices: Iterable[EndpointSlice | Json],
         *,
         full: bool = False,
         existing: dict[int, Collection[str]] | None = None,
@@ -449,9 +494,14 @@ class KubeProxyIptables:
         The first sync is full; `full` asks for another, as after a flush. `existing` names the nat chains that are
         in the kernel, by family (4, 6); without it they are those written last.
         """
-        maps = from_objects(services, slices)
+        changed = self._tracker.update(services, slices)
         v4, v6 = (
-            self._families[f].sync(maps[f], full, None if existing is None else existing.get(f, ()))
+            self._families[f].sync(
+                self._tracker.maps[f],
+                changed[f],
+                full,
+                None if existing is None else existing.get(f, ()),
+            )
             for f in (4, 6)
         )
         return Written(v4, v6)

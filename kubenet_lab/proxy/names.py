@@ -61,7 +61,12 @@ def is_service_chain(chain: str) -> bool:
 
 
 def nftables_chain(
-    purpose: str, namespace: str, name: str, port_name: str, protocol: str, endpoint: str = ""
+    purpose: str,
+    namespace: str,
+    name: str,
+    port_name: str,
+    protocol: str,
+    endpoint: str = "",
 ) -> str:
     """Return the name of a chain (or, for purpose "affinity", a set) of nftables mode.
 

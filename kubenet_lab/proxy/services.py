@@ -7,20 +7,22 @@ Kubernetes documentation: "Virtual IPs and Service Proxies"; KEP-2433 (hints), K
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple, TypeVar
 
 from msgspec import Struct
+from msgspec.structs import replace
 
+from kubenet_lab import objects
+from kubenet_lab.objects import EndpointSlice, Json, Service
 from kubenet_lab.packet.ip import canonical, family, prefix
 from kubenet_lab.proxy.names import endpoint_text, service_port_name
 
-SERVICE_NAME = "kubernetes.io/service-name"
 PROXY_NAME = "service.kubernetes.io/service-proxy-name"
 HEADLESS = "service.kubernetes.io/headless"
-ZONE = "topology.kubernetes.io/zone"
 
-Manifest = Mapping[str, Any]
+DEFAULT_AFFINITY = 10800
+"""Seconds a client keeps its endpoint where the Service does not say (three hours)."""
 
 
 class PortKey(NamedTuple):
@@ -32,7 +34,7 @@ class PortKey(NamedTuple):
     protocol: str
 
 
-class ServicePort(Struct, frozen=True):
+class ServicePort(Struct, frozen=True, gc=False):
     """One port of a Service in one IP family, reduced to what decides rules.
 
     `protocol` is "TCP", "UDP" or "SCTP"; `affinity_seconds` 0 means no session affinity; `load_balancer_ips` are the
@@ -74,8 +76,8 @@ class ServicePort(Struct, frozen=True):
         return self.internal_local or (self.external_local and self.externally_accessible)
 
 
-class Endpoint(Struct, frozen=True):
-    """One address and port behind a service port. `zone_hints` and `node_hints` are sorted names."""
+class Endpoint(Struct, frozen=True, gc=False):
+    """One address and port behind a service port. `zone_hints` and `node_hints` are sorted names, each once."""
 
     address: str
     port: int
@@ -145,7 +147,7 @@ def categorize(port: ServicePort, endpoints: tuple[Endpoint, ...], node: str, zo
     hint = ""
     ready = tuple(e for e in endpoints if e.ready)
     leaving = () if ready else tuple(e for e in endpoints if e.serving and e.terminating)
-    if port.uses_cluster_endpoints:
+    if port.uses_cluster_endpoints and endpoints:
         hint = _hint(ready, node, zone)
         if hint == "node":
             cluster = tuple(e for e in ready if node in e.node_hints)
@@ -159,10 +161,11 @@ def categorize(port: ServicePort, endpoints: tuple[Endpoint, ...], node: str, zo
     local = local_ready or tuple(
         e for e in endpoints if e.node == node and not e.ready and e.serving and e.terminating
     )
+    local = local or None
     anywhere = bool(ready or leaving)
     if not port.uses_cluster_endpoints:
         return Choice(None, local, local, anywhere)
-    extra = set(local) - set(cluster or ())
+    extra = set(local or ()) - set(cluster or ())
     reachable = tuple(sorted({*(cluster or ()), *extra}, key=lambda e: e.text)) if extra else cluster
     return Choice(cluster, local, reachable, anywhere)
 
@@ -180,108 +183,88 @@ def _source_ranges(texts: Iterable[str], wanted: int) -> tuple[str, ...]:
     return () if any(r.endswith("/0") for r in ranges) else ranges
 
 
-def _cluster_ip(spec: Manifest, wanted: int) -> str:
-    addresses = spec.get("clusterIPs") or [spec.get("clusterIP") or ""]
-    return next((canonical(a) for a in addresses if a and a != "None" and family(a) == wanted), "")
+def _cluster_ip(service: Service, wanted: int) -> str:
+    labels = service.metadata.labels
+    if PROXY_NAME in labels or HEADLESS in labels:
+        return ""
+    return next((canonical(a) for a in service.addresses if family(a) == wanted), "")
 
 
-def _skipped(spec: Manifest, labels: Mapping[str, str]) -> bool:
-    return (
-        spec.get("type") == "ExternalName"
-        or spec.get("clusterIP") in ("None", "", None)
-        or PROXY_NAME in labels
-        or HEADLESS in labels
-    )
-
-
-def service_ports(service: Manifest, wanted: int) -> list[ServicePort]:
-    """Return the service ports of one Service (a manifest) in IP family `wanted` (4 or 6).
+def service_ports(service: Service, wanted: int) -> list[ServicePort]:
+    """Return the service ports of one Service in IP family `wanted` (4 or 6).
 
     Headless and ExternalName Services, and those labelled for another proxy, have none.
     """
-    metadata, spec = service["metadata"], service.get("spec") or {}
-    if _skipped(spec, metadata.get("labels") or {}):
-        return []
-    cluster_ip = _cluster_ip(spec, wanted)
+    cluster_ip = _cluster_ip(service, wanted)
     if not cluster_ip:
         return []
-    kind = spec.get("type") or "ClusterIP"
-    external_ips = spec.get("externalIPs") or ()
-    outside = kind in ("NodePort", "LoadBalancer") or bool(external_ips)
-    external_local = outside and spec.get("externalTrafficPolicy") == "Local"
-    ingress = ((service.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
+    spec = service.spec
+    outside = spec.type in ("NodePort", "LoadBalancer") or bool(spec.external_ips)
+    external_local = outside and spec.external_traffic_policy == "Local"
     affinity = 0
-    if spec.get("sessionAffinity") == "ClientIP":
-        config = (spec.get("sessionAffinityConfig") or {}).get("clientIP") or {}
-        affinity = config.get("timeoutSeconds") or 10800
-    load_balancer_ips = _addresses(
-        (i["ip"] for i in ingress if i.get("ip") and i.get("ipMode") in (None, "VIP")), wanted
+    if spec.session_affinity == "ClientIP":
+        client_ip = (spec.session_affinity_config or {}).get("clientIP") or {}
+        affinity = client_ip.get("timeoutSeconds") or DEFAULT_AFFINITY
+    ingress = (service.status.load_balancer or {}).get("ingress") or ()
+    vips = (i["ip"] for i in ingress if i.get("ip") and i.get("ipMode") in (None, "VIP"))
+    made = ServicePort(
+        key=PortKey(service.namespace or "default", service.name, "", ""),
+        cluster_ip=cluster_ip,
+        port=0,
+        affinity_seconds=affinity,
+        external_ips=_addresses(spec.external_ips, wanted),
+        load_balancer_ips=_addresses(vips, wanted),
+        source_ranges=_source_ranges(spec.load_balancer_source_ranges, wanted),
+        health_check_node_port=spec.health_check_node_port
+        if spec.type == "LoadBalancer" and external_local
+        else 0,
+        internal_local=spec.internal_traffic_policy == "Local",
+        external_local=external_local,
     )
-    health = spec.get("healthCheckNodePort") or 0
     return [
-        ServicePort(
-            key=PortKey(
-                metadata.get("namespace") or "default",
-                metadata["name"],
-                port.get("name") or "",
-                port.get("protocol") or "TCP",
-            ),
-            cluster_ip=cluster_ip,
-            port=port["port"],
-            node_port=port.get("nodePort") or 0,
-            affinity_seconds=affinity,
-            external_ips=_addresses(external_ips, wanted),
-            load_balancer_ips=load_balancer_ips,
-            source_ranges=_source_ranges(spec.get("loadBalancerSourceRanges") or (), wanted),
-            health_check_node_port=health if kind == "LoadBalancer" and external_local else 0,
-            internal_local=spec.get("internalTrafficPolicy") == "Local",
-            external_local=external_local,
+        replace(
+            made,
+            key=PortKey(made.key.namespace, made.key.name, port.name, port.protocol or "TCP"),
+            port=port.port,
+            node_port=port.node_port,
         )
-        for port in spec.get("ports") or ()
+        for port in spec.ports
     ]
 
 
-def _unset(value: bool | None, default: bool) -> bool:
-    return default if value is None else value
-
-
-def slice_endpoints(endpoint_slice: Manifest) -> dict[PortKey, list[Endpoint]]:
-    """Return the endpoints of one EndpointSlice (a manifest) for each service port it feeds.
+def slice_endpoints(endpoint_slice: EndpointSlice) -> dict[PortKey, list[Endpoint]]:
+    """Return the endpoints of one EndpointSlice for each service port it feeds.
 
     Only the first address of an endpoint counts. Unset conditions mean ready, serving and not terminating. Ports
-    without a number are passed over.
+    without a number are passed over, and so are whole slices of headless Services or of no Service.
     """
-    metadata = endpoint_slice["metadata"]
-    labels = metadata.get("labels") or {}
-    service = labels.get(SERVICE_NAME)
+    labels = endpoint_slice.metadata.labels
+    service = endpoint_slice.service_name
     if not service or HEADLESS in labels or PROXY_NAME in labels:
         return {}
-    namespace = metadata.get("namespace") or "default"
-    hosts: list[tuple[str, bool, bool, bool, str, tuple[str, ...], tuple[str, ...]]] = []
-    for endpoint in endpoint_slice.get("endpoints") or ():
-        if not endpoint.get("addresses"):
-            continue
-        conditions = endpoint.get("conditions") or {}
-        hints = endpoint.get("hints") or {}
-        ready = _unset(conditions.get("ready"), True)
-        hosts.append(
-            (
-                canonical(endpoint["addresses"][0]),
-                ready,
-                _unset(conditions.get("serving"), ready),
-                _unset(conditions.get("terminating"), False),
-                endpoint.get("nodeName") or "",
-                tuple(sorted(zone["name"] for zone in hints.get("forZones") or ())),
-                tuple(sorted(node["name"] for node in hints.get("forNodes") or ())),
-            )
-        )
+    namespace = endpoint_slice.namespace or "default"
     found: dict[PortKey, list[Endpoint]] = {}
-    for port in endpoint_slice.get("ports") or ():
-        number = port.get("port")
-        if number:
-            key = PortKey(namespace, service, port.get("name") or "", port.get("protocol") or "TCP")
-            found.setdefault(key, []).extend(Endpoint(host[0], number, *host[1:]) for host in hosts)
+    for port in endpoint_slice.ports:
+        if port.port:
+            key = PortKey(namespace, service, port.name or "", port.protocol or "TCP")
+            found.setdefault(key, []).extend(
+                _endpoint(e, port.port) for e in endpoint_slice.endpoints if e.addresses
+            )
     return found
+
+
+def _endpoint(endpoint: objects.Endpoint, port: int) -> Endpoint:
+    conditions, hints = endpoint.conditions, endpoint.hints
+    return Endpoint(
+        canonical(endpoint.addresses[0]),
+        port,
+        conditions.ready is not False,
+        conditions.serving is not False,
+        conditions.terminating is True,
+        endpoint.node_name or "",
+        tuple(sorted({zone.name for zone in hints.for_zones})) if hints else (),
+        tuple(sorted({node.name for node in hints.for_nodes})) if hints else (),
+    )
 
 
 def merge_endpoints(parts: Iterable[Iterable[Endpoint]]) -> tuple[Endpoint, ...]:
@@ -299,19 +282,122 @@ def merge_endpoints(parts: Iterable[Iterable[Endpoint]]) -> tuple[Endpoint, ...]
     return tuple(seen[text] for text in sorted(seen))
 
 
-def from_objects(services: Collection[Manifest], slices: Collection[Manifest]) -> dict[int, ServiceMap]:
-    """Return the service ports and endpoints of each IP family: {4: ServiceMap, 6: ServiceMap}."""
-    by_family: dict[int, dict[PortKey, list[list[Endpoint]]]] = {4: {}, 6: {}}
-    for endpoint_slice in sorted(slices, key=lambda s: str(s["metadata"]["name"])):
-        wanted = {"IPv4": 4, "IPv6": 6}.get(endpoint_slice.get("addressType") or "")
-        if wanted:
-            for key, endpoints in slice_endpoints(endpoint_slice).items():
-                by_family[wanted].setdefault(key, []).append(endpoints)
-    return {
-        wanted: ServiceMap(
-            wanted,
-            {port.key: port for service in services for port in service_ports(service, wanted)},
-            {key: merge_endpoints(parts) for key, parts in parts_of.items()},
+_FAMILIES = {"IPv4": 4, "IPv6": 6}
+
+Named = tuple[str, str]
+"""(namespace, name) of a Service: what changed is told a Service at a time, as kube-proxy does."""
+
+
+class ServiceTracker:
+    """Turns objects into service maps, and looks again only at objects that are not the ones it saw last.
+
+    Objects are frozen, so the same object means the same content; that makes one change in ten thousand Services
+    cheap. Plain manifests (dicts) are taken too, and read anew each time.
+    """
+
+    def __init__(self) -> None:
+        self._services: dict[int, Service] = {}
+        self._slices: dict[int, EndpointSlice] = {}
+        self._made: dict[int, dict[int, list[ServicePort]]] = {}
+        self._found: dict[int, dict[PortKey, list[Endpoint]]] = {}
+        self._parts: dict[int, dict[PortKey, dict[int, str]]] = {4: {}, 6: {}}
+        self.maps: dict[int, ServiceMap] = {f: ServiceMap(f, {}, {}) for f in (4, 6)}
+
+    def update(
+        self, services: Iterable[Service | Json], slices: Iterable[EndpointSlice | Json]
+    ) -> dict[int, set[Named]]:
+        """Bring `maps` (by IP family: 4, 6) to these objects; return the Services that are not as they were.
+
+        Raises msgspec.ValidationError for a manifest with a wrong type, ValueError for a malformed address.
+        """
+        changed: dict[int, set[Named]] = {4: set(), 6: set()}
+        ports = self._update_ports([_typed(s, Service) for s in services], changed)
+        endpoints = self._update_endpoints([_typed(s, EndpointSlice) for s in slices], changed)
+        self.maps = {f: ServiceMap(f, ports[f], endpoints[f]) for f in (4, 6)}
+        return changed
+
+    def _update_ports(
+        self, services: list[Service], changed: dict[int, set[Named]]
+    ) -> dict[int, dict[PortKey, ServicePort]]:
+        before, now = (
+            self._services,
+            dict(zip(map(id, services), services, strict=True)),
         )
-        for wanted, parts_of in by_family.items()
-    }
+        ports = {f: self.maps[f].ports for f in (4, 6)}
+        gone, new = before.keys() - now.keys(), [i for i in now if i not in before]
+        if not gone and not new:
+            return ports
+        removed: dict[int, dict[PortKey, ServicePort]] = {4: {}, 6: {}}
+        for i in gone:
+            for f, made in self._made.pop(i).items():
+                removed[f].update((port.key, port) for port in made)
+        ports = {f: dict(known) for f, known in ports.items()}
+        for i in new:
+            self._made[i] = {f: service_ports(now[i], f) for f in (4, 6)}
+            for f, made in self._made[i].items():
+                for port in made:
+                    if removed[f].pop(port.key, None) != port:
+                        changed[f].add(port.key[:2])
+                    ports[f][port.key] = port
+        for f, left in removed.items():
+            for key in left:
+                del ports[f][key]
+                changed[f].add(key[:2])
+        self._services = now
+        return ports
+
+    def _update_endpoints(
+        self, slices: list[EndpointSlice], changed: dict[int, set[Named]]
+    ) -> dict[int, dict[PortKey, tuple[Endpoint, ...]]]:
+        before, now = self._slices, dict(zip(map(id, slices), slices, strict=True))
+        endpoints = {f: self.maps[f].endpoints for f in (4, 6)}
+        touched: dict[int, set[PortKey]] = {4: set(), 6: set()}
+        for i in before.keys() - now.keys():
+            f = _FAMILIES.get(before[i].address_type, 4)
+            for key in self._found.pop(i):
+                del self._parts[f][key][i]
+                touched[f].add(key)
+        for i, endpoint_slice in now.items():
+            if i in before:
+                continue
+            known = _FAMILIES.get(endpoint_slice.address_type)
+            self._found[i] = slice_endpoints(endpoint_slice) if known else {}
+            for key in self._found[i]:
+                self._parts[known or 4].setdefault(key, {})[i] = endpoint_slice.metadata.name
+                touched[known or 4].add(key)
+        for f, keys in touched.items():
+            if not keys:
+                continue
+            endpoints[f] = dict(endpoints[f])
+            for key in keys:
+                parts = self._parts[f][key]
+                merged = merge_endpoints(self._found[i][key] for i in sorted(parts, key=parts.__getitem__))
+                if not parts:
+                    del self._parts[f][key]
+                if endpoints[f].pop(key, ()) != merged:
+                    changed[f].add(key[:2])
+                if merged:
+                    endpoints[f][key] = merged
+        self._slices = now
+        return endpoints
+
+
+_Object = TypeVar("_Object", Service, EndpointSlice)
+
+
+def _typed(given: _Object | Json, wanted: type[_Object]) -> _Object:
+    if not isinstance(given, dict):
+        return given
+    made = objects.from_manifest({"apiVersion": wanted.api_version, "kind": wanted.kind, **given})
+    if not isinstance(made, wanted):
+        raise TypeError(f"{made.kind} {made.metadata.name!r} given where a {wanted.kind} belongs")
+    return made
+
+
+def from_objects(
+    services: Iterable[Service | Json], slices: Iterable[EndpointSlice | Json]
+) -> dict[int, ServiceMap]:
+    """Return the service ports and endpoints of each IP family, read once: {4: ServiceMap, 6: ServiceMap}."""
+    tracker = ServiceTracker()
+    tracker.update(services, slices)
+    return tracker.maps

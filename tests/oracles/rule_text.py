@@ -11,8 +11,11 @@ import re
 from collections.abc import Iterable
 from operator import itemgetter
 
-SHARED = frozenset(
-    "KUBE-SERVICES KUBE-EXTERNAL-SERVICES KUBE-NODEPORTS KUBE-PROXY-FIREWALL KUBE-FIREWALL".split()
+SHARED = (
+    "KUBE-SERVICES",
+    "KUBE-EXTERNAL-SERVICES",
+    "KUBE-NODEPORTS",
+    "KUBE-PROXY-FIREWALL",
 )
 _LABEL = re.compile(r'--comment "?([^\s":/]+/[^\s"]+)')
 
@@ -29,9 +32,7 @@ def parse(lines: Iterable[str]) -> Chains:
             chains["", ""].append(line)
         elif line.startswith(":"):
             chains.setdefault((table, line[1:].split()[0]), []).append(line)
-        elif line.startswith("-A "):
-            chains.setdefault((table, line.split()[1]), []).append(line)
-        elif line.startswith("-X "):
+        elif line.startswith(("-A ", "-X ")):
             chains.setdefault((table, line.split()[1]), []).append(line)
         else:
             chains["", ""].append(f"{table} {line}")
@@ -77,5 +78,9 @@ def difference(ours: list[str] | None, theirs: list[str] | None) -> str:
         found += [f"  - {line}" for line in left if line not in right]
         found += [f"  + {line}" for line in right if line not in left]
         if sorted(left) == sorted(right):
-            found += ["  same lines, other order:", *(f"  - {x}" for x in left), *(f"  + {x}" for x in right)]
+            found += [
+                "  same lines, other order:",
+                *(f"  - {x}" for x in left),
+                *(f"  + {x}" for x in right),
+            ]
     return "\n".join(found)
