@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from kubenet_lab.packet.packet import ICMP, ICMPV6, TCP, UDP, Packet
 
@@ -37,7 +37,7 @@ class Flow(Struct, kw_only=True):
     mark: int = 0
     expires: float = 0.0
     """Simulated time in s at which the entry dies."""
-    packets: list[int] = [0, 0]
+    packets: list[int] = field(default_factory=lambda: [0, 0])
     id: int = 0
     master: FlowTuple | None = None
 

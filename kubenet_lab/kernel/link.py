@@ -70,6 +70,10 @@ class Link(Struct, frozen=True, kw_only=True):
     promiscuous: bool = False
     noarp: bool = False
     txqlen: int = 1000
+    mac_set: bool = False
+    """True once somebody set the MAC: a bridge then no longer takes its lowest port's."""
+    mtu_set: bool = False
+    """True once somebody set the MTU: a bridge then no longer takes its smallest port's."""
 
     @property
     def running(self) -> bool:

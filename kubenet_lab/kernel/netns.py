@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msgspec.structs import replace
 
@@ -33,6 +33,9 @@ from kubenet_lab.kernel.route import (
 from kubenet_lab.kernel.socket import Socket
 from kubenet_lab.packet.ip import IP_INT, eui64, family, ip_text, prefix
 
+if TYPE_CHECKING:
+    from kubenet_lab.kernel.network import Network
+
 ZERO_MAC = "00:00:00:00:00:00"
 _TABLES = ("links", "addresses", "rules", "routes", "neighbours", "fdb", "sysctls", "sockets", "ipsets", "files")
 
@@ -52,10 +55,12 @@ class Netns:
     def __init__(self, name: str, host: str = "") -> None:
         self.name = name
         self.host = host or name
+        self.network: Network | None = None
+        """The network this namespace is part of: where the far ends of its veth pairs are."""
         self.links: dict[str, Link] = {}
         self.addresses: dict[str, tuple[Address, ...]] = {}
         self.rules: dict[int, tuple[RouteRule, ...]] = {4: default_rules(4), 6: default_rules(6)}
-        self.routes: dict[tuple[int, int], dict[tuple[str, int], Route]] = {}
+        self.routes: dict[tuple[int, int], dict[tuple[str, int, str], Route]] = {}
         self.neighbours: dict[tuple[str, str], Neighbour] = {}
         self.fdb: dict[tuple[str, str], tuple[FdbEntry, ...]] = {}
         self.sysctls: dict[str, str] = {}
@@ -68,12 +73,14 @@ class Netns:
         """Private memory of matches that keep some (`statistic --mode nth`, `recent`)."""
         self.next_port: dict[int, int] = {}
         """Last ephemeral port handed out, a protocol."""
+        self.pmtu: dict[str, tuple[int, float]] = {}
+        """Path MTU learned from ICMP errors: destination -> (bytes, when it is forgotten in s)."""
         self._iptables: dict[int, Ruleset] = {4: Ruleset(), 6: Ruleset()}
         self._build_rules: Callable[[], dict[int, Ruleset]] | None = None
         self._fibs: dict[tuple[int, int], Fib] = {}
         self._local: dict[str, str] | None = None
         self._lookups: dict[tuple[str, str, str, str, int], RouteLookup | None] = {}
-        self._by_mac: dict[str, tuple[str, ...]] = {}
+        self._macs: dict[str, frozenset[str]] = {}
         self.generation = 0
         """Grows with every edit of links, addresses, routes or rules; derived values key on it."""
         self.add_link("lo", "loopback", mac=ZERO_MAC, mtu=65536)
@@ -105,6 +112,7 @@ class Netns:
         saved["conntrack"] = self.conntrack.copy()
         saved["xt_state"] = dict(self.xt_state)
         saved["next_port"] = dict(self.next_port)
+        saved["pmtu"] = dict(self.pmtu)
         return saved
 
     def restore(self, saved: dict[str, Any]) -> None:
@@ -120,6 +128,7 @@ class Netns:
         self.generation += 1
         self._fibs.clear()
         self._lookups.clear()
+        self._macs.clear()
         self._local = None
 
     # -- links ----------------------------------------------------------------------------------------------------
@@ -138,54 +147,160 @@ class Netns:
         index = index or max((link.index for link in self.links.values()), default=0) + 1
         made = Link(name=name, index=index, kind=kind, **fields)
         self.links = {**self.links, name: made}
+        if kind == "bridge":
+            self._own_fdb(made, made.mac)
+        if made.master:
+            self._own_fdb(made, made.mac)
+            self._bridge_follows(made.master)
         if made.up:
             self._link_up(made)
         self._changed()
         return made
 
     def set_link(self, name: str, **fields: Any) -> Link:
-        """`ip link set NAME up|down|mtu N|master BR|...`. Down removes the link's routes, as the kernel does."""
+        """`ip link set NAME up|down|mtu N|address MAC|master BR|...`.
+
+        Down removes the link's routes, neighbours and IPv6 addresses, as the kernel does, and the far end of a veth pair
+        loses its carrier. A bridge takes the lowest MAC and the smallest MTU of its ports until somebody sets them.
+        """
         old = self.link(name)
         new = replace(old, **fields)
+        if "mac" in fields:
+            new = replace(new, mac_set=True)
+        if "mtu" in fields:
+            new = replace(new, mtu_set=True)
         self.links[name] = new
+        if (new.mac, new.master) != (old.mac, old.master):
+            if old.master and new.master != old.master:
+                self._forget_fdb(name)
+            if new.kind == "bridge" or new.master:
+                self._own_fdb(new, old.mac)
         if old.up and not new.up:
             self._link_down(new)
+            for address in [a for a in self.addresses.get(name, ()) if a.family == 6 and new.kind != "loopback"]:
+                self.delete_address(name, f"{address.local}/{address.length}")
         if new.up and not old.up:
             self._link_up(new)
+        for bridge in {old.master, new.master} - {""}:
+            self._bridge_follows(bridge)
+        far = self._far_end(new)
+        if far is not None and old.up != new.up:
+            far[0].set_carrier(far[1], new.up)
+        self._changed()
+        return self.links[name]
+
+    def set_carrier(self, name: str, carrier: bool) -> Link:
+        """The cable was plugged in or pulled, or the far end of the pair went up or down."""
+        old = self.link(name)
+        if old.carrier == carrier:
+            return old
+        new = self.links[name] = replace(old, carrier=carrier)
+        if carrier:
+            self._link_ready(new)
+        elif new.master:
+            self._forget_fdb(name, learned_only=True)
+        if new.master:
+            self._bridge_follows(new.master)
         self._changed()
         return new
 
     def delete_link(self, name: str) -> None:
-        """`ip link del NAME`: its addresses, routes, neighbours and FDB entries go with it."""
+        """`ip link del NAME`: its addresses, routes, neighbours, FDB entries and a veth's far end go with it."""
         link = self.link(name)
-        self._link_down(link)
+        far = self._far_end(link)
         del self.links[name]
         self.addresses.pop(name, None)
-        self.fdb = {key: kept for key, kept in ((k, tuple(e for e in v if e.dev != name)) for k, v in self.fdb.items()) if kept}
+        self._link_down(link)
+        self._forget_fdb(name)
         for port, other in list(self.links.items()):
             if other.master == name:
                 self.links[port] = replace(other, master="", port=None)
+        if link.master in self.links:
+            self._bridge_follows(link.master)
         self._changed()
+        if far is not None:
+            far[0].delete_link(far[1])
+
+    def _far_end(self, link: Link) -> tuple[Netns, str] | None:
+        """The namespace and name of a veth's other end, while both are there."""
+        if link.peer is None or self.network is None:
+            return None
+        other = self.network.netns.get(link.peer.netns)
+        if other is None or other.links.get(link.peer.link, link).peer != Peer(self.name, link.name):
+            return None
+        return other, link.peer.link
+
+    def _own_fdb(self, link: Link, old_mac: str) -> None:
+        """Keep the entry that makes a bridge deliver frames for its own or a port's MAC upwards (br_fdb_add_local)."""
+        bridge = link.master or link.name
+        own = FdbEntry(link.name, old_mac, master=bridge, state="permanent")
+        if self.fdb.get((bridge, old_mac)) == (own,):
+            del self.fdb[bridge, old_mac]
+        present = self.fdb.get((bridge, link.mac), ())
+        if not any(entry.state == "permanent" for entry in present):
+            self.fdb[bridge, link.mac] = (FdbEntry(link.name, link.mac, master=bridge, state="permanent"),)
+
+    def _forget_fdb(self, dev: str, learned_only: bool = False) -> None:
+        for key, entries in list(self.fdb.items()):
+            if key[0] != dev and all(entry.dev != dev for entry in entries):
+                continue
+            kept = tuple(e for e in entries if (e.state if learned_only else dev not in (e.dev, e.master)))
+            if kept:
+                self.fdb[key] = kept
+            else:
+                del self.fdb[key]
+
+    def _bridge_follows(self, name: str) -> None:
+        """Let a bridge take MAC, MTU and carrier from its ports (br_stp_recalculate_bridge_id, br_mtu_auto_adjust)."""
+        bridge = self.links.get(name)
+        if bridge is None:
+            return
+        ports = self.ports(name)
+        new = replace(bridge, carrier=any(port.running for port in ports))
+        if not bridge.mac_set:
+            new = replace(new, mac=min((port.mac for port in ports), default=ZERO_MAC))
+        if not bridge.mtu_set:
+            new = replace(new, mtu=min((port.mtu for port in ports), default=1500))
+        self.links[name] = new
+        if new.mac != bridge.mac:
+            self._own_fdb(new, bridge.mac)
+        if new.running and not bridge.running:
+            self._link_ready(new)
 
     def _link_down(self, link: Link) -> None:
         for key, table in self.routes.items():
-            keep_local = key[1] == TABLE_LOCAL
+            keep_local = key[1] == TABLE_LOCAL and link.name in self.links
             self.routes[key] = {
-                k: r for k, r in table.items() if not _uses(r, link.name) or (keep_local and r.type == "local" and link.name in self.links)
+                k: r for k, r in table.items() if not _uses(r, link.name) or (keep_local and r.type == "local")
             }
         self.neighbours = {k: n for k, n in self.neighbours.items() if k[0] != link.name}
+        if link.master:
+            self._forget_fdb(link.name, learned_only=True)
 
     def _link_up(self, link: Link) -> None:
         for address in self.addresses.get(link.name, ()):
             self._connect(address)
-        if link.kind != "loopback" and not link.master and self.sysctl(sysctl.conf(6, link.name, "disable_ipv6")) == "0":
-            lladdr = eui64(link.mac)
-            if all(a.local != lladdr for a in self.addresses.get(link.name, ())):
-                self.add_address(link.name, f"{lladdr}/64", scope="link")
+        if link.carrier:
+            self._link_ready(link)
+
+    def _link_ready(self, link: Link) -> None:
+        """A link is up and has carrier: it gets its IPv6 link-local address (RFC 4862; ports of a bridge too)."""
+        if not link.up or link.kind == "loopback" or self.sysctl(sysctl.conf(6, link.name, "disable_ipv6")) != "0":
+            return
+        if all(a.family != 6 or a.scope != "link" for a in self.addresses.get(link.name, ())):
+            self.add_address(link.name, f"{eui64(link.mac)}/64", scope="link")
 
     def by_mac(self, mac: str) -> tuple[str, ...]:
         """Return the names of links that have this MAC."""
         return tuple(link.name for link in self.links.values() if link.mac == mac)
+
+    def own_macs(self, link: str) -> frozenset[str]:
+        """Return the MACs that frames for this namespace carry on a link: its own, and a bridge's ports' too."""
+        found = self._macs.get(link)
+        if found is None:
+            macs = {self.links[link].mac, *(port.mac for port in self.links.values() if port.master == link)}
+            found = self._macs[link] = frozenset(macs)
+        return found
 
     def ports(self, bridge: str) -> tuple[Link, ...]:
         """Return the ports of a bridge, in order of their index."""
@@ -312,8 +427,10 @@ class Netns:
                 if made.via and not made.dev:
                     made = replace(made, dev=way.dev)
         table = self.routes.setdefault((made.family, made.table), {})
-        if made.key in table and not replace_existing:
-            raise KernelError("EEXIST", str(made))
+        for key in [k for k in table if k[:2] == made.key[:2]] if made.family == 6 else [made.key] if made.key in table else []:
+            if not replace_existing:
+                raise KernelError("EEXIST", str(made))
+            del table[key]
         table[made.key] = made
         self._changed()
         return made

@@ -48,18 +48,17 @@ class Network:
         if name in self.netns:
             raise KernelError("EEXIST", name)
         made = self.netns[name] = Netns(name, host)
+        made.network = self
         return made
 
     def delete_netns(self, name: str) -> None:
         """`ip netns del NAME`: the far ends of its veth pairs vanish with it."""
         gone = self.ns(name)
         for link in list(gone.links.values()):
-            if link.peer is not None and link.peer.netns != name and link.peer.netns in self.netns:
-                other = self.netns[link.peer.netns]
-                if link.peer.link in other.links:
-                    other.delete_link(link.peer.link)
             if link.wire:
                 self.unplug(name, link.name)
+            if link.peer is not None:
+                gone.delete_link(link.name)
         del self.netns[name]
 
     def add_veth(self, ns_a: str, name_a: str, ns_b: str, name_b: str, *, mac_a: str, mac_b: str, mtu: int = 1500) -> tuple[Link, Link]:
@@ -67,8 +66,8 @@ class Network:
         a, b = self.ns(ns_a), self.ns(ns_b)
         if name_b in b.links:
             raise KernelError("EEXIST", f"{name_b} in {ns_b}")
-        first = a.add_link(name_a, "veth", mac=mac_a, mtu=mtu, peer=Peer(ns_b, name_b))
-        second = b.add_link(name_b, "veth", mac=mac_b, mtu=mtu, peer=Peer(ns_a, name_a))
+        first = a.add_link(name_a, "veth", mac=mac_a, mtu=mtu, carrier=False, peer=Peer(ns_b, name_b))
+        second = b.add_link(name_b, "veth", mac=mac_b, mtu=mtu, carrier=False, peer=Peer(ns_a, name_a))
         return first, second
 
     def add_wire(self, name: str, mtu: int = 0) -> Wire:

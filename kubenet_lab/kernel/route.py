@@ -51,9 +51,9 @@ class Route(Struct, frozen=True):
         return 6 if ":" in self.dst else 4
 
     @property
-    def key(self) -> tuple[str, int]:
-        """What must be unique in a table (`ip route add` answers "File exists" otherwise)."""
-        return (self.dst, self.metric)
+    def key(self) -> tuple[str, int, str]:
+        """What must be unique in a table: destination and metric, and the link too in IPv6 (every link has fe80::/64)."""
+        return (self.dst, self.metric, self.dev if ":" in self.dst else "")
 
     def __str__(self) -> str:
         words = [] if self.type == "unicast" else [self.type]
