@@ -1,0 +1,42 @@
+"""Connections that kube-proxy makes the kernel forget after a sync.
+
+A UDP "connection" lasts as long as its packets keep coming, and its destination was chosen with the first one. When
+that endpoint is gone, or was never there, the entry would send packets into nothing for ever; TCP notices by itself.
+What kube-proxy does by netlink equals `conntrack -D -p udp --orig-dst ADDRESS --orig-port-dst PORT --reply-src ENDPOINT`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from kubenet_lab.kernel.conntrack import Flow
+from kubenet_lab.packet.packet import UDP
+from kubenet_lab.proxy.services import ServiceMap
+
+
+def stale_flows(flows: Iterable[Flow], services: ServiceMap) -> list[Flow]:
+    """Return the UDP flows to a Service's address or node port that no serving endpoint of it answers.
+
+    Traffic policies, hints and termination do not matter: they choose for new connections only. A node port is
+    recognised by its number alone, whatever the address.
+    """
+    by_address: dict[tuple[str, int], set[tuple[str, int]]] = {}
+    by_node_port: dict[int, set[tuple[str, int]]] = {}
+    for key, port in services.ports.items():
+        if port.key.protocol != "UDP":
+            continue
+        serving = {(e.address, e.port) for e in services.endpoints.get(key, ()) if e.serving}
+        for address in (port.cluster_ip, *port.load_balancer_ips, *port.external_ips):
+            by_address[address, port.port] = serving
+        if port.node_port:
+            by_node_port[port.node_port] = serving
+    stale = []
+    for flow in flows:
+        protocol, _, destination, _, destination_port, _ = flow.orig
+        if protocol != UDP or (":" in destination) != (services.family == 6):
+            continue
+        answers = flow.reply[1], flow.reply[3]
+        wanted = by_address.get((destination, destination_port)), by_node_port.get(destination_port)
+        if any(serving is not None and answers not in serving for serving in wanted):
+            stale.append(flow)
+    return stale
