@@ -7,7 +7,7 @@ Chains, comments and the order of rules are those of Kubernetes 1.37.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from itertools import repeat
 
 from msgspec import Struct
@@ -487,7 +487,7 @@ class KubeProxyIptables:
         slices: Iterable[EndpointSlice | Json],
         *,
         full: bool = False,
-        existing: dict[int, Collection[str]] | None = None,
+        existing: Mapping[int, Collection[str]] | None = None,
     ) -> Written:
         """Return the texts that bring the kernel to these Services and EndpointSlices.
 
@@ -495,12 +495,23 @@ class KubeProxyIptables:
         in the kernel, by family (4, 6); without it they are those written last.
         """
         changed = self._tracker.update(services, slices)
+        return self.write(self._tracker.maps, changed, full=full, existing=existing)
+
+    def write(
+        self,
+        maps: Mapping[int, ServiceMap],
+        changed: Mapping[int, set[Named]],
+        *,
+        full: bool = False,
+        existing: Mapping[int, Collection[str]] | None = None,
+    ) -> Written:
+        """Do what `sync` does, from the `maps` of a ServiceTracker and what its `update` returned.
+
+        Many nodes can share one tracker; each must then be told of every change.
+        """
         v4, v6 = (
             self._families[f].sync(
-                self._tracker.maps[f],
-                changed[f],
-                full,
-                None if existing is None else existing.get(f, ()),
+                maps[f], changed[f], full, None if existing is None else existing.get(f, ())
             )
             for f in (4, 6)
         )

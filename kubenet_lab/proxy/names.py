@@ -25,7 +25,8 @@ _NFTABLES_LIMIT = 240
 
 
 def _hash(text: str, length: int) -> str:
-    return b32encode(hashlib.sha256(text.encode()).digest())[:length].decode()
+    # 5 bytes make 8 characters of base32; the rest of the digest is not needed.
+    return b32encode(hashlib.sha256(text.encode()).digest()[: length * 5 // 8]).decode()
 
 
 def service_port_name(namespace: str, name: str, port_name: str = "") -> str:

@@ -7,6 +7,7 @@ Kubernetes documentation: "Virtual IPs and Service Proxies"; KEP-2433 (hints), K
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import NamedTuple, TypeVar
 
@@ -253,10 +254,15 @@ def slice_endpoints(endpoint_slice: EndpointSlice) -> dict[PortKey, list[Endpoin
     return found
 
 
+_OCTET = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
+_PLAIN_IPV4 = re.compile(rf"{_OCTET}(?:\.{_OCTET}){{3}}", re.ASCII).fullmatch
+"""Whether text is an IPv4 address in its only form; parsing each endpoint's would take most of the time."""
+
+
 def _endpoint(endpoint: objects.Endpoint, port: int) -> Endpoint:
-    conditions, hints = endpoint.conditions, endpoint.hints
+    conditions, hints, address = endpoint.conditions, endpoint.hints, endpoint.addresses[0]
     return Endpoint(
-        canonical(endpoint.addresses[0]),
+        address if _PLAIN_IPV4(address) else canonical(address),
         port,
         conditions.ready is not False,
         conditions.serving is not False,
