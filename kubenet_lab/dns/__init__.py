@@ -1,0 +1,1 @@
+"""Names: what a pod's resolver asks, and what CoreDNS answers."""

@@ -1,0 +1,362 @@
+"""CoreDNS: a Corefile, a view of the cluster and an upstream make a server that answers queries.
+
+    server = CoreDNS(corefile.KUBEADM, view, upstream, local_ips=("10.244.0.2",))
+    server.answer(Query("backend.default.svc.cluster.local."), client="10.244.1.2", now=0.0)
+
+equals `dig @10.96.0.10 backend.default.svc.cluster.local` asked from that client.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
+
+from kubenet_lab.dns.names import label_bytes, labels
+from kubenet_lab.dns.records import MAX_SIZE, MIN_UDP_SIZE, Edns, Query, Record, Response, reply, truncate
+from kubenet_lab.dns.server import corefile as _corefile
+from kubenet_lab.dns.server.cache import Cache
+from kubenet_lab.dns.server.corefile import Controller, CorefileError, Zone
+from kubenet_lab.dns.server.errors import Errors
+from kubenet_lab.dns.server.forward import Forward
+from kubenet_lab.dns.server.health import Health
+from kubenet_lab.dns.server.kubernetes import Kubernetes
+from kubenet_lab.dns.server.loadbalance import LoadBalance
+from kubenet_lab.dns.server.log import Log
+from kubenet_lab.dns.server.loop import Loop, LoopDetected
+from kubenet_lab.dns.server.plugin import Failure, Plugin, Request, Upstream
+from kubenet_lab.dns.server.prometheus import Prometheus
+from kubenet_lab.dns.server.ready import Ready
+from kubenet_lab.dns.server.reload import Reload
+from kubenet_lab.dns.server.view import ServiceView
+from kubenet_lab.dns.server.whoami import Whoami
+
+if TYPE_CHECKING:
+    from kubenet_lab.packet.packet import Packet
+
+VERSION = "1.15.0"
+_MAX_UDP_PAYLOAD = 65507
+_FRAGMENT_V4, _FRAGMENT_V6 = 1480, 1220
+
+DIRECTIVES: tuple[str, ...] = (
+    "root", "metadata", "geoip", "cancel", "proxyproto", "quic", "grpc_server", "https", "https3", "timeouts",
+    "multisocket", "tls", "reload", "nsid", "bufsize", "bind", "debug", "trace", "ready", "health", "pprof", "shed",
+    "prometheus", "errors", "log", "dnstap", "local", "dns64", "any", "chaos", "loadbalance", "tsig", "rewrite",
+    "autopath", "acl", "cache", "header", "dnssec", "minimal", "template", "transfer", "hosts", "route53", "azure",
+    "clouddns", "k8s_external", "kubernetes", "file", "auto", "secondary", "etcd", "loop", "forward", "grpc",
+    "erratic", "whoami", "on", "sign", "view", "nomad",
+)  # fmt: skip
+"""Every directive CoreDNS knows, in the order plugins run, whatever the Corefile's (plugin.cfg)."""
+
+PLUGINS: tuple[type[Plugin], ...] = (
+    Reload, Ready, Health, Prometheus, Errors, Log, LoadBalance, Cache, Kubernetes, Loop, Forward, Whoami
+)  # fmt: skip
+"""The plugins modelled; a Corefile with another one of DIRECTIVES raises NotModelled."""
+
+_BY_NAME = {plugin.name: plugin for plugin in PLUGINS}
+_ANY_CLASS = frozenset({"chaos", "forward"})
+DEFAULT_FILES: Mapping[str, str] = {"/etc/resolv.conf": "nameserver 192.168.1.1\n"}
+
+
+class NotModelled(CorefileError):
+    """A Corefile that is right, with a plugin or option this model does not have."""
+
+
+class Environment:
+    """What plugins are made of and what they set up, one for each load of a Corefile."""
+
+    def __init__(
+        self, view: ServiceView, upstream: Upstream, local_ips: tuple[str, ...], output: Callable[[str], None]
+    ) -> None:
+        self.view = view
+        self.upstream = upstream
+        self.local_ips = local_ips
+        self.output = output
+        self.lameduck = 0.0
+
+
+class Server:
+    """One zone of one block: the first plugin of its chain, and all of them in order."""
+
+    def __init__(self, zone: Zone, chain: tuple[Plugin, ...]) -> None:
+        self.zone = zone
+        self.chain = chain
+        self.first = chain[0] if chain else None
+        self.any_class = any(plugin.name in _ANY_CLASS for plugin in chain)
+
+
+def no_upstream(query: Query, server: str) -> Response | None:
+    """An upstream that never answers."""
+    return None
+
+
+class CoreDNS:
+    """A running CoreDNS.
+
+    Args:
+        corefile: Its text.
+        view: The objects it watches; it may change while the server runs.
+        upstream: (query, server) -> answer, None for silence; raises ConnectionRefusedError for a closed port.
+        local_ips: Its own addresses, which tell it which Service it stands behind.
+        files: The machine's files by path: /etc/resolv.conf, what `import` names.
+        seed: Of the shuffles.
+        port: The port it serves; blocks on other ports are read and not served.
+
+    Attributes:
+        log: The lines it printed, newest last.
+        servers: By zone name.
+
+    Raises CorefileError with what CoreDNS prints, NotModelled for a plugin this model lacks.
+    """
+
+    def __init__(
+        self,
+        corefile: str,
+        view: ServiceView,
+        upstream: Upstream = no_upstream,
+        *,
+        local_ips: tuple[str, ...] = (),
+        files: Mapping[str, str] | None = None,
+        variables: Mapping[str, str] | None = None,
+        seed: int = 0,
+        port: str = "53",
+    ) -> None:
+        self.view = view
+        self.upstream = upstream
+        self.local_ips = local_ips
+        self.files = {**DEFAULT_FILES, **(files or {})}
+        self.variables = variables or {}
+        self.random = random.Random(seed)
+        self.port = port
+        self.log: deque[str] = deque(maxlen=10000)
+        self.corefile = ""
+        self.lameduck = 0.0
+        self.servers: dict[str, Server] = {}
+        self._load(corefile)
+
+    def reload(self, corefile: str) -> bool:
+        """Take a changed Corefile, as the `reload` plugin does; False (and a line in the log) if it is broken.
+
+        The cache starts empty, and a broken file leaves everything as it was.
+        """
+        if corefile == self.corefile:
+            return True
+        try:
+            self._load(corefile)
+        except CorefileError as error:
+            self.log.append(f"[ERROR] Restart failed: {error}")
+            return False
+        self.log.append("[INFO] Reloading complete")
+        return True
+
+    def answer(
+        self, query: Query, client: str = "127.0.0.1", now: float = 0.0, protocol: str = "udp", port: int = 0
+    ) -> Response | None:
+        """The answer to a query, or None for silence. `answer.delay` is how long it took, simulated seconds."""
+        opcode = query.opcode
+        if opcode not in ("QUERY", "NOTIFY"):
+            return Response(
+                question=None, id=query.id, rd=query.rd, cd=query.cd, rcode="NOTIMP", opcode=opcode
+            )
+        edns = query.edns
+        if edns is not None and edns.version:
+            return reply(query, "BADVERS", edns=Edns(payload=0))
+        name = query.name.lower()
+        server = self._server(name, query.type)
+        if server is None or server.first is None or (query.cls != "IN" and not server.any_class):
+            return self._fit(reply(query, "REFUSED"), query, client, protocol)
+        request = Request(query, name, client, protocol, now, self._lookup, self.random, port)
+        result = server.first.serve(request)
+        if isinstance(result, Failure):
+            result = reply(query, result.rcode, delay=result.delay)
+        if request.elapsed:
+            result = replace(result, delay=result.delay + request.elapsed)
+        return self._fit(result, query, client, protocol)
+
+    def handle(self, packet: Packet, now: float) -> Packet | None:
+        """The handler of the server's sockets: the answer's fields as a packet, or None to stay silent.
+
+        A query comes as `packet.message` (a Query) or as bytes in `packet.payload`; the answer goes the way
+        the query came.
+        """
+        from kubenet_lab.packet.packet import TCP
+
+        protocol = "tcp" if packet.proto == TCP else "udp"
+        message = packet.message
+        if isinstance(message, Query):
+            answer = self.answer(message, packet.src, now, protocol, packet.sport)
+            if answer is None:
+                return None
+            return self._back(packet, message=answer, payload_size=answer.wire_length)
+        wire = self.answer_wire(packet.payload, packet.src, now, protocol, packet.sport)
+        return None if wire is None else self._back(packet, payload=wire, payload_size=len(wire))
+
+    def answer_wire(
+        self, data: bytes, client: str = "127.0.0.1", now: float = 0.0, protocol: str = "udp", port: int = 0
+    ) -> bytes | None:
+        """`answer` for a message in octets, hostile ones included."""
+        from kubenet_lab.dns.message import BadMessage, receive, to_wire
+
+        message = receive(data)
+        answer = self.answer(message, client, now, protocol, port) if isinstance(message, Query) else message
+        if answer is None:
+            return None
+        try:
+            return to_wire(answer)
+        except BadMessage:
+            # CoreDNS cannot write it either: its client waits in vain.
+            return None
+
+    def ready(self) -> tuple[str, ...]:
+        """Names of plugins that are not ready: what `curl :8181/ready` prints; empty for 200 OK."""
+        return tuple(
+            dict.fromkeys(
+                plugin.name
+                for server in self.servers.values()
+                for plugin in server.chain
+                if isinstance(plugin, Kubernetes) and not plugin.ready()
+            )
+        )
+
+    def probe_loop(self, now: float = 0.0) -> None:
+        """The query `loop` sends the server at its start. Raises LoopDetected if it comes back.
+
+        The upstream must lead it back here for that: `upstream` asked at an own address calls `answer`.
+        """
+        for server in self.servers.values():
+            for plugin in server.chain:
+                if isinstance(plugin, Loop):
+                    zone = "" if plugin.zone == "." else plugin.zone
+                    plugin.probe = f"{self.random.getrandbits(62)}.{self.random.getrandbits(62)}.{zone}"
+                    try:
+                        self.answer(Query(plugin.probe, "HINFO"), now=now)
+                    except RecursionError:  # a loop that does not pass this plugin's block
+                        raise LoopDetected(plugin.zone, plugin.probe) from None
+                    finally:
+                        plugin.probe = ""
+
+    def plugin(self, name: str, zone: str = ".") -> Any:
+        """The plugin called `name` in the chain that serves `zone`. Raises KeyError."""
+        for plugin in self.servers[zone].chain:
+            if plugin.name == name:
+                return plugin
+        raise KeyError(name)
+
+    def _back(self, packet: Packet, **fields: Any) -> Packet:
+        cleared = {"payload": b"", "message": None, "payload_size": 0, "ttl": 64, **fields}
+        return packet.replace(
+            src=packet.dst, dst=packet.src, sport=packet.dport, dport=packet.sport, **cleared
+        )
+
+    def _server(self, name: str, kind: str) -> Server | None:
+        servers = self.servers
+        parent: Server | None = None
+        if len(servers) == 1:
+            return servers.get(".") or _closest(servers, name)
+        rest = name
+        while rest:
+            found = servers.get(rest)
+            if found is not None:
+                if kind != "DS":
+                    return found
+                # DS lives in the parent zone; go on and keep the last one that has the name.
+                parent = found
+            if rest == ".":
+                break
+            rest = rest.partition(".")[2] or "."
+        return parent
+
+    def _lookup(self, request: Request, name: str, kind: str) -> Response | None:
+        query = Query(
+            name=name, type=kind, id=request.query.id, rd=request.query.rd, edns=request.query.edns,
+            ad=request.query.ad, cd=request.query.cd,
+        )  # fmt: skip
+        answer = self.answer(query, request.client, request.now, request.protocol, request.port)
+        if answer is not None:
+            request.elapsed += answer.delay
+        return answer
+
+    def _fit(self, answer: Response, query: Query, client: str, protocol: str) -> Response | None:
+        """The answer as it leaves: OPT echoed, cut to what the client takes, or None if it cannot be written."""
+        edns = query.edns
+        if edns is not None:
+            answer = replace(answer, edns=Edns(payload=edns.payload, do=edns.do))
+        elif answer.edns is not None:
+            answer = replace(answer, edns=None)
+        records = (*answer.answer, *answer.authority, *answer.additional)
+        if len(records) > 1 or len(answer.question.name if answer.question else "") > 150:
+            size = (
+                MAX_SIZE if protocol == "tcp" else max(MIN_UDP_SIZE, edns.payload if edns is not None else 0)
+            )
+            answer = truncate(answer, size)
+            if protocol == "udp" and not answer.compressed:
+                length = answer.wire_length
+                if length > (_FRAGMENT_V6 if ":" in client else _FRAGMENT_V4):
+                    answer = replace(answer, compressed=True)
+            if protocol == "udp" and answer.wire_length > _MAX_UDP_PAYLOAD:
+                return None
+        return None if any(not _writable(record) for record in records) else answer
+
+    def _load(self, text: str) -> None:
+        blocks = _corefile.parse(text, DIRECTIVES, self.files, self.variables)
+        if not blocks and not text.strip():
+            blocks = _corefile.parse(f".:{self.port} {{\nwhoami\nlog\n}}", DIRECTIVES)
+        environment = Environment(self.view, self.upstream, self.local_ips, self.log.append)
+        zones = [_corefile.zones_of(block, self.port) for block in blocks]
+        chains: list[list[Plugin]] = [[] for _ in blocks]
+        for name in DIRECTIVES:
+            for index, block in enumerate(blocks):
+                words = block.directives.get(name)
+                if words is None:
+                    continue
+                plugin = self._setup(
+                    name, Controller(words, tuple(z.name for z in zones[index]), environment, self.files)
+                )
+                while plugin is not None:
+                    chains[index].append(plugin)
+                    plugin = plugin.next
+        servers: dict[str, Server] = {}
+        printed: list[str] = []
+        taken: set[Zone] = set()
+        for block_zones, chain in zip(zones, chains, strict=True):
+            for first, second in zip(chain, chain[1:], strict=False):
+                first.next = second
+            for zone in block_zones:
+                if not 0 <= int(zone.port) <= 65535:
+                    raise CorefileError(f"address {zone.port}: invalid port")
+                if zone in taken:
+                    raise CorefileError(f"cannot serve {zone} - it is already defined")
+                taken.add(zone)
+                printed.append(f"{zone.name}:{zone.port}" if zone.transport == "dns" else str(zone))
+                if zone.transport == "dns" and zone.port == self.port:
+                    servers[zone.name] = Server(zone, tuple(chain))
+        self.servers = servers
+        self.corefile = text
+        self.lameduck = environment.lameduck
+        self.log.extend([*printed, f"CoreDNS-{VERSION}"])
+
+    @staticmethod
+    def _setup(name: str, controller: Controller) -> Plugin | None:
+        known = _BY_NAME.get(name)
+        if known is None:
+            raise NotModelled(f"plugin/{name}: not modelled", controller.tokens[0].line)
+        try:
+            return known.setup(controller)
+        except CorefileError as error:
+            made = NotModelled if str(error).endswith(": not modelled") else CorefileError
+            raise made(f"plugin/{name}: {error}", error.line) from None
+
+
+def _closest(servers: dict[str, Server], name: str) -> Server | None:
+    ((zone, server),) = servers.items()
+    return server if name == zone or name.endswith("." + zone) else None
+
+
+def _writable(record: Record) -> bool:
+    if ".." not in record.data and ".." not in record.name:
+        return True
+    names = [record.name, *([record.target] if record.target else [])]
+    return all(0 < len(label_bytes(label)) < 64 for name in names for label in labels(name))

@@ -1,0 +1,266 @@
+"""The `forward` plugin (https://coredns.io/plugins/forward/): the query goes to an upstream, its answer comes back as it is."""
+
+from __future__ import annotations
+
+import re
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from kubenet_lab.dns.names import is_subdomain, parse_ip
+from kubenet_lab.dns.records import RCODES, Query, Response, reply
+from kubenet_lab.dns.server.corefile import (
+    Controller,
+    CorefileError,
+    duration,
+    integer,
+    normalize,
+    transport_of,
+)
+from kubenet_lab.dns.server.plugin import Failure, Plugin, Request, Upstream
+
+READ_TIMEOUT = 2.0
+DEADLINE = 5.0
+_MAX_UPSTREAMS = 15
+
+
+class Options(Struct, frozen=True):
+    """A parsed stanza: names below `zone` but not below `but` go to one of `servers` ("10.0.0.53:53")."""
+
+    zone: str
+    servers: tuple[str, ...]
+    but: tuple[str, ...] = ()
+    policy: str = "random"
+    max_fails: int = 2
+    max_concurrent: int = 0
+    failover: tuple[str, ...] = ()
+    next: tuple[str, ...] = ()
+    force_tcp: bool = False
+    prefer_udp: bool = False
+
+
+class Forward(Plugin):
+    """`upstream` is asked (query, server) and answers, keeps silent (None) or raises ConnectionRefusedError.
+
+    A server that kept silent or refused is asked again by a health check, every half second; until it answers
+    one, it counts as down. `health` is that question.
+    """
+
+    name = "forward"
+
+    def __init__(self, options: Options, upstream: Upstream, local_ip: str = "127.0.0.1") -> None:
+        self.options = options
+        self.upstream = upstream
+        self.local_ip = local_ip
+        self.fails: dict[str, int] = {}
+        self._turn = 0
+
+    def serve(self, request: Request) -> Response | Failure:
+        options = self.options
+        if not is_subdomain(options.zone, request.name) or any(
+            is_subdomain(zone, request.name) for zone in options.but
+        ):
+            return self.pass_on(request)
+        query = request.query
+        asked_query = replace(query, ad=True) if request.ad and not query.ad else query
+        servers = self._order(request)
+        elapsed = 0.0
+        error = ""
+        attempts = 0
+        asked = 0
+        index = 0
+        while elapsed < DEADLINE and attempts < 2 * len(servers):
+            server = servers[index % len(servers)]
+            index += 1
+            if self._down(server) and not all(self._down(each) for each in servers):
+                continue
+            try:
+                answer = self.upstream(asked_query, server)
+            except ConnectionRefusedError:
+                answer, error = None, f"read udp {self._source(query)}->{server}: read: connection refused"
+            else:
+                if answer is None:
+                    error = f"read udp {self._source(query)}->{server}: i/o timeout"
+                    elapsed += READ_TIMEOUT
+                else:
+                    self.fails[server] = 0
+            if answer is None:
+                attempts += 1
+                self.fails[server] = self.fails.get(server, 0) + 1
+                if all(self._down(each) for each in servers):
+                    break
+                continue
+            if answer.rcode in options.failover:
+                asked += 1
+                if asked < len(servers):
+                    elapsed += answer.delay
+                    continue
+            if answer.rcode in options.next and isinstance(self.next, Forward):
+                return self.pass_on(request)
+            return replace(
+                answer,
+                question=query if answer.question is not None else None,
+                id=query.id,
+                delay=elapsed + answer.delay,
+            )
+        return Failure("SERVFAIL", error or "no healthy proxies", elapsed)
+
+    def _source(self, query: Query) -> str:
+        # The real port is the kernel's choice; this one is at least the same every time.
+        return f"{self.local_ip}:{32768 + query.id % 28232}"
+
+    def check_health(self, server: str) -> bool:
+        """Ask `. NS` as the health check does, and forget its failures if the server answers anything."""
+        try:
+            well = self.upstream(Query(".", "NS"), server) is not None
+        except ConnectionRefusedError:
+            well = False
+        if well:
+            self.fails[server] = 0
+        return well
+
+    def _down(self, server: str) -> bool:
+        return 0 < self.options.max_fails < self.fails.get(server, 0)
+
+    def _order(self, request: Request) -> list[str]:
+        servers = list(self.options.servers)
+        if len(servers) > 1 and self.options.policy == "random":
+            request.random.shuffle(servers)
+        elif self.options.policy == "round_robin":
+            self._turn = (self._turn + 1) % len(servers)
+            servers = servers[self._turn :] + servers[: self._turn]
+        return servers
+
+    @classmethod
+    def setup(cls, controller: Controller) -> Plugin:
+        from kubenet_lab.dns.server.coredns import Environment
+
+        environment = controller.environment
+        assert isinstance(environment, Environment)
+        local = environment.local_ips[0] if environment.local_ips else "127.0.0.1"
+        made = [cls(options, environment.upstream, local) for options in _parse(controller)]
+        for first, second in zip(made, made[1:], strict=False):
+            first.next = second
+        return made[0]
+
+
+def not_found(request: Request) -> Response:
+    """An NXDOMAIN as an upstream without any data would give, for tests and closed worlds."""
+    return reply(request.query, "NXDOMAIN", ra=True)
+
+
+def _parse(c: Controller) -> list[Options]:
+    found: list[Options] = []
+    while c.next():
+        if not c.next_arg():
+            raise c.arg_error()
+        zones = normalize(c.value)
+        if not zones:
+            raise CorefileError(f"unable to normalize '{c.value}'")
+        to = c.args()
+        if not to:
+            raise c.arg_error()
+        fields: dict[str, object] = {}
+        while c.next_block():
+            _option(c, fields)
+        servers: list[str] = []
+        for word in to:
+            servers += _servers(word, c)
+        servers = list(dict.fromkeys(servers))
+        if not servers:
+            raise CorefileError("no valid upstream addresses found")
+        if len(servers) > _MAX_UPSTREAMS:
+            raise CorefileError(f"more than {_MAX_UPSTREAMS} TOs configured: {len(servers)}")
+        found.append(Options(zone=zones[0], servers=tuple(servers), **fields))  # type: ignore[arg-type]
+    return found
+
+
+def _servers(word: str, c: Controller) -> list[str]:
+    if word in c.files:
+        # A resolv.conf: its nameserver lines are the upstreams.
+        lines = [line.split() for line in c.files[word].splitlines()]
+        return [
+            _join(line[1])
+            for line in lines
+            if len(line) > 1 and line[0] == "nameserver" and parse_ip(line[1])
+        ]
+    scheme, host = transport_of(word)
+    port = ""
+    if found := re.fullmatch(r"\[([^\]]*)\](?::(\d+))?|([^:]*)(?::(\d+))?", host):
+        host, port = found[1] or found[3] or "", found[2] or found[4] or ""
+    if not parse_ip(host):
+        if not host:
+            raise CorefileError(f'invalid address: "{word}"')
+        raise CorefileError(f'failed to resolve "{word}": lookup {word}.: no such host')
+    return [_join(host, port or ("853" if scheme == "tls" else "443" if scheme == "https" else "53"))]
+
+
+def _join(host: str, port: str = "53") -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _option(c: Controller, fields: dict[str, object]) -> None:
+    word = c.value
+    if word in ("force_tcp", "prefer_udp"):
+        if c.next_arg():
+            raise c.arg_error()
+        fields[word] = True
+    elif word == "except":
+        args = c.args()
+        if not args:
+            raise c.arg_error()
+        fields["but"] = tuple(zone for arg in args for zone in normalize(arg))
+    elif word in ("failover", "next"):
+        args = c.args()
+        if not args:
+            raise c.arg_error()
+        for arg in args:
+            if arg.upper() not in RCODES:
+                raise CorefileError(f"{arg} is not a valid rcode")
+            if word == "failover" and arg.upper() == "NOERROR":
+                raise CorefileError("NoError cannot be used in failover")
+        fields[word] = tuple(arg.upper() for arg in args)
+    elif word == "policy":
+        if not c.next_arg():
+            raise c.arg_error()
+        if c.value not in ("random", "round_robin", "sequential"):
+            raise c.error(f"unknown policy '{c.value}'")
+        fields["policy"] = c.value
+    elif word == "max_fails":
+        if not c.next_arg():
+            raise c.arg_error()
+        fields["max_fails"] = integer(c.value, "strconv.ParseUint")
+    elif word == "max_concurrent":
+        if not c.next_arg():
+            raise c.arg_error()
+        count = integer(c.value)
+        if count < 0:
+            raise CorefileError(f"max_concurrent can't be negative: {count}")
+        fields["max_concurrent"] = count
+    elif word in ("expire", "max_age", "read_timeout"):
+        if not c.next_arg():
+            raise c.arg_error()
+        seconds = duration(c.value)
+        if seconds < 0 or (word == "read_timeout" and not seconds):
+            raise CorefileError(f"{word} can't be negative: {c.value}")
+    elif word == "health_check":
+        if not c.next_arg():
+            raise c.arg_error()
+        if duration(c.value) < 0:
+            raise CorefileError(f"health_check can't be negative: {c.value}")
+        c.args()
+    elif word in (
+        "tls",
+        "tls_servername",
+        "source_address",
+        "resolver",
+        "max_idle_conns",
+        "max_connect_attempts",
+    ):
+        if not c.args() and word != "tls":
+            raise c.arg_error()
+    elif word in ("next_on_nodata", "failfast_all_unhealthy_upstreams"):
+        if c.next_arg():
+            raise c.arg_error()
+    else:
+        raise c.error(f"unknown property '{word}'")

@@ -1,0 +1,45 @@
+"""The `health` plugin (https://coredns.io/plugins/health/): HTTP 200 "OK" on :8080/health while the process lives."""
+
+from __future__ import annotations
+
+from kubenet_lab.dns.server.corefile import Controller, CorefileError, duration
+from kubenet_lab.dns.server.plugin import Plugin
+
+
+def check_address(text: str) -> str:
+    """`text` if it is HOST:PORT or :PORT. Raises CorefileError with Go's words."""
+    if ":" not in text:
+        raise CorefileError(f"address {text}: missing port in address")
+    return text
+
+
+class Health(Plugin):
+    """Serves no queries: it sets the environment's `lameduck`, seconds of service after SIGTERM."""
+
+    name = "health"
+
+    @classmethod
+    def setup(cls, controller: Controller) -> None:
+        from kubenet_lab.dns.server.coredns import Environment
+
+        c = controller
+        while c.next():
+            args = c.args()
+            if len(args) > 1:
+                raise c.arg_error()
+            if args:
+                check_address(args[0])
+            while c.next_block():
+                if c.value != "lameduck":
+                    raise c.error(f"unknown property '{c.value}'")
+                words = c.args()
+                if len(words) != 1:
+                    raise c.arg_error()
+                try:
+                    seconds = duration(words[0])
+                except CorefileError as error:
+                    raise CorefileError(
+                        f"unable to parse lameduck duration value: '{words[0]}' : {error}"
+                    ) from None
+                assert isinstance(c.environment, Environment)
+                c.environment.lameduck = seconds

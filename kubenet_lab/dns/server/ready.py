@@ -1,0 +1,35 @@
+"""The `ready` plugin (https://coredns.io/plugins/ready/): HTTP 200 on :8181/ready once every plugin that can say so is ready."""
+
+from __future__ import annotations
+
+from kubenet_lab.dns.server.corefile import Controller, CorefileError
+from kubenet_lab.dns.server.health import check_address
+from kubenet_lab.dns.server.plugin import Plugin
+
+
+class Ready(Plugin):
+    """Serves no queries; `CoreDNS.ready()` is its answer."""
+
+    name = "ready"
+
+    @classmethod
+    def setup(cls, controller: Controller) -> None:
+        c = controller
+        seen = False
+        while c.next():
+            if seen:
+                raise CorefileError("this plugin can only be used once per Server Block")
+            seen = True
+            args = c.args()
+            if len(args) > 1:
+                raise c.arg_error()
+            if args:
+                check_address(args[0])
+            while c.next_block():
+                if c.value != "monitor":
+                    raise c.error(f"unknown property '{c.value}'")
+                words = c.args()
+                if len(words) != 1:
+                    raise c.arg_error()
+                if words[0] not in ("until-ready", "continuously"):
+                    raise c.error(f"monitor type '{words[0]}' not supported")

@@ -1,0 +1,28 @@
+"""Answers of a real CoreDNS 1.15, question by question."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.kubenet_lab.dns.answers import Judge, server
+from tests.oracles import cases, open_case
+
+NOT_MODELLED = {"stubdomain-longest": "template", "cache-servfail": "serve_stale"}
+COREFILES = [name.removeprefix("answers-") for name in cases("dns", "answers-")]
+
+
+@pytest.mark.parametrize("name", [name for name in COREFILES if name not in NOT_MODELLED])
+def test_every_answer_is_the_recorded_one(name: str) -> None:
+    corefile = open_case("dns", "corefiles")[name]
+    wrong: list[str] = []
+    rows = 0
+    for world, recorded in open_case("dns", f"answers-{name}")["worlds"].items():
+        judge = Judge(server(corefile, world))
+        for row in recorded:
+            if "raw" in row["query"]:
+                continue
+            rows += 1
+            if difference := judge.difference(row):
+                wrong.append(f"{world} {difference}")
+    assert rows
+    assert not wrong, f"{len(wrong)} of {rows} differ:\n" + "\n".join(wrong[:5])
