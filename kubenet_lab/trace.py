@@ -54,6 +54,7 @@ REASONS: dict[str, str] = {
     "not-modelled": "this part of the kernel is not modelled",
     "no-source": "no address fits as its source",
     "isolated-port": "both bridge ports are isolated from each other",
+    "no-answer": "it was delivered, and nobody answered",
 }
 """Every reason a packet can end with, in a sentence."""
 
@@ -101,7 +102,8 @@ class Step(Struct, gc=False):
     def text(self) -> str:
         """The step in one line."""
         head = f"{self.kind} {self.spot}".strip()
-        parts = [str(part) for part in (self.note, self.entry) if part not in ("", None)]
+        shown = None if isinstance(self.entry, Trace) else self.entry
+        parts = [str(part) for part in (self.note, shown) if part not in ("", None)]
         line = f"{head}: {' - '.join(parts)}" if parts else head
         if self.after is not None and self.before is not None:
             line += f"  [{describe(self.before)}  =>  {describe(self.after)}]"
@@ -133,7 +135,7 @@ class Trace(Struct):
 
     packet: Packet
     role: str
-    """"request", "reply", "error" (ICMP or RST on its way back), "data"."""
+    """"request", "reply", "error" (ICMP or RST on its way back), "data", "arp" (asking for a neighbour's MAC)."""
     hops: list[Hop]
     verdict: str = ""
     reason: str = ""
@@ -202,13 +204,21 @@ class Capture(NamedTuple):
 
 
 def captures(traces: list[Trace], start: float = 0.0, gap: float = 20e-6) -> list[Capture]:
-    """Return every frame of some traces in the order they were on a link, `gap` seconds apart."""
+    """Return every frame of some traces in the order they were on a link, `gap` seconds apart.
+
+    The frames of a neighbour resolution stand where the packet waited for it.
+    """
     out: list[Capture] = []
-    now = start
-    for trace in traces:
+
+    def collect(trace: Trace) -> None:
         for hop in trace.hops:
             for step in hop.steps:
-                if isinstance(step.entry, Frame) and step.kind in ("transmit", "receive"):
-                    out.append(Capture(now, hop.netns, step.spot, "out" if step.kind == "transmit" else "in", step.entry))
-                    now += gap
+                if isinstance(step.entry, Trace):
+                    collect(step.entry)
+                elif isinstance(step.entry, Frame) and step.kind in ("transmit", "receive"):
+                    direction = "out" if step.kind == "transmit" else "in"
+                    out.append(Capture(start + len(out) * gap, hop.netns, step.spot, direction, step.entry))
+
+    for trace in traces:
+        collect(trace)
     return out

@@ -102,3 +102,8 @@ class Link(Struct, frozen=True, kw_only=True):
         if self.kind in ("loopback", "vxlan", "dummy"):
             return "UNKNOWN" if self.up else "DOWN"
         return "UP" if self.running else "DOWN"
+
+    def __str__(self) -> str:
+        master = f", port of {self.master}" if self.master else ""
+        state = "" if self.running else ", down" if not self.up else ", no carrier"
+        return f"{self.name} ({self.kind}, mtu {self.mtu}{master}{state})"

@@ -79,6 +79,8 @@ class Netns:
         self._build_rules: Callable[[], dict[int, Ruleset]] | None = None
         self._fibs: dict[tuple[int, int], Fib] = {}
         self._local: dict[str, str] | None = None
+        self.plans: dict[int, tuple[Ruleset, object]] = {}
+        """What the walk made of the present rules, by family."""
         self._lookups: dict[tuple[str, str, str, str, int], RouteLookup | None] = {}
         self._macs: dict[str, frozenset[str]] = {}
         self.generation = 0

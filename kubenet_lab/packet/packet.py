@@ -56,6 +56,8 @@ class Packet(Struct, frozen=True, gc=False):
     quoted: Packet | None = None
     inner: Frame | None = None
     vni: int = 0
+    fragment: int = 0
+    """Bytes of the largest fragment while the packet travels in several; 0 for a whole one."""
 
     @property
     def family(self) -> int:
@@ -127,8 +129,11 @@ class Frame(Struct, frozen=True, gc=False):
 
     @property
     def length(self) -> int:
-        """Bytes on the wire without the check sequence."""
-        return 14 + self.body.length
+        """Bytes on the wire without the check sequence; of the largest fragment where there are several."""
+        body = self.body
+        if isinstance(body, Packet) and body.fragment:
+            return 14 + body.fragment
+        return 14 + body.length
 
     def __str__(self) -> str:
         return f"{self.src} > {self.dst} {self.body}"

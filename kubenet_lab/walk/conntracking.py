@@ -1,0 +1,164 @@
+"""Connection tracking as a packet meets it: find or make its flow, advance the flow's state, confirm it at the end.
+
+net/netfilter/nf_conntrack_core.c, nf_conntrack_proto_tcp.c, nf_conntrack_proto_icmp.c.
+"""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from kubenet_lab.kernel.conntrack import Flow, FlowTuple, inverted, timeout_key, tuple_of
+from kubenet_lab.packet.packet import ACK, FIN, ICMP, ICMPV6, RST, SYN, TCP, UDP, Packet
+from kubenet_lab.walk.engine import Walk
+from kubenet_lab.walk.skb import Skb
+
+_STATES = ("NONE", "SYN_SENT", "SYN_RECV", "ESTABLISHED", "FIN_WAIT", "CLOSE_WAIT", "LAST_ACK", "TIME_WAIT", "CLOSE", "SYN_SENT2")
+_CODE = {"NO": "NONE", "SS": "SYN_SENT", "SR": "SYN_RECV", "ES": "ESTABLISHED", "FW": "FIN_WAIT", "CW": "CLOSE_WAIT",
+         "LA": "LAST_ACK", "TW": "TIME_WAIT", "CL": "CLOSE", "S2": "SYN_SENT2", "IV": "INVALID", "IG": "IGNORE"}
+
+
+def _rows(text: str) -> dict[str, str]:
+    return dict(zip(_STATES, (_CODE[word] for word in text.split()), strict=True))
+
+
+# The transition tables of nf_conntrack_proto_tcp.c: (reply direction?, kind of segment) -> state -> next state.
+_TCP = {
+    (False, "syn"): _rows("SS SS IG IG IG IG IG SS SS S2"),
+    (False, "synack"): _rows("IV IV SR IV IV IV IV IV IV SR"),
+    (False, "fin"): _rows("IV IV FW FW LA LA LA TW CL IV"),
+    (False, "ack"): _rows("ES IV ES ES CW CW TW TW CL IV"),
+    (False, "rst"): _rows("IV CL CL CL CL CL CL CL CL CL"),
+    (False, "none"): _rows("IV IV IV IV IV IV IV IV IV IV"),
+    (True, "syn"): _rows("IV S2 IV IV IV IV IV SS IV S2"),
+    (True, "synack"): _rows("IV SR IG IG IG IG IG IG IG SR"),
+    (True, "fin"): _rows("IV IV FW FW LA LA LA TW CL IV"),
+    (True, "ack"): _rows("IV IG SR ES CW CW TW TW CL IG"),
+    (True, "rst"): _rows("IV CL CL CL CL CL CL CL CL CL"),
+    (True, "none"): _rows("IV IV IV IV IV IV IV IV IV IV"),
+}
+
+_NEW_ICMP = {ICMP: frozenset({8, 13, 15, 17}), ICMPV6: frozenset({128, 139})}
+_UNTRACKED_ICMPV6 = frozenset({130, 131, 132, 133, 134, 135, 136, 137, 143})
+
+
+def _segment(flags: int) -> str:
+    if flags & RST:
+        return "rst"
+    if flags & SYN:
+        return "synack" if flags & ACK else "syn"
+    if flags & FIN:
+        return "fin"
+    return "ack" if flags & ACK else "none"
+
+
+def track(w: Walk, skb: Skb) -> bool:
+    """The conntrack hook (priority -200). False when the packet ended here."""
+    if skb.ct is not None or skb.ctinfo:
+        return True
+    pkt = skb.pkt
+    if pkt.fragment:
+        w.step("conntrack", "defragment", note="the fragments are put together before tracking")
+        skb.pkt = pkt = replace(pkt, fragment=0)
+    if skb.notrack:
+        skb.ctinfo = "UNTRACKED"
+        return True
+    if pkt.quoted is not None:
+        _relate(w, skb, pkt.quoted)
+        return True
+    proto = pkt.proto
+    if proto == ICMPV6 and pkt.icmp_type in _UNTRACKED_ICMPV6:
+        skb.ctinfo = "UNTRACKED"
+        return True
+    table = skb.ns.conntrack
+    key = tuple_of(pkt, skb.zone)
+    flow = table.find(key, w.now)
+    if flow is not None and proto == TCP and flow.state in ("TIME_WAIT", "CLOSE") and pkt.flags & (SYN | ACK) == SYN and key == flow.orig:
+        table.delete(flow)
+        flow = None
+    if flow is None:
+        return _new(w, skb, key)
+    skb.ct = flow
+    skb.reply = key != flow.orig
+    return _advance(w, skb, flow)
+
+
+def _new(w: Walk, skb: Skb, key: FlowTuple) -> bool:
+    pkt, ns = skb.pkt, skb.ns
+    proto = pkt.proto
+    state = ""
+    if proto == TCP:
+        kind = _segment(pkt.flags)
+        state = _TCP[False, kind]["NONE"]
+        loose = ns.sysctl("net.netfilter.nf_conntrack_tcp_loose") != "0"
+        if state == "INVALID" or (state != "SYN_SENT" and not loose):
+            return _invalid(w, skb)
+    elif proto in _NEW_ICMP and pkt.icmp_type not in _NEW_ICMP[proto]:
+        return _invalid(w, skb)
+    if len(ns.conntrack) >= int(ns.sysctl("net.netfilter.nf_conntrack_max")):
+        ns.conntrack.expire(w.now)
+        if len(ns.conntrack) >= int(ns.sysctl("net.netfilter.nf_conntrack_max")):
+            ns.conntrack.drops += 1
+            w.end("dropped", "conntrack-full", ns, "conntrack", note="nf_conntrack: table full, dropping packet")
+            return False
+    flow = Flow(orig=key, reply=inverted(key), state=state, packets=[1, 0])
+    flow.expires = w.now + float(ns.sysctl(timeout_key(flow)))
+    skb.ct, skb.ctinfo, skb.reply = flow, "NEW", False
+    w.step("conntrack", "new", note="a new connection")
+    return True
+
+
+def _invalid(w: Walk, skb: Skb) -> bool:
+    skb.ct, skb.ctinfo = None, "INVALID"
+    w.step("conntrack", "invalid", note="it belongs to no connection and cannot start one")
+    return True
+
+
+def _advance(w: Walk, skb: Skb, flow: Flow) -> bool:
+    pkt, reply = skb.pkt, skb.reply
+    if pkt.proto == TCP:
+        old = flow.state
+        new = _TCP[reply, _segment(pkt.flags)][old]
+        if new == "INVALID":
+            return _invalid(w, skb)
+        if new != "IGNORE":
+            flow.state = new
+            if new == "ESTABLISHED" and old in ("SYN_RECV", "ESTABLISHED"):
+                flow.assured = True
+        if pkt.flags & RST and not flow.assured and not reply and not flow.seen_reply:
+            flow.state = "CLOSE"
+    elif pkt.proto == UDP and (reply or flow.seen_reply):
+        # A stream is assured from the third packet on, when the reply was seen and 2 s have passed; the time-out
+        # changes at the same moment, so one request and one answer keep the short one.
+        flow.assured = flow.assured or (not reply and flow.seen_reply)
+    flow.packets[1 if reply else 0] += 1
+    if reply:
+        flow.seen_reply = True
+    flow.expires = w.now + float(skb.ns.sysctl(timeout_key(flow)))
+    skb.ctinfo = "ESTABLISHED" if flow.seen_reply else "NEW"
+    w.step("conntrack", "reply" if reply else "original", note=str(flow))
+    return True
+
+
+def _relate(w: Walk, skb: Skb, quoted: Packet) -> None:
+    """Tie an ICMP error to the connection of the packet it quotes (`nf_conntrack_inet_error`)."""
+    inner = tuple_of(quoted, skb.zone)
+    flow = skb.ns.conntrack.find(inverted(inner), w.now)
+    if flow is None:
+        skb.ctinfo = "INVALID"
+        w.step("conntrack", "invalid", note="the packet it quotes belongs to no known connection")
+        return
+    skb.ct, skb.ctinfo = flow, "RELATED"
+    skb.reply = inverted(inner) == flow.reply
+    w.step("conntrack", "related", note=str(flow))
+
+
+def confirm(w: Walk, skb: Skb) -> bool:
+    """The last hook of INPUT and POSTROUTING: a new flow enters the table. False when another took its tuple."""
+    flow = skb.ct
+    if flow is None or flow.confirmed or skb.ctinfo != "NEW":
+        return True
+    if skb.ns.conntrack.confirm(flow):
+        w.step("conntrack", "confirmed", note=str(flow))
+        return True
+    w.end("dropped", "conntrack-clash", skb.ns, "conntrack", note=str(flow))
+    return False

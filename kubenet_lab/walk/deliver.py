@@ -1,0 +1,194 @@
+"""The end of the way: INPUT, sockets and what they answer; ICMP errors and resets as packets of their own.
+
+net/ipv4/{ip_input,icmp,tcp_ipv4,udp}.c, RFC 792, RFC 1122 3.2.2, RFC 4443, RFC 9293 3.5.
+"""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from kubenet_lab.kernel.netns import Netns
+from kubenet_lab.packet.ip import prefix
+from kubenet_lab.packet.packet import (
+    ACK,
+    ICMP,
+    ICMP6_ECHO,
+    ICMP6_ECHO_REPLY,
+    ICMP6_TOO_BIG,
+    ICMP_ECHO,
+    ICMP_ECHO_REPLY,
+    ICMP_UNREACHABLE,
+    ICMPV6,
+    RST,
+    SYN,
+    TCP,
+    UDP,
+    Packet,
+)
+from kubenet_lab.walk import hooks
+from kubenet_lab.walk.engine import Walk
+from kubenet_lab.walk.skb import Skb
+from kubenet_lab.walk.tunnel import decapsulate
+
+PMTU_EXPIRES = 600.0
+"""Seconds a learned path MTU lives (net.ipv4.route.mtu_expires)."""
+_MULTICAST = prefix("224.0.0.0/4")
+_MULTICAST6 = prefix("ff00::/8")
+
+
+def local_input(w: Walk, skb: Skb) -> None:
+    """`ip_local_deliver`: put fragments together, INPUT hooks, then the protocol's receiver."""
+    if skb.pkt.fragment:
+        w.step("mtu", "reassemble", note="the fragments are put together")
+        skb.pkt = replace(skb.pkt, fragment=0)
+    if not hooks.input(w, skb):
+        return
+    proto = skb.pkt.proto
+    if proto == TCP:
+        _tcp(w, skb)
+    elif proto == UDP:
+        _udp(w, skb)
+    elif proto in (ICMP, ICMPV6):
+        _icmp(w, skb)
+    else:
+        w.end("rejected", "no-protocol", skb.ns, "socket", note=f"protocol {proto}")
+        icmp_error(w, skb, *((ICMP_UNREACHABLE, 2) if skb.pkt.family == 4 else (4, 1)))
+
+
+def _tcp(w: Walk, skb: Skb) -> None:
+    ns, pkt = skb.ns, skb.pkt
+    if (ns.name, TCP, pkt.dport) in w.clients and not (pkt.flags & (SYN | ACK)) == SYN:
+        w.delivered(skb, "socket", f"client socket {pkt.dst}:{pkt.dport}", "socket")
+        if pkt.flags & (SYN | ACK) == SYN | ACK:
+            done = Packet(
+                pkt.dst, pkt.src, TCP, pkt.dport, pkt.sport, flags=ACK, seq=1, ack=1, ident=w.ident()
+            )
+            w.reply(ns, done, "data")
+        return
+    socket = ns.socket_for(TCP, pkt.dst, pkt.dport)
+    if socket is None:
+        w.end("rejected", "no-listener", ns, "socket", note=f"nothing listens on {pkt.dst} TCP port {pkt.dport}")
+        if not pkt.flags & RST:
+            w.reply(ns, reset_for(w, pkt), "error")
+        return
+    if pkt.flags & (SYN | ACK | RST) == SYN:
+        if socket.backlog_full:
+            w.end("dropped", "backlog-full", ns, "socket", socket)
+            return
+        w.delivered(skb, "socket", socket, "socket")
+        answer = Packet(
+            pkt.dst, pkt.src, TCP, pkt.dport, pkt.sport, flags=SYN | ACK, seq=0, ack=1, mss=pkt.mss, ident=0
+        )
+        w.reply(ns, answer, "reply")
+        return
+    w.delivered(skb, "socket", socket, "socket")
+
+
+def reset_for(w: Walk, pkt: Packet) -> Packet:
+    """Return the RST that answers a segment nobody wants (RFC 9293, 3.10.7.1)."""
+    seq = pkt.ack if pkt.flags & ACK else 0
+    flags = RST if pkt.flags & ACK else RST | ACK
+    ack = 0 if pkt.flags & ACK else pkt.seq + 1
+    return Packet(pkt.dst, pkt.src, TCP, pkt.dport, pkt.sport, flags=flags, seq=seq, ack=ack, ident=w.ident())
+
+
+def _udp(w: Walk, skb: Skb) -> None:
+    ns, pkt = skb.ns, skb.pkt
+    if pkt.inner is not None and decapsulate(w, skb):
+        return
+    socket = ns.socket_for(UDP, pkt.dst, pkt.dport)
+    if socket is not None:
+        w.delivered(skb, "socket", socket, "socket")
+        answer = socket.handler(pkt, w.now) if socket.handler is not None else None
+        if answer is not None:
+            back = replace(
+                answer, src=pkt.dst, dst=pkt.src, proto=UDP, sport=pkt.dport, dport=pkt.sport, ident=w.ident()
+            )
+            w.reply(ns, back, "reply")
+        return
+    if (ns.name, UDP, pkt.dport) in w.clients:
+        w.delivered(skb, "socket", f"client socket {pkt.dst}:{pkt.dport}", "socket")
+        return
+    w.end("rejected", "no-listener", ns, "socket", note=f"nothing listens on {pkt.dst} UDP port {pkt.dport}")
+    icmp_error(w, skb, *((ICMP_UNREACHABLE, 3) if pkt.family == 4 else (1, 4)))
+
+
+def _icmp(w: Walk, skb: Skb) -> None:
+    ns, pkt = skb.ns, skb.pkt
+    if pkt.quoted is not None:
+        _error_arrived(w, skb, pkt.quoted)
+        return
+    echo, echo_reply = (ICMP_ECHO, ICMP_ECHO_REPLY) if pkt.proto == ICMP else (ICMP6_ECHO, ICMP6_ECHO_REPLY)
+    if pkt.icmp_type == echo:
+        if pkt.proto == ICMP and ns.sysctl("net.ipv4.icmp_echo_ignore_all") == "1":
+            w.end("dropped", "icmp-ignored", ns, "icmp", note="net.ipv4.icmp_echo_ignore_all = 1")
+            return
+        if not ns.is_local(pkt.dst):
+            w.end("dropped", "broadcast", ns, "icmp", note="net.ipv4.icmp_echo_ignore_broadcasts = 1")
+            return
+        w.delivered(skb, "raw-socket", "the kernel answers the ping", "icmp")
+        w.reply(
+            ns,
+            replace(
+                pkt, src=pkt.dst, dst=pkt.src, icmp_type=echo_reply, ttl=64, df=False, ident=w.ident(), fragment=0
+            ),
+            "reply",
+            pmtudisc="dont",
+        )
+        return
+    if pkt.icmp_type == echo_reply:
+        if (ns.name, pkt.proto, pkt.icmp_id) in w.clients:
+            w.delivered(skb, "socket", f"ping socket id {pkt.icmp_id}", "socket")
+        else:
+            w.end("lost", "not-for-anyone", ns, "icmp", note=f"no ping with id {pkt.icmp_id} is open")
+        return
+    w.delivered(skb, "raw-socket", f"the kernel takes ICMP type {pkt.icmp_type}", "icmp")
+
+
+def _error_arrived(w: Walk, skb: Skb, quoted: Packet) -> None:
+    ns, pkt = skb.ns, skb.pkt
+    too_big = pkt.icmp_type == ICMP6_TOO_BIG if pkt.proto == ICMPV6 else (pkt.icmp_type, pkt.icmp_code) == (3, 4)
+    if too_big and ns.is_local(quoted.src):
+        ns.pmtu[quoted.dst] = (pkt.icmp_mtu, w.now + PMTU_EXPIRES)
+        w.step("mtu", "learned", note=f"path MTU to {quoted.dst} is {pkt.icmp_mtu}")
+    port = quoted.icmp_id if quoted.proto in (ICMP, ICMPV6) else quoted.sport
+    if (ns.name, quoted.proto, port) in w.clients:
+        w.delivered(skb, "socket", f"the socket that sent {quoted}", "socket")
+    else:
+        w.end("lost", "not-for-anyone", ns, "icmp", note=f"no open socket sent {quoted}")
+
+
+def icmp_error(w: Walk, skb: Skb, kind: int, code: int, mtu: int = 0) -> None:
+    """Send an ICMP error about a packet to its sender, where RFC 1122 allows one."""
+    pkt, ns = skb.pkt, skb.ns
+    if pkt.quoted is not None or _is_group(pkt.dst) or not pkt.src or pkt.src in ("0.0.0.0", "::"):
+        return
+    if pkt.proto in (ICMP, ICMPV6) and pkt.icmp_type in (5, 137):
+        return
+    if skb.dst_mac and int(skb.dst_mac[1], 16) & 1:
+        return
+    source = pkt.dst if ns.is_local(pkt.dst) else ""
+    error = Packet(
+        source,
+        pkt.src,
+        ICMP if pkt.family == 4 else ICMPV6,
+        icmp_type=kind,
+        icmp_code=code,
+        icmp_mtu=mtu,
+        quoted=replace(pkt, fragment=0),
+        df=False,
+        tos=0xC0 if pkt.family == 4 else 0,
+        ident=w.ident(),
+    )
+    w.reply(ns, error, "error", uid=None, gid=None, pmtudisc="dont")
+
+
+def _is_group(address: str) -> bool:
+    return address == "255.255.255.255" or (
+        address in _MULTICAST6 if ":" in address else address in _MULTICAST
+    )
+
+
+def owner_of(ns: Netns, address: str) -> bool:
+    """True when an address is this namespace's."""
+    return ns.is_local(address)

@@ -1,0 +1,164 @@
+"""A request and what came of it, judged as the caller sees it.
+
+A caller sees no drops and no rules: it gets an answer, an error, or silence until its patience ends. The verdicts are
+those, and each names the packet and the entry that caused it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+
+from kubenet_lab.packet.packet import ICMP, ICMP6_TOO_BIG, ICMPV6, RST, SYN, TCP, Packet
+from kubenet_lab.trace import DELIVERED, NOT_MODELLED, Place, Trace
+from kubenet_lab.walk.engine import Walk
+
+CONNECTED, ANSWERED, REFUSED, UNREACHABLE = "connected", "answered", "refused", "unreachable"
+TOO_LONG, TTL_EXCEEDED, TIMED_OUT, NOT_PERMITTED = "message too long", "ttl exceeded", "timed out", "not permitted"
+
+LOCAL_ERRORS = {
+    "no-route": (UNREACHABLE, "ENETUNREACH"),
+    "route-unreachable": (UNREACHABLE, "EHOSTUNREACH"),
+    "route-prohibit": (UNREACHABLE, "EACCES"),
+    "route-blackhole": (UNREACHABLE, "EINVAL"),
+    "neighbour-failed": (UNREACHABLE, "EHOSTUNREACH"),
+    "no-source": (UNREACHABLE, "EADDRNOTAVAIL"),
+    "too-big": (TOO_LONG, "EMSGSIZE"),
+}
+"""What a local sender is told, by the reason its packet ended with in its own namespace."""
+
+
+class Exchange(Struct):
+    """One request, its answer if any, and the verdict of the caller."""
+
+    request: Trace
+    traces: list[Trace]
+    """Every packet, in the order they were sent."""
+    verdict: str
+    reason: str
+    """Why, as one of `trace.REASONS`; for success "socket" or "raw-socket"."""
+    decided_by: Any
+    place: Place
+    errno: str = ""
+    """What a local sender's system call returns, by name: ECONNREFUSED, EHOSTUNREACH, ETIMEDOUT..."""
+    server_ns: str = ""
+    """The namespace that took the request, "" if none did."""
+    source_seen: str = ""
+    """The source address the receiver saw."""
+    answer: Packet | None = None
+    """The answer as the caller got it: data, SYN-ACK, RST or an ICMP error."""
+    seconds: float = 0.0
+    """Simulated seconds until the caller knew, where only time told it."""
+
+    @property
+    def ok(self) -> bool:
+        """True when the caller got what it wanted."""
+        return self.verdict in (CONNECTED, ANSWERED)
+
+
+def exchange(walk: Walk, ns: str, packet: Packet, *, patience: float = 5.0, **asked: Any) -> Exchange:
+    """Send a request from a socket in `ns` and say what the caller sees.
+
+    Args:
+        walk: The walk to send through.
+        ns: The caller's namespace.
+        packet: A TCP SYN, a UDP datagram or an ICMP echo request.
+        patience: Seconds after which the caller gives up.
+        asked: Passed on to `Walk.send`.
+    """
+    return judge(walk.send(ns, packet, **asked), ns, patience)
+
+
+def flatten(trace: Trace) -> list[Trace]:
+    """Return a trace and all it caused, parents first."""
+    out = [trace]
+    for child in trace.caused:
+        out += flatten(child)
+    return out
+
+
+def judge(request: Trace, ns: str, patience: float = 5.0) -> Exchange:
+    """Derive the caller's verdict from a walked request."""
+    traces = flatten(request)
+    verdict, errno, seconds = TIMED_OUT, "ETIMEDOUT", patience
+    decider: Trace = request
+    answer: Packet | None = None
+    for trace in traces[1:]:
+        if trace.role in ("reply", "error") and trace.verdict == DELIVERED and trace.place.netns == ns:
+            answer = trace.delivered_as
+            assert answer is not None
+            verdict, errno = _meaning(request.packet, answer)
+            if verdict:
+                seconds = 0.0
+                decider = request if request.verdict != DELIVERED or verdict in (CONNECTED, ANSWERED) else trace
+                break
+            verdict, errno, answer = TIMED_OUT, "ETIMEDOUT", None
+    else:
+        missing = next((t for t in traces if t.verdict == NOT_MODELLED), None)
+        if missing is not None:
+            verdict, errno, decider, seconds = NOT_MODELLED, "", missing, 0.0
+        elif request.verdict != DELIVERED:
+            local = request.place.netns == ns and all(hop.netns == ns for hop in request.hops)
+            if local and request.reason in LOCAL_ERRORS:
+                verdict, errno = LOCAL_ERRORS[request.reason]
+                seconds = 3.1 if request.reason == "neighbour-failed" else 0.0
+            elif local and request.packet.proto != TCP and request.reason in ("rule-drop", "policy-drop", "rule-reject"):
+                verdict, errno, seconds = NOT_PERMITTED, "EPERM", 0.0
+        else:
+            failed = next((t for t in traces[1:] if t.role in ("reply", "error") and t.verdict != DELIVERED), None)
+            if failed is not None:
+                decider = failed
+    seen = request.delivered_as
+    return Exchange(
+        request,
+        traces,
+        verdict,
+        decider.reason if verdict != TIMED_OUT or decider.verdict != DELIVERED else "no-answer",
+        decider.decided_by,
+        decider.place,
+        errno,
+        request.place.netns if request.verdict == DELIVERED else "",
+        seen.src if seen is not None else "",
+        answer,
+        seconds,
+    )
+
+
+def _meaning(request: Packet, answer: Packet) -> tuple[str, str]:
+    """Return (verdict, errno) of an answer as the socket that sent `request` reads it (man 7 tcp, udp, icmp)."""
+    if answer.quoted is None:
+        if answer.proto == TCP:
+            if answer.flags & RST:
+                return REFUSED, "ECONNREFUSED"
+            return (CONNECTED, "") if answer.flags & SYN else (ANSWERED, "")
+        return ANSWERED, ""
+    kind, code = answer.icmp_type, answer.icmp_code
+    if answer.proto == ICMP:
+        if kind == 11:
+            return TTL_EXCEEDED, "EHOSTUNREACH"
+        if kind == 3 and code == 4:
+            return TOO_LONG, "EMSGSIZE"
+        if kind == 3:
+            errno = _UNREACHABLE4.get(code, "EHOSTUNREACH")
+            return (REFUSED if errno == "ECONNREFUSED" else UNREACHABLE), errno
+    elif answer.proto == ICMPV6:
+        if kind == ICMP6_TOO_BIG:
+            return TOO_LONG, "EMSGSIZE"
+        if kind == 3:
+            return TTL_EXCEEDED, "EHOSTUNREACH"
+        if kind == 1:
+            errno = _UNREACHABLE6.get(code, "EHOSTUNREACH")
+            return (REFUSED if errno == "ECONNREFUSED" else UNREACHABLE), errno
+    return "", ""
+
+
+# icmp_err_convert[] of net/ipv4/icmp.c and tab_unreach[] of net/ipv6/icmp.c.
+_UNREACHABLE4 = {
+    0: "ENETUNREACH", 1: "EHOSTUNREACH", 2: "ENOPROTOOPT", 3: "ECONNREFUSED", 5: "EOPNOTSUPP", 6: "ENETUNREACH",
+    7: "EHOSTDOWN", 8: "ENONET", 9: "ENETUNREACH", 10: "EHOSTUNREACH", 11: "ENETUNREACH", 12: "EHOSTUNREACH",
+    13: "EHOSTUNREACH", 14: "EHOSTUNREACH", 15: "EHOSTUNREACH",
+}
+_UNREACHABLE6 = {
+    0: "ENETUNREACH", 1: "EACCES", 2: "EHOSTUNREACH", 3: "EHOSTUNREACH", 4: "ECONNREFUSED", 5: "EACCES", 6: "EACCES",
+}

@@ -1,0 +1,165 @@
+"""Netfilter at each hook, in the kernel's order of priorities.
+
+    PREROUTING   raw -300, conntrack -200, mangle -150, nat (destination) -100
+    INPUT        mangle -150, filter 0, security 50, nat (source) 100, confirm
+    FORWARD      mangle -150, filter 0, security 50
+    OUTPUT       raw -300, conntrack -200, mangle -150, nat (destination) -100, filter 0, security 50
+    POSTROUTING  mangle -150, nat (source) 100, confirm
+
+include/uapi/linux/netfilter_ipv4.h. Conntrack runs in a namespace only when some rule there needs it
+(`nf_ct_netns_get`): a pod without rules tracks nothing. Each function returns False when the packet ended.
+"""
+
+from __future__ import annotations
+
+from kubenet_lab.kernel.netfilter import Ruleset
+from kubenet_lab.kernel.netns import Netns
+from kubenet_lab.packet.packet import TCP
+from kubenet_lab.walk import nat
+from kubenet_lab.walk.conntracking import confirm, track
+from kubenet_lab.walk.engine import Walk
+from kubenet_lab.walk.skb import Skb
+from kubenet_lab.walk.xtables import ACCEPT, DROP, NAT, REJECT, run_hook
+
+_TRACKING_MATCHES = frozenset({"conntrack", "state", "connmark", "connbytes", "connlimit", "connlabel", "cluster"})
+_TRACKING_TARGETS = frozenset({"CONNMARK", "CT", "CONNSECMARK", "NOTRACK"})
+
+
+class Plan:
+    """What the hooks of one ruleset have to do, worked out once."""
+
+    __slots__ = ("hooks", "idle", "nat", "tracking")
+
+    def __init__(self, rules: Ruleset) -> None:
+        self.hooks = rules.hooks
+        self.nat = "nat" in rules.tables
+        self.tracking = self.nat or any(
+            any(match.name in _TRACKING_MATCHES for match in rule.matches)
+            or (rule.target is not None and rule.target.name in _TRACKING_TARGETS)
+            for _table, _chain, _number, rule in rules
+        )
+        self.idle = not self.tracking and not any(self.hooks.values())
+
+
+def plan_of(ns: Netns, fam: int) -> Plan:
+    """Return the plan of a namespace's present rules."""
+    rules = ns.iptables[fam]
+    kept = ns.plans.get(fam)
+    if kept is None or kept[0] is not rules:
+        kept = ns.plans[fam] = (rules, Plan(rules))
+    plan = kept[1]
+    assert isinstance(plan, Plan)
+    return plan
+
+
+def prerouting(w: Walk, skb: Skb) -> bool:
+    """NF_INET_PRE_ROUTING."""
+    fam = 6 if ":" in skb.pkt.src else 4
+    plan = plan_of(skb.ns, fam)
+    if plan.idle:
+        return True
+    tables = plan.hooks["PREROUTING"]
+    if "raw" in tables and not _table(w, skb, fam, "raw", "PREROUTING"):
+        return False
+    if plan.tracking and not track(w, skb):
+        return False
+    if "mangle" in tables and not _table(w, skb, fam, "mangle", "PREROUTING"):
+        return False
+    return not plan.nat or _nat(w, skb, fam, "PREROUTING", nat.DST, "nat" in tables)
+
+
+def input(w: Walk, skb: Skb) -> bool:
+    """NF_INET_LOCAL_IN."""
+    fam = 6 if ":" in skb.pkt.src else 4
+    plan = plan_of(skb.ns, fam)
+    if plan.idle:
+        return True
+    tables = plan.hooks["INPUT"]
+    for table in tables:
+        if table != "nat" and not _table(w, skb, fam, table, "INPUT"):
+            return False
+    if plan.nat and not _nat(w, skb, fam, "INPUT", nat.SRC, "nat" in tables):
+        return False
+    return not plan.tracking or confirm(w, skb)
+
+
+def forward(w: Walk, skb: Skb) -> bool:
+    """NF_INET_FORWARD."""
+    fam = 6 if ":" in skb.pkt.src else 4
+    plan = plan_of(skb.ns, fam)
+    for table in plan.hooks["FORWARD"]:
+        if not _table(w, skb, fam, table, "FORWARD"):
+            return False
+    return True
+
+
+def output(w: Walk, skb: Skb) -> bool:
+    """NF_INET_LOCAL_OUT."""
+    fam = 6 if ":" in skb.pkt.src else 4
+    plan = plan_of(skb.ns, fam)
+    if plan.idle:
+        return True
+    tables = plan.hooks["OUTPUT"]
+    if "raw" in tables and not _table(w, skb, fam, "raw", "OUTPUT"):
+        return False
+    if plan.tracking and not track(w, skb):
+        return False
+    if "mangle" in tables and not _table(w, skb, fam, "mangle", "OUTPUT"):
+        return False
+    if plan.nat and not _nat(w, skb, fam, "OUTPUT", nat.DST, "nat" in tables):
+        return False
+    for table in tables:
+        if table in ("filter", "security") and not _table(w, skb, fam, table, "OUTPUT"):
+            return False
+    return True
+
+
+def postrouting(w: Walk, skb: Skb) -> bool:
+    """NF_INET_POST_ROUTING."""
+    fam = 6 if ":" in skb.pkt.src else 4
+    plan = plan_of(skb.ns, fam)
+    if plan.idle:
+        return True
+    tables = plan.hooks["POSTROUTING"]
+    if "mangle" in tables and not _table(w, skb, fam, "mangle", "POSTROUTING"):
+        return False
+    if plan.nat and not _nat(w, skb, fam, "POSTROUTING", nat.SRC, "nat" in tables):
+        return False
+    return not plan.tracking or confirm(w, skb)
+
+
+def _table(w: Walk, skb: Skb, fam: int, table: str, hook: str) -> bool:
+    verdict = run_hook(skb, fam, table, hook, w)
+    kind = verdict.kind
+    if kind == ACCEPT:
+        return True
+    if kind == DROP:
+        _dropped(w, skb, verdict, table, hook)
+        return False
+    if kind == REJECT:
+        _rejected(w, skb, fam, verdict, table, hook)
+        return False
+    raise AssertionError(kind)
+
+
+def _nat(w: Walk, skb: Skb, fam: int, hook: str, side: str, has_rules: bool) -> bool:
+    """`nf_nat_inet_fn`: rules for a new connection's first packet, the stored translation for every packet."""
+    flow = skb.ct
+    if flow is None:
+        return True
+    if skb.ctinfo == "NEW" and not (flow.src_nat_done if side == nat.SRC else flow.dst_nat_done):
+        wanted: nat.NatRange | None = None
+        if has_rules:
+            verdict = run_hook(skb, fam, "nat", hook, w)
+            if verdict.kind == DROP:
+                _dropped(w, skb, verdict, "nat", hook)
+                return False
+            if verdict.kind == NAT:
+                wanted = _range(skb, verdict, hook)
+                if wanted is None:
+                    w.end("dropped", "no-source", skb.ns, f"nat {hook}", verdict.rule)
+                    return False
+        if not nat.setup(w, skb, side, wanted):
+            return False
+    nat.apply(w, skb, side)
+    return True

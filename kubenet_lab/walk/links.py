@@ -1,0 +1,138 @@
+"""Out of one namespace and into the next: transmit on a link, receive on its other end.
+
+Crossing a veth pair or a wire drops what the kernel scrubs there: conntrack reference and mark
+(`skb_scrub_packet`, net/core/skbuff.c).
+"""
+
+from __future__ import annotations
+
+from kubenet_lab.kernel.link import Link
+from kubenet_lab.kernel.netns import Netns
+from kubenet_lab.packet.packet import BROADCAST_MAC, Arp, Frame, Packet
+from kubenet_lab.walk.engine import MAX_DEPTH, Walk
+from kubenet_lab.walk.skb import Skb
+
+VLAN_SLACK = 4
+"""A device takes frames of its MTU plus Ethernet header plus one VLAN tag (`is_skb_forwardable`)."""
+
+
+def is_group(mac: str) -> bool:
+    """True for broadcast and multicast MACs."""
+    return int(mac[1], 16) & 1 == 1
+
+
+def transmit(w: Walk, ns: Netns, dev: str, frame: Frame, skb: Skb | None = None) -> None:
+    """Send a frame out of a link. `skb` goes along where the frame stays in this namespace (loopback, bridge, tunnel)."""
+    link = ns.links.get(dev)
+    if link is None or not link.up:
+        w.end("lost", "link-down", ns, dev, link)
+        return
+    w.depth += 1
+    if w.depth > MAX_DEPTH:
+        w.end("lost", "loop", ns, dev)
+        return
+    w.hop.outdev = dev
+    w.step("transmit", dev, frame)
+    kind = link.kind
+    if kind == "veth":
+        _to_peer(w, ns, link, frame)
+    elif kind == "bridge":
+        from kubenet_lab.walk.bridging import from_local
+
+        from_local(w, ns, link, frame, skb)
+    elif kind == "vxlan":
+        from kubenet_lab.walk.tunnel import encapsulate
+
+        encapsulate(w, ns, link, frame, skb)
+    elif kind == "loopback":
+        from kubenet_lab.walk.routing import receive_ip
+
+        assert skb is not None
+        again = Skb(skb.pkt, ns, dev)
+        again.ct, again.ctinfo, again.reply, again.mark = skb.ct, skb.ctinfo, skb.reply, skb.mark
+        again.notrack, again.zone = skb.notrack, skb.zone
+        receive_ip(w, again)
+    elif kind == "physical":
+        _to_wire(w, ns, link, frame)
+    elif kind == "dummy":
+        w.end("dropped", "bridged-to-nobody", ns, dev, link, note="a dummy device drops what it is given")
+    else:
+        w.end("not modelled", "not-modelled", ns, dev, link, note=f"link kind {kind}")
+
+
+def _to_peer(w: Walk, ns: Netns, link: Link, frame: Frame) -> None:
+    peer = link.peer
+    other = w.network.netns.get(peer.netns) if peer is not None else None
+    if peer is None or other is None or peer.link not in other.links:
+        w.end("lost", "no-carrier", ns, link.name, link)
+        return
+    if not other.links[peer.link].up:
+        w.end("lost", "no-carrier", ns, link.name, link)
+        return
+    receive(w, other, peer.link, frame)
+
+
+def _to_wire(w: Walk, ns: Netns, link: Link, frame: Frame) -> None:
+    wire = w.network.wires.get(link.wire)
+    if wire is None or not wire.up or not link.carrier:
+        w.end("lost", "no-carrier", ns, link.name, link)
+        return
+    group = is_group(frame.dst)
+    taken = False
+    for other_ns, other_link in wire.ports:
+        if (other_ns, other_link) == (ns.name, link.name):
+            continue
+        there = w.network.ns(other_ns)
+        target = there.links[other_link]
+        if group or target.mac == frame.dst or target.promiscuous or target.master:
+            taken = True
+            if target.up:
+                receive(w, there, other_link, frame)
+            else:
+                w.end("lost", "no-carrier", ns, link.name, target)
+    if not taken and not group:
+        w.end("lost", "bridged-to-nobody", ns, wire.name, note=f"no port of {wire.name} has MAC {frame.dst}")
+
+
+def receive(w: Walk, ns: Netns, dev: str, frame: Frame) -> None:
+    """A frame comes in on a link: bridge port, or up the stack when its MAC is ours."""
+    link = ns.links[dev]
+    body = frame.body
+    shown = body if isinstance(body, Packet) else w.trace.packet
+    w.begin_hop(ns, dev, shown, isinstance(body, Packet) and body.inner is not None)
+    if frame.length > link.mtu + 14 + VLAN_SLACK:
+        w.step("receive", dev, frame)
+        w.end("lost", "too-big-for-link", ns, dev, link)
+        return
+    w.step("receive", dev, frame)
+    if link.master:
+        from kubenet_lab.walk.bridging import from_port
+
+        from_port(w, ns, link, frame)
+        return
+    if not is_group(frame.dst) and frame.dst != link.mac:
+        w.end("lost", "not-my-mac", ns, dev, link)
+        return
+    up(w, ns, dev, frame)
+
+
+def up(w: Walk, ns: Netns, dev: str, frame: Frame, skb: Skb | None = None) -> None:
+    """Hand a frame that is for us to its protocol; `skb` when netfilter saw it on a bridge already."""
+    body = frame.body
+    if isinstance(body, Arp):
+        from kubenet_lab.walk.neighbours import receive_arp
+
+        receive_arp(w, ns, dev, body)
+        return
+    from kubenet_lab.walk.routing import receive_ip
+
+    if skb is None:
+        skb = Skb(body, ns, dev)
+        skb.src_mac, skb.dst_mac = frame.src, frame.dst
+        receive_ip(w, skb)
+    else:
+        skb.indev = dev
+        receive_ip(w, skb, prerouted=True)
+
+
+BROADCAST = BROADCAST_MAC

@@ -1,0 +1,94 @@
+"""Which MAC to send to: neighbour entries, and ARP (or neighbour discovery) where there is none.
+
+RFC 826, RFC 4861; net/core/neighbour.c, net/ipv4/arp.c. A resolution's frames are walked as a trace of their own, so
+that they cross bridges and fill FDBs like any other frame, and hang in the packet's trace as one step.
+"""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from kubenet_lab.kernel import sysctl
+from kubenet_lab.kernel.neighbour import Neighbour
+from kubenet_lab.kernel.netns import Netns
+from kubenet_lab.packet.packet import BROADCAST_MAC, Arp, Frame, Packet
+from kubenet_lab.trace import Trace
+from kubenet_lab.walk.engine import Walk
+
+ZERO = "00:00:00:00:00:00"
+
+
+def resolve(w: Walk, ns: Netns, dev: str, address: str, source: str) -> str:
+    """Return the MAC for `address` on `dev`, asking if need be; "" when nobody answers."""
+    entry = ns.neighbours.get((dev, address))
+    if entry is not None and entry.usable:
+        w.step("neighbour", dev, entry)
+        return entry.mac
+    link = ns.links[dev]
+    if link.noarp:
+        return link.mac
+    asked = _ask(w, ns, dev, address, source)
+    entry = ns.neighbours.get((dev, address))
+    if entry is not None and entry.usable:
+        w.step("arp", dev, asked, note=str(entry))
+        return entry.mac
+    ns.neighbours[dev, address] = Neighbour(dev, address, "", "FAILED", w.now)
+    w.step("arp", dev, asked, note=f"nobody answered for {address}")
+    return ""
+
+
+def _ask(w: Walk, ns: Netns, dev: str, address: str, source: str) -> Trace:
+    from kubenet_lab.walk.links import transmit
+
+    link = ns.links[dev]
+    own = [a.local for a in ns.addrs(dev, 6 if ":" in address else 4)]
+    sender = source if source in own or not own else own[0]
+    question = Frame(link.mac, BROADCAST_MAC, Arp("request", link.mac, sender, ZERO, address))
+    saved = (w.trace, w.hop, w.steps, w.depth)
+    asked = Trace(Packet(sender or address, address, 0), "arp", [], caused=[])
+    w.trace = asked
+    w.begin_hop(ns, "", asked.packet)
+    transmit(w, ns, dev, question)
+    w.trace, w.hop, w.steps, w.depth = saved
+    return asked
+
+
+def receive_arp(w: Walk, ns: Netns, dev: str, arp: Arp) -> None:
+    """Answer a question about an address of ours, or learn from an answer to ours."""
+    from kubenet_lab.walk.links import transmit
+
+    if arp.op == "reply":
+        ns.neighbours[dev, arp.sender_ip] = Neighbour(dev, arp.sender_ip, arp.sender_mac, "REACHABLE", w.now)
+        w.step("arp", dev, note=str(arp))
+        return
+    if not _answers(ns, dev, arp):
+        w.end("lost", "not-my-mac", ns, dev, note=f"{arp.target_ip} is not mine")
+        return
+    known = ns.neighbours.get((dev, arp.sender_ip))
+    if known is None or known.state != "PERMANENT":
+        state = "STALE" if known is None or known.mac != arp.sender_mac else known.state
+        ns.neighbours[dev, arp.sender_ip] = Neighbour(dev, arp.sender_ip, arp.sender_mac, state, w.now)
+    mac = ns.links[dev].mac
+    w.step("arp", dev, note=f"{arp.target_ip} is at {mac}")
+    transmit(w, ns, dev, Frame(mac, arp.sender_mac, Arp("reply", mac, arp.target_ip, arp.sender_mac, arp.sender_ip)))
+
+
+def _answers(ns: Netns, dev: str, arp: Arp) -> bool:
+    fam = 6 if ":" in arp.target_ip else 4
+    if ns.is_local(arp.target_ip):
+        if fam == 6:
+            return any(a.local == arp.target_ip for a in ns.addrs(dev, 6))
+        if ns.sysctl(sysctl.conf(4, dev, "arp_ignore")) == "1" or ns.sysctl("net.ipv4.conf.all.arp_ignore") == "1":
+            return any(a.local == arp.target_ip for a in ns.addrs(dev, 4))
+        return True
+    if fam == 4 and (
+        ns.sysctl(sysctl.conf(4, dev, "proxy_arp")) == "1" or ns.sysctl("net.ipv4.conf.all.proxy_arp") == "1"
+    ):
+        way = ns.lookup(arp.target_ip, iif=dev)
+        return way is not None and way.route.type == "unicast" and way.dev != dev
+    return False
+
+
+def age(entry: Neighbour, now: float, reachable: float = 30.0) -> Neighbour:
+    """Return the entry as `ip neigh` shows it now: reachable entries go stale after `base_reachable_time`."""
+    return replace(entry, state="STALE") if entry.state == "REACHABLE" and now - entry.updated > reachable else entry
