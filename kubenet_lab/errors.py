@@ -48,14 +48,15 @@ class Fault(Struct, frozen=True):
         if self.line:
             place += f":{self.line}:{self.column}" if self.column else f":{self.line}"
         what = (
-            f"{self.kind} {self.name!r}: "
+            f'{self.kind} "{self.name}": '
             if self.kind and self.name
             else f"{self.kind}: "
             if self.kind
             else ""
         )
-        where = f" (document {self.document})" if self.document > 1 else ""
-        text = f"{place}: {what}{self.message}{where}"
+        where = f"{self.path}: " if self.path and self.path not in self.message else ""
+        document = f" (document {self.document})" if self.document > 1 else ""
+        text = f"{place}: {what}{where}{self.message}{document}"
         return f"{text}\n    help: {self.help}" if self.help else text
 
 

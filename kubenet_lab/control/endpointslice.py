@@ -6,6 +6,8 @@ mode Auto, mirroring of hand-written Endpoints.
 
 from __future__ import annotations
 
+import functools
+import ipaddress
 from collections.abc import Iterable, Mapping
 
 from msgspec.structs import replace
@@ -167,6 +169,8 @@ def _endpoint(service: Service, pod: Pod, family: str, zones: Mapping[str, str])
     address = next((ip for ip in pod.ips if (":" in ip) == (family == "IPv6")), None)
     if address is None:
         return None
+    if family == "IPv6":
+        address = _canonical(address)
     spec, metadata = pod.spec, pod.metadata
     node = spec.node_name or None
     zone = zones.get(spec.node_name) or None
@@ -182,6 +186,12 @@ def _endpoint(service: Service, pod: Pod, family: str, zones: Mapping[str, str])
         zone=zone,
         hints=_hints(service.spec.traffic_distribution, node, zone),
     )
+
+
+@functools.cache
+def _canonical(address: str) -> str:
+    """An IPv6 address in its one canonical spelling (RFC 5952); a pod's status need not have it."""
+    return str(ipaddress.ip_address(address))
 
 
 _CONDITIONS = {

@@ -115,7 +115,7 @@ def _tolerated(taint: Taint, tolerations: Iterable[Toleration]) -> bool:
     return any(
         item.effect in ("", taint.effect)
         and item.key in ("", taint.key)
-        and (item.operator == "Exists" or bool(item.key) and item.value == taint.value)
+        and (item.operator == "Exists" or (bool(item.key) and item.value == taint.value))
         for item in tolerations
     )
 

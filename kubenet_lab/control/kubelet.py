@@ -1,0 +1,253 @@
+"""The kubelet's part in a pod's network: what it does, in which order, and what it leaves to the runtime.
+
+1. kubelet: writes the pod's resolv.conf and asks the runtime for a sandbox.
+2. runtime: makes the network namespace, sets `lo` up (CNI loopback), runs the node's CNI chain (ADD).
+3. kubelet: reads the pod's address from the sandbox, writes /etc/hosts, starts the containers, reports the status.
+
+A pod with `hostNetwork` has none of 2: it lives in the node's namespace and has the node's addresses.
+Source: `pkg/kubelet/kuberuntime/kuberuntime_sandbox.go`, `pkg/kubelet/kubelet_pods.go`, containerd `sandbox_run.go`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from kubenet_lab.cni.plugin import CniError, Json, Result
+from kubenet_lab.cni.runtime import Runtime, node_network
+from kubenet_lab.kernel.errors import KernelError
+from kubenet_lab.kernel.netns import Netns
+from kubenet_lab.kernel.network import Network
+from kubenet_lab.kernel.socket import Handler, Socket
+from kubenet_lab.objects.node import Node, NodeCondition
+from kubenet_lab.objects.pod import ListeningPort, Pod, listening_ports
+from kubenet_lab.packet.packet import SCTP, TCP, UDP
+
+PROTOCOLS = {"TCP": TCP, "UDP": UDP, "SCTP": SCTP}
+
+Files = Callable[[Pod], Mapping[str, str]]
+"""(pod with its addresses in the status) -> path -> text: /etc/resolv.conf, /etc/hosts."""
+
+Handlers = Callable[[Pod, ListeningPort], Handler | None]
+"""Which program answers behind a port; None leaves a TCP listener that accepts, or a UDP socket that stays silent."""
+
+
+class Step(Struct, frozen=True):
+    """One thing that was done, and by whom ("kubelet", "runtime")."""
+
+    actor: str
+    action: str
+
+
+class Event(Struct, frozen=True):
+    """What `kubectl describe pod` shows below "Events"."""
+
+    type: str
+    reason: str
+    message: str
+
+
+class Started(Struct, frozen=True):
+    """What came of starting a pod: the pod to write back, the CNI result, the steps in order, and events.
+
+    `pod` is None when nothing has to be written. On failure `ok` is False and `events` says why; what the failed ADD left in
+    the kernel stays until `stop_pod`.
+    """
+
+    pod: Pod
+    ok: bool
+    result: Result | None = None
+    steps: tuple[Step, ...] = ()
+    events: tuple[Event, ...] = ()
+
+
+def netns_name(pod: Pod) -> str:
+    """Name of the namespace a pod's containers are in: "namespace/pod", or the node's for a host-network pod."""
+    return pod.spec.node_name if pod.spec.host_network else f"{pod.metadata.namespace}/{pod.metadata.name}"
+
+
+def sandbox_id(pod: Pod) -> str:
+    """The sandbox's id, 64 hex digits: random in the real runtime, here derived from the pod, so that a world repeats."""
+    meta = pod.metadata
+    return hashlib.sha256(f"{meta.namespace}/{meta.name}/{meta.uid}".encode()).hexdigest()
+
+
+def sandbox_path(runtime: Runtime, pod: Pod) -> str:
+    """Path the pod's network namespace is bound to on its node, "" when it has none."""
+    name = netns_name(pod)
+    return next(
+        (p for p, text in runtime.node.files.items() if text == name and p.startswith("/var/run/netns/")), ""
+    )
+
+
+def start_pod(
+    network: Network,
+    pod: Pod,
+    node: Node | str,
+    *,
+    files: Files | None = None,
+    handlers: Handlers | None = None,
+    runtime: Runtime | None = None,
+    now: float = 0.0,
+    start_time: str | None = None,
+) -> Started:
+    """Start a pod that is bound to a node: sandbox, CNI ADD, files, listening sockets, status.
+
+    `node` is the Node (or its name; then hostIP is the address of its namespace's eth0). Never raises for what goes wrong
+    on the node: `Started.events` has it in the component's words.
+    """
+    host = node if isinstance(node, str) else node.name
+    runtime = runtime or Runtime(network, host)
+    host_ips = _host_ips(network.ns(host), node)
+    steps: list[Step] = []
+    result: Result | None = None
+    if pod.spec.host_network:
+        ips = host_ips
+        space = network.ns(host)
+    else:
+        try:
+            result = _run_sandbox(runtime, pod, steps, now)
+        except (CniError, KernelError) as fault:
+            return Started(pod, False, None, tuple(steps), (_failed(pod, fault),))
+        ips = tuple(ip.address.partition("/")[0] for ip in result.ips)
+        space = network.ns(netns_name(pod))
+    started = pod.with_status(phase="Running", ips=ips, host_ips=host_ips, start_time=start_time)
+    if not pod.spec.host_network:
+        for path, text in (files(started) if files else {}).items():
+            space.files[path] = text
+            steps.append(Step("kubelet", f"write {path}"))
+    events = _listen(space, started, handlers, steps)
+    ready = not events
+    return Started(started.with_status(ready=ready), ready, result, tuple(steps), tuple(events))
+
+
+def _run_sandbox(runtime: Runtime, pod: Pod, steps: list[Step], now: float) -> Result:
+    """The runtime's RunPodSandbox: namespace, loopback, the node's network."""
+    name, identity = netns_name(pod), sandbox_id(pod)
+    conf = node_network(runtime.node)
+    path = sandbox_path(runtime, pod) or runtime.make_sandbox(name, identity)
+    steps.append(Step("runtime", f"ip netns add {path.rpartition('/')[2]}"))
+    runtime.network.ns(name).set_link("lo", up=True)
+    steps.append(Step("runtime", "CNI ADD loopback: ip link set lo up"))
+    result = runtime.add(
+        conf, identity, path, args=_cni_args(pod, identity), capabilities=_capabilities(pod), now=now
+    )
+    steps += [Step("runtime", f"CNI ADD {body.get('type')}") for body in conf.plugins]
+    return result
+
+
+def _cni_args(pod: Pod, identity: str) -> str:
+    meta = pod.metadata
+    return (
+        f"IgnoreUnknown=1;K8S_POD_NAMESPACE={meta.namespace};K8S_POD_NAME={meta.name};"
+        f"K8S_POD_INFRA_CONTAINER_ID={identity};K8S_POD_UID={meta.uid}"
+    )
+
+
+def _capabilities(pod: Pod) -> Json:
+    mappings = [
+        {
+            "hostPort": p.host_port,
+            "containerPort": p.container_port,
+            "protocol": (p.protocol or "TCP").lower(),
+            "hostIP": p.host_ip,
+        }
+        for container in pod.serving_containers
+        for p in container.ports
+        if p.host_port
+    ]
+    return {"portMappings": mappings} if mappings else {}
+
+
+def _failed(pod: Pod, fault: Exception) -> Event:
+    """The event of a sandbox that could not be made, as the kubelet records it."""
+    return Event(
+        "Warning",
+        "FailedCreatePodSandBox",
+        "Failed to create pod sandbox: rpc error: code = Unknown desc = failed to setup network for sandbox "
+        f'"{sandbox_id(pod)}": {fault}',
+    )
+
+
+def _host_ips(ns: Netns, node: Node | str) -> tuple[str, ...]:
+    if isinstance(node, Node) and node.internal_ips:
+        return node.internal_ips
+    return tuple(a.local for a in ns.addrs("eth0") if a.scope == "global")[:2]
+
+
+def _listen(space: Netns, pod: Pod, handlers: Handlers | None, steps: list[Step]) -> list[Event]:
+    """Open the containers' ports; one that is taken (host network) ends its container, as the program would exit."""
+    events: list[Event] = []
+    for port in listening_ports(pod):
+        handler = handlers(pod, port) if handlers else None
+        socket = Socket(PROTOCOLS[port.protocol], "::", port.port, _process(pod, port), handler=handler)
+        try:
+            space.listen(socket)
+        except KernelError as fault:
+            events.append(
+                Event("Warning", "BackOff", f"Back-off restarting failed container {port.container}: {fault}")
+            )
+            continue
+        steps.append(Step("kubelet", f"start {port.container}: listens on {port.protocol} {port.port}"))
+    return events
+
+
+def _process(pod: Pod, port: ListeningPort) -> str:
+    return (
+        f"{pod.metadata.namespace}/{pod.metadata.name}/{port.container}"
+        if pod.spec.host_network
+        else port.container
+    )
+
+
+def stop_pod(
+    network: Network, pod: Pod, *, runtime: Runtime | None = None, now: float = 0.0
+) -> tuple[Event, ...]:
+    """Stop a pod: its sockets close, CNI DEL runs, its namespace goes. Stopping twice is no error.
+
+    A DEL that fails leaves the sandbox, and its event is returned, as the kubelet retries.
+    """
+    host = pod.spec.node_name
+    if host not in network.netns:
+        return ()
+    runtime = runtime or Runtime(network, host)
+    if pod.spec.host_network:
+        own = {_process(pod, port) for port in listening_ports(pod)}
+        for socket in [
+            s for sockets in network.ns(host).sockets.values() for s in sockets if s.process in own
+        ]:
+            network.ns(host).close(socket)
+        return ()
+    path, identity = sandbox_path(runtime, pod), sandbox_id(pod)
+    try:
+        runtime.delete(node_network(runtime.node), identity, path, args=_cni_args(pod, identity), now=now)
+    except CniError as fault:
+        text = f'failed to "KillPodSandbox" for "{pod.metadata.uid}": rpc error: code = Unknown desc = failed to destroy network for sandbox "{identity}": {fault}'
+        return (Event("Warning", "FailedKillPod", f"error killing pod: {text}"),)
+    runtime.remove_sandbox(path)
+    return ()
+
+
+def node_condition(node: Node, network: Network) -> Node:
+    """The Node with its Ready condition: not ready while the runtime has no CNI configuration.
+
+    The text is the kubelet's: "container runtime network not ready: ... cni plugin not initialized".
+    """
+    try:
+        node_network(network.ns(node.name))
+        ready = NodeCondition(
+            type="Ready", status="True", reason="KubeletReady", message="kubelet is posting ready status"
+        )
+    except CniError as fault:
+        ready = NodeCondition(
+            type="Ready", status="False", reason="KubeletNotReady",
+            message="container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady "
+            f"message:Network plugin returns error: {fault}",
+        )  # fmt: skip
+    if ready in node.status.conditions:
+        return node
+    others = tuple(c for c in node.status.conditions if c.type != "Ready")
+    return replace(node, status=replace(node.status, conditions=(*others, ready)))

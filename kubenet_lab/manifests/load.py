@@ -1,0 +1,307 @@
+"""Manifests to objects: files, folders, standard input or text; all faults at once, nothing half-read.
+
+Equals `kubectl apply --validate=strict -f FILE...` up to the point where the objects are stored.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+import msgspec
+from msgspec import Struct
+
+from kubenet_lab.errors import Fault, InputError
+from kubenet_lab.manifests import schema
+from kubenet_lab.manifests.text import Document, documents
+from kubenet_lab.manifests.validate import causes
+from kubenet_lab.objects import AnyObject, from_manifest
+
+SUFFIXES = (".json", ".yaml", ".yml")
+"""The files of a folder that are read."""
+
+
+class ManifestWarning(UserWarning):
+    """Something in a manifest that a cluster would accept, and that was probably not meant."""
+
+
+class Manifests(Struct, frozen=True):
+    """What was read: the objects in the order of the text, and what was odd about it."""
+
+    objects: tuple[AnyObject, ...]
+    warnings: tuple[Fault, ...] = ()
+
+
+def load(
+    *sources: str | Path | list[str] | tuple[str, ...],
+    lenient: bool = False,
+    namespace: str = "default",
+    stdin: TextIO | None = None,
+) -> list[AnyObject]:
+    """Read manifests into objects; `kubectl create --dry-run=client -f SOURCE...`.
+
+    Args:
+        sources: Paths of files and folders (read with all below them), `-` for standard input, or YAML or JSON text (a string with
+            a line break, or one that begins with `{`). A list of them is the same as them one by one.
+        lenient: Drop unknown fields with a warning, as `--validate=warn` does, instead of refusing them.
+        namespace: Where objects go that name no namespace.
+        stdin: What `-` reads, by default standard input.
+
+    Returns:
+        The objects in the order they were written, as written: no defaults are filled in (the store does that).
+
+    Raises:
+        InputError: With every fault there is.
+
+    Warns:
+        ManifestWarning: For what a cluster accepts but is probably a mistake: a key that comes twice; unknown fields if lenient.
+    """
+    found = read(*sources, lenient=lenient, namespace=namespace, stdin=stdin)
+    for warning in found.warnings:
+        warnings.warn(str(warning), ManifestWarning, stacklevel=2)
+    return list(found.objects)
+
+
+def read(
+    *sources: str | Path | list[str] | tuple[str, ...],
+    lenient: bool = False,
+    namespace: str = "default",
+    stdin: TextIO | None = None,
+) -> Manifests:
+    """As `load`, with the warnings as values."""
+    faults: list[Fault] = []
+    reader = _Reader(lenient, namespace, faults)
+    flat = [item for source in sources for item in (source if isinstance(source, list | tuple) else [source])]
+    for file, text in _texts(flat, faults, stdin):
+        reader.read(text, file)
+    if faults:
+        raise InputError(faults)
+    if not reader.objects:
+        raise InputError(
+            [Fault("no objects passed to create", _names(flat), help="the input holds no manifest")]
+        )
+    return Manifests(tuple(reader.objects), tuple(reader.warnings))
+
+
+def _names(sources: list[str | Path]) -> str:
+    return ", ".join(_name(source) for source in sources) or "<nothing>"
+
+
+def _name(source: str | Path) -> str:
+    if source == "-":
+        return "<stdin>"
+    return "<text>" if isinstance(source, str) and _is_text(source) else str(source)
+
+
+def _is_text(source: str) -> bool:
+    return "\n" in source or source.lstrip().startswith("{")
+
+
+def _texts(sources: list[str | Path], faults: list[Fault], stdin: TextIO | None) -> Iterator[tuple[str, str]]:
+    """Each source's name and text, folders opened up; what cannot be read becomes a fault."""
+    for source in sources:
+        if source == "-":
+            yield "<stdin>", (stdin or sys.stdin).read()
+        elif isinstance(source, str) and _is_text(source):
+            yield "<text>", source
+        else:
+            yield from _file(Path(source), faults)
+
+
+def _file(path: Path, faults: list[Fault]) -> Iterator[tuple[str, str]]:
+    if path.is_dir():
+        files = sorted(item for item in path.rglob("*") if item.suffix in SUFFIXES and item.is_file())
+        if not files:
+            message = f"error reading [{path}]: recognized file extensions are [{' '.join(SUFFIXES)}]"
+            faults.append(Fault(message, str(path), help="the folder holds no such file"))
+        for file in files:
+            yield from _file(file, faults)
+        return
+    try:
+        yield str(path), path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        faults.append(Fault(f'the path "{path}" does not exist', str(path), help=_nearest_file(path)))
+    except UnicodeDecodeError as error:
+        message = f"the file is not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}"
+        faults.append(Fault(message, str(path), help="save it as UTF-8"))
+    except OSError as error:
+        faults.append(Fault(f"the file cannot be read: {error.strerror}", str(path)))
+
+
+def _nearest_file(path: Path) -> str:
+    import difflib
+
+    try:
+        names = [item.name for item in path.parent.iterdir()]
+    except OSError:
+        return f"there is no folder {path.parent} either"
+    near = difflib.get_close_matches(path.name, names, 1, 0.6)
+    return f"did you mean {path.parent / near[0]}?" if near else ""
+
+
+class _Reader:
+    """Turns texts into objects, and collects faults instead of stopping at the first."""
+
+    def __init__(self, lenient: bool, namespace: str, faults: list[Fault]) -> None:
+        self.lenient, self.namespace = lenient, namespace
+        self.faults = faults
+        self.warnings: list[Fault] = []
+        self.objects: list[AnyObject] = []
+
+    def read(self, text: str, file: str) -> None:
+        """All documents of one text."""
+        for document in documents(text, file):
+            if isinstance(document, Fault):
+                self.faults.append(document)
+            elif document.value is not None:
+                for path in document.duplicates:
+                    line, column = document.place(path, key=True)
+                    message = f'key "{path[-1]}" already set in map; the last one counts'
+                    where = schema.show(path)
+                    self.warnings.append(
+                        Fault(message, file, line, column, document.number, where, "remove one of the two")
+                    )
+                self._value(document.value, (), document, file)
+
+    def _value(self, value: Any, at: schema.Path, document: Document, file: str) -> None:
+        """One object, or a `List` of them, at a path of the document."""
+        place = _Place(document, file, at, "", "")
+        if not isinstance(value, dict):
+            self.faults.append(
+                place.fault(
+                    (), "invalid object to validate", "a manifest is an object with apiVersion and kind"
+                )
+            )
+            return
+        missing = [key for key in ("apiVersion", "kind") if not value.get(key)]
+        for key in missing:
+            example = "v1" if key == "apiVersion" else "Service"
+            hint = f"add {key}:, for example {key}: {example}"
+            if key == "apiVersion" and isinstance(value.get("kind"), str):
+                near = schema.nearest_kind("", value["kind"])
+                hint = f"write {near}" if near else hint
+            self.faults.append(place.fault((), f"{key} not set", hint))
+        wrong = [key for key in ("apiVersion", "kind") if value.get(key) and not isinstance(value[key], str)]
+        for key in wrong:
+            self.faults.append(place.fault((key,), f"{key} must be a string", f"{key} is text"))
+        if missing or wrong:
+            return
+        if value["kind"].endswith("List") and isinstance(value.get("items"), list):
+            for index, item in enumerate(value["items"]):
+                self._value(_with_type(item, value), (*at, "items", index), document, file)
+            return
+        metadata = value.get("metadata")
+        name = metadata.get("name") if isinstance(metadata, dict) else None
+        self._object(value, _Place(document, file, at, value["kind"], name if isinstance(name, str) else ""))
+
+    def _object(self, value: dict[str, Any], place: _Place) -> None:
+        api_version, kind_name = value["apiVersion"], value["kind"]
+        kind = schema.kind_of(api_version, kind_name)
+        if kind is None and not _custom(api_version):
+            near = schema.nearest_kind(api_version, kind_name)
+            self.faults.append(
+                place.fault(
+                    ("kind",),
+                    f'no matches for kind "{kind_name}" in version "{api_version}"',
+                    f"did you mean {near}?" if near else "ensure CRDs are installed first",
+                )
+            )
+            return
+        before = len(self.faults)
+        value, wrong = self._decoded(value, kind, place)
+        # What could not be decoded is judged no further; the rest of the object still is.
+        for cause in causes(value, kind is not None):
+            if not any(path[: len(cause.path)] == cause.path[: len(path)] for path in wrong):
+                self.faults.append(place.fault(cause.path, cause.message, cause.help, reason=cause.reason))
+        if len(self.faults) > before:
+            return
+        namespaced = kind.namespaced if kind else bool((value.get("metadata") or {}).get("namespace"))
+        try:
+            obj = from_manifest(value, namespaced, kind.resource if kind else "")
+        except msgspec.ValidationError as error:
+            # A field a type insists on; what is wrong is in the message, with its path.
+            self.faults.append(place.fault((), str(error), ""))
+            return
+        if kind is not None and kind.namespaced and not obj.metadata.namespace:
+            obj = obj.with_metadata(namespace=self.namespace)
+        self.objects.append(obj)
+
+    def _decoded(
+        self, value: dict[str, Any], kind: schema.Kind | None, place: _Place
+    ) -> tuple[dict[str, Any], list[schema.Path]]:
+        """The object without what strict decoding objects to, and where that was.
+
+        A problem is a fault; an unknown field, to a lenient reader, a warning.
+        """
+        if kind is not None:
+            found = schema.problems(value, kind.type)
+        else:
+            # Nobody knows the fields of a custom resource here, but its metadata is everybody's.
+            found = schema.problems({"metadata": value.get("metadata")}, "core_v1.Namespace")
+        if not found:
+            return value, []
+        for problem in found:
+            fault = place.fault(problem.path, problem.message, problem.help, at_key=problem.unknown)
+            if problem.unknown and self.lenient:
+                self.warnings.append(fault)
+            else:
+                self.faults.append(fault)
+        paths = [problem.path for problem in found]
+        return _without(value, paths), paths
+
+
+class _Place(Struct, frozen=True):
+    """Where an object stands: its document, file, and path in the document (not empty inside a List)."""
+
+    document: Document
+    file: str
+    at: schema.Path
+    kind: str
+    name: str
+
+    def fault(
+        self, path: schema.Path, message: str, help: str, *, reason: str = "BadRequest", at_key: bool = False
+    ) -> Fault:
+        """A fault at a path of the object."""
+        line, column = self.document.place((*self.at, *path), key=at_key)
+        where = schema.show(path)
+        # Advice to put something in quotes shows it as it was written: 1.10, not 1.1.
+        written = self.document.written((*self.at, *path))
+        if written and help.endswith('"') and "in quotes" in help:
+            help = help[: help.index('"')] + f'"{written}"'
+        return Fault(
+            message, self.file, line, column, self.document.number, where, help, self.kind, self.name, reason
+        )
+
+
+def _custom(api_version: str) -> bool:
+    """Whether the group can only be a CustomResourceDefinition's: it has a dot and is not one of Kubernetes' own."""
+    group = api_version.rpartition("/")[0]
+    return "." in group and group not in schema.groups()
+
+
+def _with_type(item: Any, listing: dict[str, Any]) -> Any:
+    """An entry of a typed list (`PodList`) leaves out what the list's kind says already."""
+    if listing["kind"] != "List" and isinstance(item, dict) and "kind" not in item:
+        kind = listing["kind"].removesuffix("List")
+        return {"apiVersion": item.get("apiVersion", listing["apiVersion"]), "kind": kind, **item}
+    return item
+
+
+def _without(value: dict[str, Any], paths: list[schema.Path]) -> dict[str, Any]:
+    """A copy without the fields at these paths; a list keeps its length, so that paths stay right."""
+    import copy
+
+    kept = copy.deepcopy(value)
+    for path in paths:
+        at: Any = kept
+        for step in path[:-1]:
+            at = at[step]
+        if isinstance(path[-1], int):
+            at[path[-1]] = {}
+        else:
+            at.pop(path[-1], None)
+    return kept

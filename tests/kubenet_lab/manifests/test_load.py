@@ -1,0 +1,214 @@
+"""Reading manifests: what comes out, and that every fault is told at its place."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kubenet_lab.errors import InputError
+from kubenet_lab.manifests import ManifestWarning, dump, load, read
+from kubenet_lab.objects import KINDS, Generic, Pod, Service
+from tests.oracles import open_case
+
+TESTS = Path(__file__).parents[2]
+GOOD = sorted((TESTS / "manifests").glob("*.yaml"))
+BAD = sorted((TESTS / "errors").glob("*.yaml"))
+
+SERVICE = "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {ports: [{port: 80}]}\n"
+
+
+@pytest.mark.parametrize("file", GOOD, ids=lambda file: file.stem)
+def test_manifests_are_read_as_expected(file: Path) -> None:
+    """`<case>.expected` holds the objects as YAML."""
+    assert dump(load(file)) == file.with_suffix(".expected").read_text()
+
+
+@pytest.mark.parametrize("file", GOOD, ids=lambda file: file.stem)
+@pytest.mark.parametrize("format", ["yaml", "json"])
+def test_what_is_dumped_reads_back_the_same(file: Path, format: str) -> None:
+    objects = load(file)
+    assert load(dump(objects, format)) == objects
+
+
+@pytest.mark.parametrize("file", BAD, ids=lambda file: file.stem)
+def test_all_faults_are_told_at_their_place(file: Path) -> None:
+    """`<case>.log` holds the whole message."""
+    with pytest.raises(InputError) as caught:
+        load(file)
+    assert str(caught.value).replace(str(file), file.name) + "\n" == file.with_suffix(".log").read_text()
+    lines = file.read_text().splitlines()
+    for fault in caught.value.faults:
+        assert 1 <= fault.line <= len(lines) + 1, fault
+
+
+@pytest.mark.parametrize("name", [case["name"] for case in open_case("api", "yaml")])
+def test_yaml_as_kubectl_reads_it(name: str) -> None:
+    """Accepted or refused as kubectl 1.32 against a 1.37 API server does, and in its words."""
+    case = next(case for case in open_case("api", "yaml") if case["name"] == name)
+    accepted, said = case["kubectl"]["exit"] == 0, case["kubectl"]["stderr"]
+    if name == "unknown-group":
+        # A group that only a CustomResourceDefinition can bring is taken to be installed.
+        (obj,) = load(case["yaml"])
+        assert isinstance(obj, Generic)
+        return
+    try:
+        read(case["yaml"])
+    except InputError as error:
+        assert not accepted, error
+        for fault in error.faults:
+            assert fault.message in said
+    else:
+        assert accepted, said
+
+
+# Rules of the API server that no world needs in order to be built; they are not checked yet.
+NOT_CHECKED = json.loads((TESTS / "errors" / "not-checked.json").read_text())
+
+
+@pytest.mark.parametrize("name", [case["name"] for case in open_case("api", "invalid")])
+def test_invalid_objects_are_refused_in_the_servers_words(name: str) -> None:
+    case = next(case for case in open_case("api", "invalid") if case["name"] == name)
+    status: dict[str, Any] | None = case["strict"].get("status")
+    try:
+        read(json.dumps(case["input"]))
+        faults = []
+    except InputError as error:
+        faults = list(error.faults)
+    if status is None:
+        assert not faults
+        return
+    causes = status.get("details", {}).get("causes") if case["strict"]["code"] == 422 else None
+    if causes:
+        wanted = sorted((cause["field"], cause["message"]) for cause in causes)
+        found = sorted((fault.path, fault.message) for fault in faults)
+    else:
+        # The server stops at its first decoding error.
+        wanted, found = [True], [bool(faults) and any(fault.message in status["message"] for fault in faults)]
+    if name in NOT_CHECKED:
+        assert found != wanted, f"{name} is refused now as it should be: take it off not-checked.json"
+    else:
+        assert found == wanted
+
+
+def test_sources_may_be_files_folders_text_and_standard_input(tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    (tmp_path / "b.yaml").write_text(SERVICE.replace("web", "b"))
+    (tmp_path / "below" / "c.json").write_text(json.dumps(load(SERVICE)[0].to_manifest()))
+    (tmp_path / "notes.txt").write_text("not a manifest")
+    objects = load(tmp_path, "-", SERVICE.replace("web", "d"), stdin=io.StringIO(SERVICE.replace("web", "e")))
+    assert [obj.name for obj in objects] == ["b", "web", "e", "d"]
+    assert [obj.name for obj in load([str(tmp_path / "b.yaml"), tmp_path / "below"])] == ["b", "web"]  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"\x00\x01binary", "the input is binary"),
+        ("apiVersion: v1\n".encode("utf-16"), "the file is not UTF-8"),
+        (b"# nothing\n", "no objects passed"),
+        (b"", "no objects passed"),
+        (b"[" * 300_000 + b"]" * 300_000, "nested too deeply"),
+        (b"- " * 100_000, "nested too deeply"),
+        (b'{"a":' * 100_000, "nested too deeply"),
+        (b"a: &a [*a]\n", "anchor value contains itself"),
+        (b'{"a": ', "error converting YAML to JSON"),
+    ],
+)
+def test_what_is_no_manifest_is_refused_with_a_sentence(tmp_path: Path, content: bytes, says: str) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_bytes(content)
+    with pytest.raises(InputError, match=says):
+        load(file)
+
+
+def test_missing_files_name_the_nearest(tmp_path: Path) -> None:
+    (tmp_path / "shop.yaml").write_text(SERVICE)
+    with pytest.raises(InputError, match=r"does not exist\n +help: did you mean .*shop.yaml"):
+        load(tmp_path / "shop.yml")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="recognized file extensions"):
+        load(tmp_path / "empty")
+
+
+def test_lenient_drops_unknown_fields_with_a_warning() -> None:
+    text = SERVICE.replace("port: 80", "port: 80, targetport: 8080")
+    with pytest.raises(InputError, match="unknown field"):
+        load(text)
+    with pytest.warns(ManifestWarning, match=r'unknown field "spec.ports\[0\].targetport"'):
+        (service,) = load(text, lenient=True)
+    assert service == load(SERVICE)[0]
+
+
+def test_a_key_that_comes_twice_counts_last_with_a_warning() -> None:
+    """kubectl loses the first one silently."""
+    found = read(
+        "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec:\n  ports:\n  - port: 80\n    port: 81\n"
+    )
+    assert isinstance(found.objects[0], Service)
+    assert found.objects[0].spec.ports[0].port == 81
+    (warning,) = found.warnings
+    assert (warning.line, warning.column, warning.path) == (7, 5, "spec.ports[0].port")
+
+
+def test_every_field_of_every_typed_kind_survives() -> None:
+    """The types list exactly the published fields, so that nothing is lost where the model looks away."""
+    import msgspec.inspect
+
+    from kubenet_lab.manifests import schema
+    from kubenet_lab.objects.meta import Part
+
+    def compare(cls: type[Part], name: str) -> None:
+        if name in seen:
+            return
+        seen.add(name)
+        fields = dict(schema.table().types[name])
+        for top in ("apiVersion", "kind") if cls in KINDS else ():
+            del fields[top]
+        info = msgspec.inspect.type_info(cls)
+        assert isinstance(info, msgspec.inspect.StructType)
+        assert {field.encode_name for field in info.fields} == set(fields), name
+        for field in info.fields:
+            for inner in _structs(field.type):
+                compare(inner, fields[field.encode_name].removeprefix("[]"))
+
+    seen: set[str] = set()
+    for cls in KINDS:
+        kind = schema.kind_of(cls.api_version, cls.kind)
+        assert kind is not None
+        assert (kind.resource, kind.namespaced) == (cls.resource, cls.namespaced)
+        compare(cls, kind.type)
+    assert len(seen) > 40
+
+
+def _structs(kind: Any) -> list[type[Any]]:
+    import msgspec.inspect as inspect
+
+    if isinstance(kind, inspect.StructType):
+        return [kind.cls]
+    if isinstance(kind, inspect.UnionType):
+        return [found for item in kind.types for found in _structs(item)]
+    if isinstance(kind, inspect.VarTupleType):
+        return _structs(kind.item_type)
+    return []
+
+
+def test_objects_of_unknown_kinds_are_carried_whole() -> None:
+    manifest = {
+        "apiVersion": "projectcalico.org/v3",
+        "kind": "IPPool",
+        "metadata": {"name": "pool"},
+        "spec": {"cidr": "10.244.0.0/16", "nothing": None, "deep": [{"a": 1.5}]},
+    }
+    (obj,) = load(json.dumps(manifest))
+    assert isinstance(obj, Generic)
+    assert obj.to_manifest() == manifest
+
+
+def test_pods_of_a_dump_keep_their_status() -> None:
+    (pod,) = load(TESTS / "manifests" / "dump.yaml")
+    assert isinstance(pod, Pod)
+    assert (pod.ips, pod.spec.host_network, pod.metadata.uid) == (("192.168.1.10",), True, "1b")
