@@ -225,7 +225,10 @@ def stop_pod(
     try:
         runtime.delete(node_network(runtime.node), identity, path, args=_cni_args(pod, identity), now=now)
     except CniError as fault:
-        text = f'failed to "KillPodSandbox" for "{pod.metadata.uid}": rpc error: code = Unknown desc = failed to destroy network for sandbox "{identity}": {fault}'
+        text = (
+            f'failed to "KillPodSandbox" for "{pod.metadata.uid}": rpc error: code = Unknown desc = '
+            f'failed to destroy network for sandbox "{identity}": {fault}'
+        )
         return (Event("Warning", "FailedKillPod", f"error killing pod: {text}"),)
     runtime.remove_sandbox(path)
     return ()

@@ -79,6 +79,9 @@ class Netns:
         self._build_rules: Callable[[], dict[int, Ruleset]] | None = None
         self._fibs: dict[tuple[int, int], Fib] = {}
         self._local: dict[str, str] | None = None
+        self._parameters: dict[str, str] = {}
+        self.rp_filter: dict[str, int] = {}
+        """Reverse path mode in force, by link; derived from the sysctls when first needed."""
         self.plans: dict[int, tuple[Ruleset, object]] = {}
         """What the walk made of the present rules, by family."""
         self._lookups: dict[tuple[str, str, str, str, int], RouteLookup | None] = {}
@@ -131,6 +134,8 @@ class Netns:
         self._fibs.clear()
         self._lookups.clear()
         self._macs.clear()
+        self._parameters.clear()
+        self.rp_filter.clear()
         self._local = None
 
     # -- links ----------------------------------------------------------------------------------------------------
@@ -451,9 +456,18 @@ class Netns:
         raise KernelError("ESRCH", dst)
 
     def route_list(self, fam: int = 4, table: int = TABLE_MAIN) -> list[Route]:
-        """Return a table as `ip route` orders it: default first, then by address, shorter prefix first."""
+        """Return a table as `ip route` orders it.
+
+        IPv4 walks the trie by address, longer prefix first; IPv6 walks its tree children first, so default comes last.
+        """
         entries = list(self.routes.get((fam, table), {}).values())
-        return sorted(entries, key=lambda r: (prefix(r.dst).net, prefix(r.dst).length, r.metric))
+
+        def place(route: Route) -> tuple[int, int, int]:
+            block = prefix(route.dst)
+            last = block.net | ((1 << 128 - block.length) - 1) if fam == 6 else block.net
+            return (last, -block.length, route.metric)
+
+        return sorted(entries, key=place)
 
     def fib(self, fam: int, table: int) -> Fib:
         """Return a table's look-up index, built on first use."""
@@ -565,6 +579,12 @@ class Netns:
 
     def sysctl(self, key: str) -> str:
         """`sysctl -n KEY`. Raises KeyError for a parameter that does not exist."""
+        found = self._parameters.get(key)
+        if found is None:
+            found = self._parameters[key] = self._parameter(key)
+        return found
+
+    def _parameter(self, key: str) -> str:
         key = sysctl.ALIASES.get(key, key)
         value = self.sysctls.get(key)
         if value is not None:

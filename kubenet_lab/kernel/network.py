@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from typing import Any
 
 from msgspec import Struct
@@ -37,11 +38,12 @@ class Network:
         return f"<Network of {len(self.netns)} namespaces, {len(self.wires)} wires>"
 
     def ns(self, name: str) -> Netns:
-        """Return a namespace by name. Raises NotFound, naming those that exist."""
+        """Return a namespace by name. Raises NotFound, naming the one that looks most alike."""
         try:
             return self.netns[name]
         except KeyError:
-            raise NotFound(f"no network namespace {name!r}; there are: {', '.join(sorted(self.netns))}") from None
+            near = get_close_matches(name, self.netns, 1)
+            raise NotFound("network namespace", name, nearest=near[0] if near else "") from None
 
     def add_netns(self, name: str, host: str = "") -> Netns:
         """`ip netns add NAME`. Raises KernelError EEXIST."""

@@ -1,0 +1,1 @@
+"""IPAM plugins: they choose a container's addresses and touch no link."""

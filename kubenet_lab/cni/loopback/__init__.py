@@ -1,0 +1,1 @@
+"""loopback: sets a container's `lo` up."""
