@@ -1,0 +1,1 @@
+"""kube-proxy: from Services and EndpointSlices to rules in the kernel. See README.md."""

@@ -24,8 +24,9 @@ DETECT_MODES = ("ClusterCIDR", "NodeCIDR", "BridgeInterface", "InterfaceNamePref
 class KubeProxyConfig(Struct, frozen=True):
     """kube-proxy's settings; the defaults are the program's.
 
-    `nfacct` and `random_fully` are features of the kernel and of iptables rather than flags: kube-proxy leaves out
-    what they lack. `conntrack_tcp_be_liberal` is what the sysctl `nf_conntrack_tcp_be_liberal` says.
+    `nfacct` and `random_fully` are features of the kernel and of iptables rather than flags: kube-proxy
+    leaves out what they lack. `conntrack_tcp_be_liberal` is what the sysctl `nf_conntrack_tcp_be_liberal`
+    says.
     """
 
     cluster_cidrs: tuple[str, ...] = ()
@@ -44,7 +45,8 @@ class KubeProxyConfig(Struct, frozen=True):
     def from_flags(cls, flags: Iterable[str], **defaults: Any) -> KubeProxyConfig:
         """Read flags as on kube-proxy's command line ("--masquerade-all", "--cluster-cidr=10.244.0.0/16").
 
-        `defaults` are fields for what no flag sets. Raises InputError with a fault for every flag that is wrong.
+        `defaults` are fields for what no flag sets. Raises InputError with a fault for every flag that is
+        wrong.
         """
         fields: dict[str, Any] = dict(defaults)
         faults: list[Fault] = []
@@ -190,8 +192,9 @@ IGNORED_FLAGS = frozenset(
 class ProxyNode(Struct, frozen=True):
     """The node a kube-proxy runs on.
 
-    `ips` are its InternalIP addresses, `pod_cidrs` the blocks its pods' addresses come from, `interface_addresses`
-    all addresses of its links (only `--nodeport-addresses` looks at them), loopback included.
+    `ips` are its InternalIP addresses, `pod_cidrs` the blocks its pods' addresses come from,
+    `interface_addresses` all addresses of its links (only `--nodeport-addresses` looks at them), loopback
+    included.
     """
 
     name: str

@@ -1,8 +1,9 @@
 """Connections that kube-proxy makes the kernel forget after a sync.
 
-A UDP "connection" lasts as long as its packets keep coming, and its destination was chosen with the first one. When
-that endpoint is gone, or was never there, the entry would send packets into nothing for ever; TCP notices by itself.
-What kube-proxy does by netlink equals `conntrack -D -p udp --orig-dst ADDRESS --orig-port-dst PORT --reply-src ENDPOINT`.
+A UDP "connection" lasts as long as its packets keep coming, and its destination was chosen with the first
+one. When that endpoint is gone, or was never there, the entry would send packets into nothing for ever; TCP
+notices by itself. What kube-proxy does by netlink equals `conntrack -D -p udp --orig-dst ADDRESS
+--orig-port-dst PORT --reply-src ENDPOINT`.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from kubenet_lab.proxy.services import ServiceMap
 def stale_flows(flows: Iterable[Flow], services: ServiceMap) -> list[Flow]:
     """Return the UDP flows to a Service's address or node port that no serving endpoint of it answers.
 
-    Traffic policies, hints and termination do not matter: they choose for new connections only. A node port is
-    recognised by its number alone, whatever the address.
+    Traffic policies, hints and termination do not matter: they choose for new connections only. A node port
+    is recognised by its number alone, whatever the address.
     """
     by_address: dict[tuple[str, int], set[tuple[str, int]]] = {}
     by_node_port: dict[int, set[tuple[str, int]]] = {}

@@ -1,8 +1,8 @@
 """kube-proxy in iptables mode: the text it feeds to `iptables-restore --noflush --counters`.
 
-One sync is one text for each IP family. The first writes everything; later ones write the shared chains again, and of
-the chains that belong to one Service only those of Services that changed, and delete chains that no Service needs.
-Chains, comments and the order of rules are those of Kubernetes 1.37.
+One sync is one text for each IP family. The first writes everything; later ones write the shared chains
+again, and of the chains that belong to one Service only those of Services that changed, and delete chains
+that no Service needs. Chains, comments and the order of rules are those of Kubernetes 1.37.
 """
 
 from __future__ import annotations
@@ -12,28 +12,28 @@ from itertools import repeat
 
 from msgspec import Struct
 
+from kubenet_lab.kernel import netfilter
+from kubenet_lab.kernel.dialects.iptables import restore
+from kubenet_lab.kernel.netfilter import Rule, Ruleset
+from kubenet_lab.kernel.netfilter.matches.comment import Comment
+from kubenet_lab.kernel.netfilter.matches.conntrack import Conntrack
 from kubenet_lab.objects import EndpointSlice, Json, Service
 from kubenet_lab.packet.ip import PREFIX, family, prefix
 from kubenet_lab.proxy.config import KubeProxyConfig, ProxyNode
-from kubenet_lab.proxy.names import (
-    IPTABLES_PREFIXES,
-    iptables_chain,
-    iptables_hash,
-    is_service_chain,
-)
+from kubenet_lab.proxy.iptables_rules import LOCALNET, Block, Place, PortRules
+from kubenet_lab.proxy.names import is_service_chain
 from kubenet_lab.proxy.services import (
-    Endpoint,
     Named,
     PortKey,
     ServiceMap,
-    ServicePort,
     ServiceTracker,
     categorize,
 )
 
 CANARY = "KUBE-PROXY-CANARY"
 CANARY_TABLES = ("mangle", "nat", "filter")
-"""kube-proxy watches an empty chain in each table; when it is gone somebody flushed the rules: a full sync follows."""
+"""kube-proxy watches an empty chain in each table; when it is gone somebody flushed the rules: a full sync
+follows."""
 
 LARGE_CLUSTER = 1000
 """With more endpoints than this the comments of per-endpoint rules are left out."""
@@ -45,76 +45,50 @@ FILTER_CHAINS = (
     "KUBE-NODEPORTS",
     "KUBE-PROXY-FIREWALL",
 )
-NAT_CHAINS = ("KUBE-SERVICES", "KUBE-NODEPORTS", "KUBE-POSTROUTING", "KUBE-MARK-MASQ")
+"""In the filter table, beside KUBE-FIREWALL."""
 
-_LOCALNET = {4: "127.0.0.0/8", 6: "::1/128"}
+NAT_CHAINS = ("KUBE-SERVICES", "KUBE-NODEPORTS", "KUBE-POSTROUTING", "KUBE-MARK-MASQ")
 
 
 class Jump(Struct, frozen=True):
-    """A rule of a built-in chain that kube-proxy ensures by `iptables -C` and, if it is missing, `iptables -I`.
+    """A rule of a built-in chain that kube-proxy ensures: `iptables -C` and, if it is missing, `iptables -I`.
 
-    `match` and `comment` stand in front of the jump, as iptables-save prints them.
+    With `new` it is for a connection's first packet only. `kubelets` ones are the kubelet's too: they stay
+    after `kube-proxy --cleanup`.
     """
 
     table: str
     source: str
     target: str
     comment: str = ""
-    match: str = ""
+    new: bool = False
+    kubelets: bool = False
 
     @property
-    def rule(self) -> str:
-        """What follows "-A CHAIN " in a restore text."""
-        comment = f'-m comment --comment "{self.comment}"' if self.comment else ""
-        return " ".join(filter(None, (self.match, comment, f"-j {self.target}")))
+    def rule(self) -> Rule:
+        """The rule as it is in the kernel."""
+        new = (Conntrack(state=("NEW",)),) if self.new else ()
+        comment = (Comment(self.comment),) if self.comment else ()
+        return Rule(matches=(*new, *comment), target=netfilter.Jump(self.target))
 
 
-_NEW = "-m conntrack --ctstate NEW"
+_PORTALS, _OUTSIDE = "kubernetes service portals", "kubernetes externally-visible service portals"
+_FIREWALL = "kubernetes load balancer firewall"
 JUMPS = (
-    Jump(
-        "filter",
-        "INPUT",
-        "KUBE-EXTERNAL-SERVICES",
-        "kubernetes externally-visible service portals",
-        _NEW,
-    ),
-    Jump(
-        "filter",
-        "FORWARD",
-        "KUBE-EXTERNAL-SERVICES",
-        "kubernetes externally-visible service portals",
-        _NEW,
-    ),
+    Jump("filter", "INPUT", "KUBE-EXTERNAL-SERVICES", _OUTSIDE, new=True),
+    Jump("filter", "FORWARD", "KUBE-EXTERNAL-SERVICES", _OUTSIDE, new=True),
     Jump("filter", "INPUT", "KUBE-NODEPORTS", "kubernetes health check service ports"),
-    Jump("filter", "FORWARD", "KUBE-SERVICES", "kubernetes service portals", _NEW),
-    Jump("filter", "OUTPUT", "KUBE-SERVICES", "kubernetes service portals", _NEW),
+    Jump("filter", "FORWARD", "KUBE-SERVICES", _PORTALS, new=True),
+    Jump("filter", "OUTPUT", "KUBE-SERVICES", _PORTALS, new=True),
     Jump("filter", "FORWARD", "KUBE-FORWARD", "kubernetes forwarding rules"),
-    Jump(
-        "filter",
-        "INPUT",
-        "KUBE-PROXY-FIREWALL",
-        "kubernetes load balancer firewall",
-        _NEW,
-    ),
-    Jump(
-        "filter",
-        "OUTPUT",
-        "KUBE-PROXY-FIREWALL",
-        "kubernetes load balancer firewall",
-        _NEW,
-    ),
-    Jump(
-        "filter",
-        "FORWARD",
-        "KUBE-PROXY-FIREWALL",
-        "kubernetes load balancer firewall",
-        _NEW,
-    ),
-    Jump("nat", "OUTPUT", "KUBE-SERVICES", "kubernetes service portals"),
-    Jump("nat", "PREROUTING", "KUBE-SERVICES", "kubernetes service portals"),
+    Jump("filter", "INPUT", "KUBE-PROXY-FIREWALL", _FIREWALL, new=True),
+    Jump("filter", "OUTPUT", "KUBE-PROXY-FIREWALL", _FIREWALL, new=True),
+    Jump("filter", "FORWARD", "KUBE-PROXY-FIREWALL", _FIREWALL, new=True),
+    Jump("nat", "OUTPUT", "KUBE-SERVICES", _PORTALS),
+    Jump("nat", "PREROUTING", "KUBE-SERVICES", _PORTALS),
     Jump("nat", "POSTROUTING", "KUBE-POSTROUTING", "kubernetes postrouting rules"),
-    Jump("filter", "INPUT", "KUBE-FIREWALL"),
-    Jump("filter", "OUTPUT", "KUBE-FIREWALL"),
+    Jump("filter", "INPUT", "KUBE-FIREWALL", kubelets=True),
+    Jump("filter", "OUTPUT", "KUBE-FIREWALL", kubelets=True),
 )
 """In the order they are ensured. Each is put first in its chain, so the last ensured is the first met."""
 
@@ -124,6 +98,46 @@ def jumps(ip_family: int) -> tuple[Jump, ...]:
     if ip_family not in (4, 6):
         raise ValueError(f"family {ip_family}: there are 4 and 6")
     return JUMPS
+
+
+def flushed(ruleset: Ruleset) -> bool:
+    """Tell whether a canary chain is missing: somebody flushed the rules, or kube-proxy never ran."""
+    return any(CANARY not in ruleset.tables[t].chains if t in ruleset.tables else True for t in CANARY_TABLES)
+
+
+def ensure_jumps(ruleset: Ruleset) -> Ruleset:
+    """Return the ruleset with the canary chains and the jumps; what is there already stays where it is."""
+    if not flushed(ruleset) and all(ruleset.has(j.table, j.source, j.rule) for j in JUMPS):
+        return ruleset
+    edit = ruleset.edit()
+    for table in CANARY_TABLES:
+        edit.ensure_chain(table, CANARY)
+    for jump in JUMPS:
+        edit.ensure_chain(jump.table, jump.target)
+        if not ruleset.has(jump.table, jump.source, jump.rule):
+            edit.insert(jump.table, jump.source, jump.rule)
+    return edit.commit()
+
+
+def cleanup(ruleset: Ruleset) -> Ruleset:
+    """Return the ruleset without what kube-proxy made (`kube-proxy --cleanup`).
+
+    KUBE-FIREWALL and the jumps to it stay: kubelet makes the same.
+    """
+    edit = ruleset.edit()
+    for jump in JUMPS:
+        if not jump.kubelets and ruleset.has(jump.table, jump.source, jump.rule):
+            edit.delete(jump.table, jump.source, jump.rule)
+    for table, ours in (("filter", FILTER_CHAINS), ("nat", NAT_CHAINS), ("mangle", ())):
+        chains = ruleset.tables[table].chains if table in ruleset.tables else {}
+        gone = [
+            name for name in chains if name in (*ours, CANARY) or (table == "nat" and is_service_chain(name))
+        ]
+        for name in gone:
+            edit.flush(table, name)
+        for name in gone:
+            edit.delete_chain(table, name)
+    return edit.commit()
 
 
 class Written(Struct, frozen=True):
@@ -136,32 +150,13 @@ class Written(Struct, frozen=True):
     ip6tables_restore: list[str] | None
 
 
-class _Block(Struct, frozen=True, gc=False):
-    """The lines of one service port, by the place they have in the text."""
-
-    filter_rules: list[str]
-    dispatch: list[str]
-    chains: list[str]
-    rules: list[str]
-
-
-class _Family:
+class _Half:
     """kube-proxy's half for one IP family: what it wrote last, and what it writes next."""
 
     def __init__(self, node: ProxyNode, config: KubeProxyConfig, ip_family: int) -> None:
-        self.family = ip_family
-        self.node = node
-        self.config = config
-        self.zone = node.zone
-        self.nodeports = _nodeport_blocks(config, node, ip_family)
-        self.localhost_nodeports = (
-            ip_family == 4
-            and config.localhost_nodeports
-            and any(prefix(block).net >> 24 == 127 or prefix(block).length == 0 for block in self.nodeports)
-        )
-        self.ours, self.not_ours = _local_matches(config, node, ip_family)
-        self._synced = False
-        self._blocks: dict[PortKey, _Block] = {}
+        self.place = Place.of(node, config, ip_family)
+        self.synced = False
+        self._blocks: dict[PortKey, Block] = {}
 
     def sync(
         self,
@@ -171,23 +166,25 @@ class _Family:
         existing: Collection[str] | None,
     ) -> list[str] | None:
         """Return the next text, or None if nothing changed and nothing asks for a full one."""
-        full = full or not self._synced
+        full = full or not self.synced
         if not changed and not full:
             return None
         large = sum(map(len, map(services.endpoints.get, services.ports, repeat(())))) > LARGE_CLUSTER
+        node = self.place.node
         filter_rules: list[str] = []
         chain_lines: list[str] = []
         nat_rules: list[str] = []
-        blocks: dict[PortKey, _Block] = {}
+        blocks: dict[PortKey, Block] = {}
         before = self._blocks
         active: set[str] = set()
-        gone: list[_Block] = [before[key] for key in before.keys() - services.ports.keys()]
+        gone: list[Block] = [before[key] for key in before.keys() - services.ports.keys()]
         for key, port in services.ports.items():
             block = before.get(key)
             if block is None or full or key[:2] in changed:
                 if block is not None:
                     gone.append(block)
-                block = self._block(port, services.endpoints.get(key, ()), large)
+                choice = categorize(port, services.endpoints.get(key, ()), node.name, node.zone)
+                block = PortRules(self.place, port, choice, large).block()
                 chain_lines += [f":{name} - [0:0]" for name in block.chains]
                 nat_rules += block.dispatch
                 nat_rules += block.rules
@@ -201,7 +198,7 @@ class _Family:
         else:
             needed = {name for block in blocks.values() for name in block.chains}
             stale = sorted(name for name in set(existing) - needed if is_service_chain(name))
-        self._synced, self._blocks = True, blocks
+        self.synced, self._blocks = True, blocks
         return [
             "*filter",
             *(f":{name} - [0:0]" for name in FILTER_CHAINS),
@@ -224,8 +221,8 @@ class _Family:
     # Rules that are there whatever the Services
 
     def _localnet_firewall(self) -> list[str]:
-        """route_localnet=1 lets node ports answer on 127.0.0.1; this keeps other hosts from using it (CVE-2020-8558)."""
-        if not self.localhost_nodeports:
+        """Keep other hosts from using what route_localnet=1 opens on 127.0.0.1 (CVE-2020-8558)."""
+        if not self.place.localhost_nodeports:
             return []
         return [
             ":KUBE-FIREWALL - [0:0]",
@@ -236,26 +233,25 @@ class _Family:
         ]
 
     def _forward_rules(self) -> list[str]:
-        mark, start = (
-            self.config.masquerade_mark,
-            "-A KUBE-FORWARD -m comment --comment",
-        )
+        mark = self.place.config.masquerade_mark
+        start = "-A KUBE-FORWARD -m comment --comment"
+        known = "-m conntrack --ctstate RELATED,ESTABLISHED"
         rules = [
             f'{start} "kubernetes forwarding rules" -m mark --mark {mark}/{mark} -j ACCEPT',
-            f'{start} "kubernetes forwarding conntrack rule" -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT',
+            f'{start} "kubernetes forwarding conntrack rule" {known} -j ACCEPT',
         ]
-        if self.config.conntrack_tcp_be_liberal:
+        if self.place.config.conntrack_tcp_be_liberal:
             return rules
-        counter = " -m nfacct --nfacct-name ct_state_invalid_dropped_pkts" if self.config.nfacct else ""
+        counter = " -m nfacct --nfacct-name ct_state_invalid_dropped_pkts" if self.place.config.nfacct else ""
         return [
             f"-A KUBE-FORWARD -m conntrack --ctstate INVALID{counter} -j DROP",
             *rules,
         ]
 
     def _masquerade_rules(self) -> list[str]:
-        mark = self.config.masquerade_mark
+        mark = self.place.config.masquerade_mark
         why = "kubernetes service traffic requiring SNAT"
-        fully = " --random-fully" if self.config.random_fully else ""
+        fully = " --random-fully" if self.place.config.random_fully else ""
         return [
             f"-A KUBE-POSTROUTING -m mark ! --mark {mark}/{mark} -j RETURN",
             f"-A KUBE-POSTROUTING -j MARK --xor-mark {mark}",
@@ -264,212 +260,22 @@ class _Family:
         ]
 
     def _nodeports_jumps(self) -> list[str]:
-        start = (
-            '-A KUBE-SERVICES -m comment --comment "kubernetes service nodeports; NOTE: this must be the last rule '
-            'in this chain"'
-        )
-        if any(prefix(block).length == 0 for block in self.nodeports):
-            guard = "" if self.localhost_nodeports else f" ! -d {_LOCALNET[self.family]}"
+        note = "kubernetes service nodeports; NOTE: this must be the last rule in this chain"
+        start = f'-A KUBE-SERVICES -m comment --comment "{note}"'
+        if any(prefix(block).length == 0 for block in self.place.nodeports):
+            guard = "" if self.place.localhost_nodeports else f" ! -d {LOCALNET[self.place.family]}"
             return [f"{start} -m addrtype --dst-type LOCAL{guard} -j KUBE-NODEPORTS"]
         mine = (
             address
-            for address in dict.fromkeys(self.node.interface_addresses)
-            if family(address) == self.family and any(address in PREFIX[block] for block in self.nodeports)
+            for address in dict.fromkeys(self.place.node.interface_addresses)
+            if family(address) == self.place.family
+            and any(address in PREFIX[block] for block in self.place.nodeports)
         )
         return [
             f"{start} -d {address} -j KUBE-NODEPORTS"
             for address in mine
-            if self.localhost_nodeports or address not in PREFIX[_LOCALNET[self.family]]
+            if self.place.localhost_nodeports or address not in PREFIX[LOCALNET[self.place.family]]
         ]
-
-    # Rules of one service port
-
-    def _block(self, port: ServicePort, endpoints: tuple[Endpoint, ...], large: bool) -> _Block:
-        choice = categorize(port, endpoints, self.node.name, self.zone)
-        label, protocol = port.label, port.key.protocol.lower()
-        hashed = iptables_hash(label, protocol)
-        cluster, local, external, firewall = (
-            IPTABLES_PREFIXES[purpose] + hashed for purpose in ("cluster", "local", "external", "firewall")
-        )
-        layer4 = f"-m {protocol} -p {protocol}"
-        has = choice.any
-        has_internal = has and (not port.internal_local or bool(choice.local))
-        has_external = has and (not port.external_local or bool(choice.local))
-        internal_chain = local if port.internal_local else cluster
-        fate = "REJECT" if not has else "DROP"
-        why = f'-m comment --comment "{label} has no {"" if not has else "local "}endpoints"'
-
-        filter_rules: list[str] = []
-        dispatch: list[str] = []
-        to_cluster_ip = (
-            f'-m comment --comment "{label} cluster IP" {layer4} -d {port.cluster_ip} --dport {port.port}'
-        )
-        if has_internal:
-            dispatch.append(f"-A KUBE-SERVICES {to_cluster_ip} -j {internal_chain}")
-        else:
-            filter_rules.append(
-                f"-A KUBE-SERVICES {why} {layer4} -d {port.cluster_ip} --dport {port.port} -j {fate}"
-            )
-        for ip in port.external_ips:
-            if has:
-                dispatch.append(
-                    f'-A KUBE-SERVICES -m comment --comment "{label} external IP" {layer4} -d {ip} '
-                    f"--dport {port.port} -j {external}"
-                )
-            if not has_external:
-                filter_rules.append(
-                    f"-A KUBE-EXTERNAL-SERVICES {why} {layer4} -d {ip} --dport {port.port} -j {fate}"
-                )
-        guarded = bool(has and port.load_balancer_ips and port.source_ranges)
-        for ip in port.load_balancer_ips:
-            if has:
-                dispatch.append(
-                    f'-A KUBE-SERVICES -m comment --comment "{label} loadbalancer IP" {layer4} -d {ip} '
-                    f"--dport {port.port} -j {firewall if guarded else external}"
-                )
-            if guarded:
-                filter_rules.append(
-                    f'-A KUBE-PROXY-FIREWALL -m comment --comment "{label} traffic not accepted by {firewall}" '
-                    f"{layer4} -d {ip} --dport {port.port} -j DROP"
-                )
-            if not has_external:
-                filter_rules.append(
-                    f"-A KUBE-EXTERNAL-SERVICES {why} {layer4} -d {ip} --dport {port.port} -j {fate}"
-                )
-        if port.node_port:
-            start = f"-A KUBE-NODEPORTS -m comment --comment {label} {layer4}"
-            if has and self.localhost_nodeports and self.config.nfacct:
-                dispatch.append(
-                    f"{start} -d 127.0.0.0/8 --dport {port.node_port} -m nfacct "
-                    f"--nfacct-name localhost_nps_accepted_pkts -j {external}"
-                )
-            if has:
-                dispatch.append(f"{start} --dport {port.node_port} -j {external}")
-            if not has_external:
-                filter_rules.append(
-                    f"-A KUBE-EXTERNAL-SERVICES {why} -m addrtype --dst-type LOCAL {layer4} "
-                    f"--dport {port.node_port} -j {fate}"
-                )
-        if port.health_check_node_port:
-            filter_rules.append(
-                f'-A KUBE-NODEPORTS -m comment --comment "{label} health check node port" -m tcp -p tcp '
-                f"--dport {port.health_check_node_port} -j ACCEPT"
-            )
-        if not has:
-            return _Block(filter_rules, dispatch, [], [])
-
-        chains: list[str] = []
-        rules: list[str] = []
-        if has_internal:
-            if self.config.masquerade_all:
-                rules.append(f"-A {internal_chain} {to_cluster_ip} -j KUBE-MARK-MASQ")
-            elif self.not_ours:
-                rules.append(f"-A {internal_chain} {to_cluster_ip} {self.not_ours} -j KUBE-MARK-MASQ")
-        if port.externally_accessible:
-            chains.append(external)
-            rules += self._external_rules(port, external, cluster, local, has_external)
-        if guarded:
-            chains.append(firewall)
-            rules += self._firewall_rules(port, firewall, external)
-        comment = "" if large else f" -m comment --comment {label}"
-        names = {e.text: iptables_chain("endpoint", label, protocol, e.text) for e in choice.reachable or ()}
-        for policy, chosen in ((cluster, choice.cluster), (local, choice.local)):
-            if chosen:
-                chains.append(policy)
-                rules += _balance(policy, port, chosen, names, large)
-        for endpoint in choice.reachable or ():
-            name = names[endpoint.text]
-            chains.append(name)
-            recent = f" -m recent --name {name} --set" if port.affinity_seconds else ""
-            rules.append(f"-A {name}{comment} -s {endpoint.address} -j KUBE-MARK-MASQ")
-            rules.append(f"-A {name}{comment}{recent} {layer4} -j DNAT --to-destination {endpoint.text}")
-        return _Block(filter_rules, dispatch, chains, rules)
-
-    def _external_rules(
-        self,
-        port: ServicePort,
-        external: str,
-        cluster: str,
-        local: str,
-        has_external: bool,
-    ) -> list[str]:
-        start = f'-A {external} -m comment --comment "'
-        end = f"traffic for {port.label} external destinations"
-        if not port.external_local:
-            return [
-                f'{start}masquerade {end}" -j KUBE-MARK-MASQ',
-                f"-A {external} -j {cluster}",
-            ]
-        rules = []
-        if self.ours:
-            rules.append(f'{start}pod {end}" {self.ours} -j {cluster}')
-        from_node = "-m addrtype --src-type LOCAL"
-        rules.append(f'{start}masquerade LOCAL {end}" {from_node} -j KUBE-MARK-MASQ')
-        rules.append(f'{start}route LOCAL {end}" {from_node} -j {cluster}')
-        if has_external:
-            rules.append(f"-A {external} -j {local}")
-        return rules
-
-    def _firewall_rules(self, port: ServicePort, firewall: str, external: str) -> list[str]:
-        start = f'-A {firewall} -m comment --comment "{port.label} loadbalancer IP"'
-        rest = f"other traffic to {port.label} will be dropped by KUBE-PROXY-FIREWALL"
-        sources = list(port.source_ranges)
-        node_ip = self.node.ip(self.family)
-        if node_ip and any(node_ip in PREFIX[block] for block in sources):
-            # The address may be on the node itself; the node's own packets to it then come from it.
-            sources += port.load_balancer_ips
-        return [
-            *(f"{start} -s {source} -j {external}" for source in sources),
-            f'-A {firewall} -m comment --comment "{rest}"',
-        ]
-
-
-def _balance(
-    policy: str,
-    port: ServicePort,
-    chosen: tuple[Endpoint, ...],
-    names: dict[str, str],
-    large: bool,
-) -> Iterable[str]:
-    """Rules that pick one endpoint: first the one this client had (affinity), then each with an equal chance."""
-    starts = {
-        e.text: f"-A {policy}" + ("" if large else f' -m comment --comment "{port.label} -> {e.text}"')
-        for e in chosen
-    }
-    rules = []
-    if port.affinity_seconds:
-        for text, start in starts.items():
-            rules.append(
-                f"{start} -m recent --name {names[text]} --rcheck --seconds {port.affinity_seconds} --reap "
-                f"-j {names[text]}"
-            )
-    left = len(chosen)
-    for text, start in starts.items():
-        chance = f" -m statistic --mode random --probability {1 / left:.10f}" if left > 1 else ""
-        rules.append(f"{start}{chance} -j {names[text]}")
-        left -= 1
-    return rules
-
-
-def _nodeport_blocks(config: KubeProxyConfig, node: ProxyNode, ip_family: int) -> tuple[str, ...]:
-    if config.nodeport_addresses == ("primary",):
-        blocks = tuple(str(prefix(ip)) for ip in node.ips)
-    else:
-        blocks = config.nodeport_addresses
-    mine = tuple(block for block in blocks if family(block) == ip_family)
-    return mine or (("0.0.0.0/0",) if ip_family == 4 else ("::/0",))
-
-
-def _local_matches(config: KubeProxyConfig, node: ProxyNode, ip_family: int) -> tuple[str, str]:
-    """Return the matches for "from a pod of this node" (or cluster) and for its opposite; "" if nobody can tell."""
-    if config.detect_local_mode in ("ClusterCIDR", "NodeCIDR"):
-        blocks = config.cluster_cidrs if config.detect_local_mode == "ClusterCIDR" else node.pod_cidrs
-        match = next((f"-s {block}" for block in blocks if family(block) == ip_family), "")
-    elif config.detect_local_mode == "BridgeInterface":
-        match = f"-i {config.pod_bridge_interface}"
-    else:
-        match = f"-i {config.pod_interface_name_prefix}+"
-    return match, f"! {match}" if match else ""
 
 
 class KubeProxyIptables:
@@ -479,7 +285,7 @@ class KubeProxyIptables:
         self.node = node
         self.config = config or KubeProxyConfig()
         self._tracker = ServiceTracker()
-        self._families = {f: _Family(node, self.config, f) for f in (4, 6)}
+        self._halves = {f: _Half(node, self.config, f) for f in (4, 6)}
 
     def sync(
         self,
@@ -491,8 +297,8 @@ class KubeProxyIptables:
     ) -> Written:
         """Return the texts that bring the kernel to these Services and EndpointSlices.
 
-        The first sync is full; `full` asks for another, as after a flush. `existing` names the nat chains that are
-        in the kernel, by family (4, 6); without it they are those written last.
+        The first sync is full; `full` asks for another, as after a flush. `existing` names the nat chains
+        that are in the kernel, by family (4, 6); without it they are those written last.
         """
         changed = self._tracker.update(services, slices)
         return self.write(self._tracker.maps, changed, full=full, existing=existing)
@@ -510,9 +316,36 @@ class KubeProxyIptables:
         Many nodes can share one tracker; each must then be told of every change.
         """
         v4, v6 = (
-            self._families[f].sync(
-                maps[f], changed[f], full, None if existing is None else existing.get(f, ())
-            )
+            self._halves[f].sync(maps[f], changed[f], full, None if existing is None else existing.get(f, ()))
             for f in (4, 6)
         )
         return Written(v4, v6)
+
+    def reconcile(
+        self,
+        rulesets: Mapping[int, Ruleset],
+        services: Iterable[Service | Json],
+        slices: Iterable[EndpointSlice | Json],
+    ) -> dict[int, Ruleset]:
+        """Return the node's rulesets, by family (4, 6), after one turn of kube-proxy's loop.
+
+        A missing canary chain makes it write everything, and delete what an earlier kube-proxy left.
+        """
+        changed = self._tracker.update(services, slices)
+        return self.apply(rulesets, self._tracker.maps, changed)
+
+    def apply(
+        self,
+        rulesets: Mapping[int, Ruleset],
+        maps: Mapping[int, ServiceMap],
+        changed: Mapping[int, set[Named]],
+    ) -> dict[int, Ruleset]:
+        """Do what `reconcile` does, from the `maps` of a ServiceTracker and what its `update` returned."""
+        after = {}
+        for f, half in self._halves.items():
+            full = flushed(rulesets[f])
+            ruleset = ensure_jumps(rulesets[f])
+            nat = ruleset.tables["nat"].chains
+            text = half.sync(maps[f], changed[f], full, nat if full or not half.synced else None)
+            after[f] = ruleset if text is None else restore(ruleset, "\n".join(text), noflush=True)
+        return after

@@ -1,7 +1,7 @@
 """Names of the chains kube-proxy makes for a service port, in iptables and nftables mode.
 
-The names are hashes, so that they fit iptables' limit of 28 characters (`iptables(8)`, option `-N`), and hash what a
-service port is called in logs and comments: `namespace/name:port`.
+The names are hashes, so that they fit iptables' limit of 28 characters (`iptables(8)`, option `-N`), and hash
+what a service port is called in logs and comments: `namespace/name:port`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ IPTABLES_PREFIXES = {
     "firewall": "KUBE-FW-",
     "endpoint": "KUBE-SEP-",
 }
-"""Purpose -> prefix: all endpoints, this node's endpoints, traffic to outside addresses, source ranges, one endpoint."""
+"""Purpose -> prefix: every endpoint, this node's endpoints, traffic from outside, source ranges, one endpoint."""
 
 SERVICE_PREFIXES = (*IPTABLES_PREFIXES.values(), "KUBE-XLB-")
-"""What the name of a chain that belongs to one Service begins with. KUBE-XLB- was written before Kubernetes 1.24."""
+"""What the name of a chain of one Service begins with; KUBE-XLB- was written before Kubernetes 1.24."""
 
 _NFTABLES_LIMIT = 240
 
@@ -30,7 +30,7 @@ def _hash(text: str, length: int) -> str:
 
 
 def service_port_name(namespace: str, name: str, port_name: str = "") -> str:
-    """Return what kube-proxy calls a service port in comments and hashes: "default/web", "default/web:http"."""
+    """Return what kube-proxy calls a service port in comments and hashes, like "default/web:http"."""
     return f"{namespace}/{name}:{port_name}" if port_name else f"{namespace}/{name}"
 
 

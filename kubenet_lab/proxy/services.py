@@ -1,8 +1,9 @@
 """Services and EndpointSlices as kube-proxy sees them: service ports, and the endpoints behind each.
 
-What every proxy mode shares. A Service with two ports in two families becomes four service ports; slices are merged
-per service port, one endpoint for each address and port. `categorize` then picks the endpoints that a node uses.
-Kubernetes documentation: "Virtual IPs and Service Proxies"; KEP-2433 (hints), KEP-1669 (terminating endpoints).
+What every proxy mode shares. A Service with two ports in two families becomes four service ports; slices are
+merged per service port, one endpoint for each address and port. `categorize` then picks the endpoints that a
+node uses. Kubernetes documentation: "Virtual IPs and Service Proxies"; KEP-2433 (hints), KEP-1669
+(terminating endpoints).
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ class PortKey(NamedTuple):
 class ServicePort(Struct, frozen=True, gc=False):
     """One port of a Service in one IP family, reduced to what decides rules.
 
-    `protocol` is "TCP", "UDP" or "SCTP"; `affinity_seconds` 0 means no session affinity; `load_balancer_ips` are the
-    ingress addresses with ipMode VIP; `health_check_node_port` 0 means none.
+    `protocol` is "TCP", "UDP" or "SCTP"; `affinity_seconds` 0 means no session affinity; `load_balancer_ips`
+    are the ingress addresses with ipMode VIP; `health_check_node_port` 0 means none.
     """
 
     key: PortKey
@@ -74,11 +75,12 @@ class ServicePort(Struct, frozen=True, gc=False):
 
     @property
     def uses_local_endpoints(self) -> bool:
+        """Whether the endpoints of the node itself are needed apart, for a Local policy."""
         return self.internal_local or (self.external_local and self.externally_accessible)
 
 
 class Endpoint(Struct, frozen=True, gc=False):
-    """One address and port behind a service port. `zone_hints` and `node_hints` are sorted names, each once."""
+    """One address and port behind a service port. The hints are sorted names, each once."""
 
     address: str
     port: int
@@ -96,7 +98,7 @@ class Endpoint(Struct, frozen=True, gc=False):
 
 
 class ServiceMap(Struct, frozen=True):
-    """All service ports of one IP family (4 or 6) and their endpoints, sorted as kube-proxy sorts: by text."""
+    """All service ports of one IP family (4 or 6), and their endpoints sorted as kube-proxy does: by text."""
 
     family: int
     ports: dict[PortKey, ServicePort]
@@ -106,9 +108,9 @@ class ServiceMap(Struct, frozen=True):
 class Choice(Struct, frozen=True):
     """Which endpoints a node uses for a service port.
 
-    `cluster` and `local` serve the two traffic policies, None where that policy is not in use or finds nothing to
-    choose from; `reachable` is their union, sorted. `any` tells whether any node has a usable endpoint: without one
-    traffic is refused, with one that is only elsewhere local traffic is dropped.
+    `cluster` and `local` serve the two traffic policies, None where that policy is not in use or finds
+    nothing to choose from; `reachable` is their union, sorted. `any` tells whether any node has a usable
+    endpoint: without one traffic is refused, with one that is only elsewhere local traffic is dropped.
     """
 
     cluster: tuple[Endpoint, ...] | None = None
@@ -120,8 +122,8 @@ class Choice(Struct, frozen=True):
 def _hint(endpoints: Iterable[Endpoint], node: str, zone: str) -> str:
     """Return "node", "zone" or "": the kind of hint that counts.
 
-    A kind counts if every ready endpoint has one and one of them names us: a half-written slice must not leave a
-    node without endpoints.
+    A kind counts if every ready endpoint has one and one of them names us: a half-written slice must not
+    leave a node without endpoints.
     """
     node_all = zone_all = True
     node_ours = zone_ours = False
@@ -140,8 +142,8 @@ def _hint(endpoints: Iterable[Endpoint], node: str, zone: str) -> str:
 def categorize(port: ServicePort, endpoints: tuple[Endpoint, ...], node: str, zone: str = "") -> Choice:
     """Choose the endpoints that `node` (in `zone`, "" if unknown) uses for a service port.
 
-    Terminating endpoints that still serve count only where no ready one is: for the Cluster policy anywhere, for
-    Local on this node. Hints narrow the Cluster choice only.
+    Terminating endpoints that still serve count only where no ready one is: for the Cluster policy anywhere,
+    for Local on this node. Hints narrow the Cluster choice only.
     """
     cluster: tuple[Endpoint, ...] | None = None
     local: tuple[Endpoint, ...] | None = None
@@ -236,8 +238,8 @@ def service_ports(service: Service, wanted: int) -> list[ServicePort]:
 def slice_endpoints(endpoint_slice: EndpointSlice) -> dict[PortKey, list[Endpoint]]:
     """Return the endpoints of one EndpointSlice for each service port it feeds.
 
-    Only the first address of an endpoint counts. Unset conditions mean ready, serving and not terminating. Ports
-    without a number are passed over, and so are whole slices of headless Services or of no Service.
+    Only the first address of an endpoint counts. Unset conditions mean ready, serving and not terminating.
+    Ports without a number are passed over, and so are whole slices of headless Services or of no Service.
     """
     labels = endpoint_slice.metadata.labels
     service = endpoint_slice.service_name
@@ -297,8 +299,8 @@ Named = tuple[str, str]
 class ServiceTracker:
     """Turns objects into service maps, and looks again only at objects that are not the ones it saw last.
 
-    Objects are frozen, so the same object means the same content; that makes one change in ten thousand Services
-    cheap. Plain manifests (dicts) are taken too, and read anew each time.
+    Objects are frozen, so the same object means the same content; that makes one change in ten thousand
+    Services cheap. Plain manifests (dicts) are taken too, and read anew each time.
     """
 
     def __init__(self) -> None:

@@ -1,8 +1,8 @@
 """Compare two rule texts (restore or save form) where the order of different Services does not count.
 
-kube-proxy walks its Services in Go's random map order. So in chains that all Services share, the lines of different
-Services may be interleaved in any way; the lines of one service port keep their order there, lines that belong to no
-Service keep their place, and every other chain is compared line by line.
+kube-proxy walks its Services in Go's random map order. So in chains that all Services share, the lines of
+different Services may be interleaved in any way; the lines of one service port keep their order there, lines
+that belong to no Service keep their place, and every other chain is compared line by line.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Chains = dict[tuple[str, str], list[str]]
 
 
 def parse(lines: Iterable[str]) -> Chains:
-    """Return the lines of a text by (table, chain); chain "" has the table's order of fixed lines and tables."""
+    """Return the lines of a text by (table, chain); key ("", "") has tables and their ends, in order."""
     chains: Chains = {("", ""): []}
     table = ""
     for line in lines:
@@ -40,7 +40,7 @@ def parse(lines: Iterable[str]) -> Chains:
 
 
 def _ordered(chain: str, lines: list[str]) -> list[str]:
-    """Put the lines of a shared chain in the order of their service ports; lines of no Service keep their place."""
+    """Sort the lines of a shared chain by service port; lines of no Service keep their place."""
     if chain not in SHARED:
         return lines
     runs: list[list[tuple[str, str]]] = [[]]
@@ -63,7 +63,7 @@ def declared_in_order(lines: Iterable[str]) -> list[str]:
 
 
 def difference(ours: list[str] | None, theirs: list[str] | None) -> str:
-    """Return "" if two texts are equal, else what differs, chain by chain ("-" is the recorded text, "+" ours)."""
+    """Return "" if two texts are equal, else what differs, chain by chain ("-" recorded, "+" ours)."""
     if ours is None or theirs is None:
         return "" if ours == theirs else f"recorded: {theirs and theirs[:3]}; ours: {ours and ours[:3]}"
     found = []

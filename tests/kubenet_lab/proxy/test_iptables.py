@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from kubenet_lab.errors import InputError
+from kubenet_lab.kernel.dialects.iptables import save
+from kubenet_lab.kernel.netfilter import Jump, Rule, Ruleset
 from kubenet_lab.proxy.config import KubeProxyConfig, ProxyNode
-from kubenet_lab.proxy.iptables import JUMPS, KubeProxyIptables
+from kubenet_lab.proxy.iptables import CANARY, KubeProxyIptables, cleanup, ensure_jumps, flushed
 from tests.oracles import cases, open_case
 from tests.oracles.rule_text import difference
 
@@ -94,13 +96,33 @@ def test_loopback_among_nodeport_addresses_keeps_localhost_node_ports() -> None:
     assert ":KUBE-FIREWALL - [0:0]" in text.iptables_restore
 
 
-def test_jumps_lead_to_every_shared_chain() -> None:
-    targets = {(jump.table, jump.target) for jump in JUMPS}
-    assert ("filter", "KUBE-SERVICES") in targets
-    assert ("nat", "KUBE-POSTROUTING") in targets
-    assert [j.rule for j in JUMPS if j.source == "PREROUTING"] == [
-        '-m comment --comment "kubernetes service portals" -j KUBE-SERVICES'
+def test_jumps_are_ensured_once_and_first() -> None:
+    docker = Rule(target=Jump("DOCKER-USER"))
+    before = Ruleset(4).ensure_chain("filter", "DOCKER-USER").append("filter", "FORWARD", docker)
+    assert flushed(before)
+    once = ensure_jumps(before)
+    assert not flushed(once)
+    assert ensure_jumps(once) is once
+    targets = [rule.target.name for rule in once.rules("filter", "FORWARD") if rule.target]
+    assert targets == [
+        "KUBE-PROXY-FIREWALL",
+        "KUBE-FORWARD",
+        "KUBE-SERVICES",
+        "KUBE-EXTERNAL-SERVICES",
+        "DOCKER-USER",
     ]
+    assert all(CANARY in once.tables[table].chains for table in ("mangle", "nat", "filter"))
+
+
+def test_cleanup_leaves_what_others_made() -> None:
+    before = ensure_jumps(Ruleset(4).ensure_chain("nat", "DOCKER")).ensure_chain(
+        "nat", "KUBE-SVC-AAAAAAAAAAAAAAAA"
+    )
+    after = cleanup(before)
+    own = {t: [c.name for c in after.tables[t].in_order() if not c.policy] for t in after.tables}
+    assert own == {"nat": ["DOCKER"], "filter": ["KUBE-FIREWALL"], "mangle": []}
+    left = [rule.target.name for _, _, _, rule in after if rule.target]
+    assert left == ["KUBE-FIREWALL", "KUBE-FIREWALL"]
 
 
 def test_every_wrong_flag_is_named_at_once() -> None:
@@ -159,3 +181,41 @@ class TestDifference:
         swapped = list(self.TEXT)
         swapped[a], swapped[b] = swapped[b], swapped[a]
         assert "other order" in difference(swapped, self.TEXT)
+
+
+def _save(rulesets: dict[int, Ruleset]) -> dict[str, list[str]]:
+    return {
+        f"ip{'6' if f == 6 else ''}tables-save": save(ruleset).split("\n") for f, ruleset in rulesets.items()
+    }
+
+
+@pytest.mark.parametrize("name", cases("kube-proxy", prefix="change-"))
+def test_the_kernel_after_a_second_sync(name: str) -> None:
+    case = open_case("kube-proxy", name)
+    one = proxy(case)
+    rulesets = one.reconcile({4: Ruleset(4), 6: Ruleset(6)}, case["services"], case["endpointSlices"])
+    after = case["after"]
+    rulesets = one.reconcile(rulesets, after["services"], after["endpointSlices"])
+    ours = _save(rulesets)
+    for tool, recorded in case["iptables"]["after"]["saved"].items():
+        assert difference(ours[tool], recorded) == ""
+    again = one.reconcile(rulesets, after["services"], after["endpointSlices"])
+    assert again[4] is rulesets[4]
+    restarted = _save(proxy(case).reconcile(rulesets, after["services"], after["endpointSlices"]))
+    assert [difference(restarted[tool], ours[tool]) for tool in ours] == ["", ""]
+
+
+def test_a_flush_is_noticed_and_mended() -> None:
+    case = open_case("kube-proxy", "lb-local-here")
+    one = proxy(case)
+    empty = {4: Ruleset(4), 6: Ruleset(6)}
+    before = one.reconcile(empty, case["services"], case["endpointSlices"])
+    assert one.reconcile(empty, case["services"], case["endpointSlices"]) == before
+
+
+def test_a_restart_deletes_chains_of_services_that_went_meanwhile() -> None:
+    case = open_case("kube-proxy", "change-service-deleted")
+    before = proxy(case).reconcile({4: Ruleset(4), 6: Ruleset(6)}, case["services"], case["endpointSlices"])
+    after = case["after"]
+    ours = _save(proxy(case).reconcile(before, after["services"], after["endpointSlices"]))
+    assert difference(ours["iptables-save"], case["iptables"]["after"]["saved"]["iptables-save"]) == ""
