@@ -1,0 +1,33 @@
+"""`-m connmark`: the mark of the connection, which every packet of it shares."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Self
+
+from kubenet_lab.kernel.netfilter.extension import Given, Match, Option, needed, no, once, value_and_mask
+
+FULL = 0xFFFFFFFF
+
+
+class ConnMark(Match, frozen=True):
+    """Fits when `connection mark & mask == value`."""
+
+    NAME: ClassVar[str] = "connmark"
+    OPTIONS: ClassVar[tuple[Option, ...]] = (Option("--mark"),)
+
+    value: int = 0
+    mask: int = FULL
+    negated: bool = False
+
+    @classmethod
+    def read(cls, given: Sequence[Given], family: int) -> Self:
+        """Read `--mark VALUE[/MASK]`."""
+        option = needed(once(given, cls.NAME), "--mark", cls.NAME)
+        value, mask = value_and_mask(option.value, "--mark", cls.NAME)
+        return cls(value, FULL if mask is None else mask, option.negated)
+
+    def options(self, family: int) -> str:
+        """Return the options as iptables-save prints them."""
+        mask = "" if self.mask == FULL else f"/0x{self.mask:x}"
+        return f"{no(self.negated)} --mark 0x{self.value:x}{mask}"
