@@ -8,12 +8,13 @@ that no Service needs. Chains, comments and the order of rules are those of Kube
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from functools import lru_cache
 from itertools import repeat
 
 from msgspec import Struct
 
 from kubenet_lab.kernel import netfilter
-from kubenet_lab.kernel.dialects.iptables import restore
+from kubenet_lab.kernel.dialects import iptables as dialect
 from kubenet_lab.kernel.netfilter import Rule, Ruleset
 from kubenet_lab.kernel.netfilter.matches.comment import Comment
 from kubenet_lab.kernel.netfilter.matches.conntrack import Conntrack
@@ -137,6 +138,35 @@ def cleanup(ruleset: Ruleset) -> Ruleset:
             edit.flush(table, name)
         for name in gone:
             edit.delete_chain(table, name)
+    return edit.commit()
+
+
+@lru_cache(maxsize=1 << 19)
+def _rule(text: str, ip_family: int, table: str) -> Rule:
+    """Return the rule behind "-A CHAIN ", read once: nodes share most of their rules, and so do syncs."""
+    return dialect.rule(text, ip_family, table)
+
+
+def restore(ruleset: Ruleset, text: Iterable[str]) -> Ruleset:
+    """Do what `iptables-restore --noflush` does with a text of kube-proxy's, given as lines.
+
+    It equals `kubenet_lab.kernel.dialects.iptables.restore`, which takes any text, but reads each rule once.
+    Raises NetfilterError if the kernel would refuse; then nothing has changed.
+    """
+    edit = ruleset.edit()
+    table = ""
+    for line in text:
+        start = line[:1]
+        if start == "-":
+            command, chain, *rest = line.split(" ", 2)
+            if command == "-X":
+                edit.delete_chain(table, chain)
+            else:
+                edit.append(table, chain, _rule(rest[0], ruleset.family, table))
+        elif start == ":":
+            edit.restore_chain(table, line[1 : line.index(" ")])
+        elif start == "*":
+            table = line[1:]
     return edit.commit()
 
 
@@ -347,5 +377,5 @@ class KubeProxyIptables:
             ruleset = ensure_jumps(rulesets[f])
             nat = ruleset.tables["nat"].chains
             text = half.sync(maps[f], changed[f], full, nat if full or not half.synced else None)
-            after[f] = ruleset if text is None else restore(ruleset, "\n".join(text), noflush=True)
+            after[f] = ruleset if text is None else restore(ruleset, text)
         return after

@@ -16,7 +16,7 @@ IPTABLES_PREFIXES = {
     "firewall": "KUBE-FW-",
     "endpoint": "KUBE-SEP-",
 }
-"""Purpose -> prefix: every endpoint, this node's endpoints, traffic from outside, source ranges, one endpoint."""
+"""Purpose -> prefix: every endpoint, the node's own, traffic from outside, source ranges, one endpoint."""
 
 SERVICE_PREFIXES = (*IPTABLES_PREFIXES.values(), "KUBE-XLB-")
 """What the name of a chain of one Service begins with; KUBE-XLB- was written before Kubernetes 1.24."""

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from kubenet_lab.errors import InputError
-from kubenet_lab.kernel.dialects.iptables import save
-from kubenet_lab.kernel.netfilter import Jump, Rule, Ruleset
+from kubenet_lab.kernel.dialects import iptables as dialect
+from kubenet_lab.kernel.netfilter import Jump, NetfilterError, Rule, Ruleset
 from kubenet_lab.proxy.config import KubeProxyConfig, ProxyNode
-from kubenet_lab.proxy.iptables import CANARY, KubeProxyIptables, cleanup, ensure_jumps, flushed
+from kubenet_lab.proxy.iptables import CANARY, KubeProxyIptables, cleanup, ensure_jumps, flushed, restore
 from tests.oracles import cases, open_case
 from tests.oracles.rule_text import difference
 
@@ -185,7 +185,8 @@ class TestDifference:
 
 def _save(rulesets: dict[int, Ruleset]) -> dict[str, list[str]]:
     return {
-        f"ip{'6' if f == 6 else ''}tables-save": save(ruleset).split("\n") for f, ruleset in rulesets.items()
+        f"ip{'6' if f == 6 else ''}tables-save": dialect.save(ruleset).split("\n")
+        for f, ruleset in rulesets.items()
     }
 
 
@@ -203,6 +204,26 @@ def test_the_kernel_after_a_second_sync(name: str) -> None:
     assert again[4] is rulesets[4]
     restarted = _save(proxy(case).reconcile(rulesets, after["services"], after["endpointSlices"]))
     assert [difference(restarted[tool], ours[tool]) for tool in ours] == ["", ""]
+
+
+@pytest.mark.parametrize("name", cases("kube-proxy", prefix="change-") + cases("kube-proxy", prefix="dual-"))
+def test_our_restore_is_the_dialects(name: str) -> None:
+    case = open_case("kube-proxy", name)
+    rulesets = {f: ensure_jumps(Ruleset(f)) for f in (4, 6)}
+    texts = [case["iptables"]["written"], case["iptables"].get("after", {}).get("written", {})]
+    for text in texts:
+        for f, tool in ((4, "iptables-restore"), (6, "ip6tables-restore")):
+            if tool in text:
+                theirs = dialect.restore(rulesets[f], "\n".join(text[tool]), noflush=True)
+                rulesets[f] = restore(rulesets[f], text[tool])
+                assert rulesets[f] == theirs
+
+
+def test_a_refused_text_changes_nothing() -> None:
+    before = ensure_jumps(Ruleset(4))
+    with pytest.raises(NetfilterError, match="KUBE-SVC-MISSING"):
+        restore(before, ["*nat", "-A KUBE-SERVICES -j KUBE-SVC-MISSING", "COMMIT", ""])
+    assert before == ensure_jumps(Ruleset(4))
 
 
 def test_a_flush_is_noticed_and_mended() -> None:

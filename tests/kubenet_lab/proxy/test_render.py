@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import kubenet_lab.proxy
 from kubenet_lab.errors import NotFound
 from kubenet_lab.proxy.render import lab_nodes, proxy_node, rules, rules_document, written
 from tests.oracles import cases, open_case
@@ -56,3 +59,12 @@ def test_saved_is_what_the_kernel_printed(name: str) -> None:
         assert ours.keys() == recorded.keys()
         for tool, text in recorded.items():
             assert difference(ours[tool], text) == "", f"{how} {tool}"
+
+
+def test_the_readmes_example_runs() -> None:
+    readme = Path(kubenet_lab.proxy.__file__).with_name("README.md").read_text()
+    case = open_case("kube-proxy", "clusterip-two")
+    names = {"services": case["services"], "slices": case["endpointSlices"]}
+    (code,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    exec(compile(code, "README.md", "exec"), names)
+    assert names["first"].iptables_restore == rules(objects(case), "node-1")
