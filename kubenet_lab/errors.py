@@ -14,6 +14,7 @@ A packet that is dropped is a result (`kubenet_lab.trace`), never one of these.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from difflib import get_close_matches
 
 from msgspec import Struct
 
@@ -79,15 +80,27 @@ class InputError(KubenetLabError):
 
 
 class NotFound(KubenetLabError):
-    """No object of this kind and name; `nearest` names one that exists and looks alike, or is empty."""
+    """No object of this kind and name; `nearest` names one that exists and looks alike, or is empty.
+
+    `known` are the names that do exist; the message lists them.
+    """
 
     def __init__(
-        self, kind: str, name: str, namespace: str = "", resource: str = "", nearest: str = ""
+        self,
+        kind: str,
+        name: str,
+        namespace: str = "",
+        resource: str = "",
+        nearest: str = "",
+        known: Iterable[str] = (),
     ) -> None:
+        names = sorted(known)
+        nearest = nearest or next(iter(get_close_matches(name, names, 1)), "")
         self.kind, self.name, self.namespace, self.nearest = kind, name, namespace, nearest
         place = f" in namespace {namespace!r}" if namespace else ""
         hint = f" (did you mean {nearest!r}?)" if nearest else ""
-        super().__init__(f'{resource or kind} "{name}" not found{place}{hint}')
+        listing = f"; there are: {', '.join(names[:20])}{', ...' if len(names) > 20 else ''}" if names else ""
+        super().__init__(f'{resource or kind} "{name}" not found{place}{hint}{listing}')
 
 
 class AlreadyExists(KubenetLabError):

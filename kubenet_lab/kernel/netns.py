@@ -75,7 +75,7 @@ class Netns:
         """Last ephemeral port handed out, a protocol."""
         self.pmtu: dict[str, tuple[int, float]] = {}
         """Path MTU learned from ICMP errors: destination -> (bytes, when it is forgotten in s)."""
-        self._iptables: dict[int, Ruleset] = {4: Ruleset(), 6: Ruleset()}
+        self._iptables: dict[int, Ruleset] = {4: Ruleset(4), 6: Ruleset(6)}
         self._build_rules: Callable[[], dict[int, Ruleset]] | None = None
         self._fibs: dict[tuple[int, int], Fib] = {}
         self._local: dict[str, str] | None = None
@@ -662,6 +662,11 @@ class Netns:
     def defer_iptables(self, build: Callable[[], dict[int, Ruleset]]) -> None:
         """Leave building the rules to the first look (a node of a big cluster that no packet meets costs nothing)."""
         self._build_rules = build
+
+    @property
+    def rules_deferred(self) -> bool:
+        """True while nobody has looked at the rules that `defer_iptables` promised."""
+        return self._build_rules is not None
 
     def veth_peer(self, name: str) -> Peer | None:
         """Return the other end of a veth link."""

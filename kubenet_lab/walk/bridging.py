@@ -11,10 +11,8 @@ from kubenet_lab.kernel.bridge import FdbEntry
 from kubenet_lab.kernel.link import BridgePort, Link
 from kubenet_lab.kernel.netns import Netns
 from kubenet_lab.packet.packet import Frame, Packet
-from kubenet_lab.walk import hooks
+from kubenet_lab.walk import hooks, links, neighbours
 from kubenet_lab.walk.engine import Walk
-from kubenet_lab.walk.links import is_group, transmit, up
-from kubenet_lab.walk.neighbours import resolve
 from kubenet_lab.walk.skb import Skb
 
 _PORT = BridgePort()
@@ -53,7 +51,7 @@ def _learn(w: Walk, ns: Netns, bridge: Link, port: Link, mac: str) -> None:
     known = ns.fdb.get(key)
     if known is not None and (known[0].state or known[0].dev == port.name):
         return
-    if is_group(mac) or mac in ns.own_macs(bridge.name):
+    if links.is_group(mac) or mac in ns.own_macs(bridge.name):
         return
     entry = FdbEntry(port.name, mac, master=bridge.name, updated=w.now)
     ns.fdb[key] = (entry,)
@@ -77,7 +75,7 @@ def _netfilter_first(w: Walk, ns: Netns, bridge: Link, port: Link, frame: Frame,
             return
         if way.route.type == "unicast" and way.dev == bridge.name:
             w.step("route", "bridged DNAT", way.route)
-            mac = resolve(w, ns, bridge.name, way.via or skb.pkt.dst, "")
+            mac = neighbours.resolve(w, ns, bridge.name, way.via or skb.pkt.dst, "")
             if not mac:
                 w.end("dropped", "neighbour-failed", ns, bridge.name, ns.neighbours.get((bridge.name, skb.pkt.dst)))
                 return
@@ -92,14 +90,14 @@ def _netfilter_first(w: Walk, ns: Netns, bridge: Link, port: Link, frame: Frame,
 def decide(w: Walk, ns: Netns, bridge: Link, frame: Frame, port: Link, skb: Skb | None) -> None:
     """`br_handle_frame_finish`: up to the host, to one port, or to all."""
     dst = frame.dst
-    if is_group(dst):
+    if links.is_group(dst):
         w.step("bridge", bridge.name, note=f"floods {dst}")
         _flood(w, ns, bridge, frame, port, skb)
-        up(w, ns, bridge.name, frame, skb)
+        links.up(w, ns, bridge.name, frame, skb)
         return
     if dst in ns.own_macs(bridge.name):
         w.step("bridge", bridge.name, note="the frame is for the bridge itself")
-        up(w, ns, bridge.name, frame, skb)
+        links.up(w, ns, bridge.name, frame, skb)
         return
     known = ns.fdb.get((bridge.name, dst))
     if known is not None:
@@ -150,31 +148,31 @@ def _forward(w: Walk, ns: Netns, bridge: Link, frame: Frame, port: Link, target:
             return
         if mine.pkt is not body:
             frame = replace(frame, body=mine.pkt)
-    transmit(w, ns, target.name, frame)
+    links.transmit(w, ns, target.name, frame)
 
 
 def from_local(w: Walk, ns: Netns, bridge: Link, frame: Frame, skb: Skb | None) -> None:
     """`br_dev_xmit`: the host itself sends through the bridge."""
     dst = frame.dst
-    if is_group(dst):
+    if links.is_group(dst):
         w.step("bridge", bridge.name, note=f"floods {dst}")
         here, steps = w.hop, w.steps
         for target in ns.ports(bridge.name):
             if target.up:
-                transmit(w, ns, target.name, frame)
+                links.transmit(w, ns, target.name, frame)
                 w.hop, w.steps = here, steps
         return
     known = ns.fdb.get((bridge.name, dst))
     if known is not None:
         w.step("fdb", bridge.name, known[0])
-        transmit(w, ns, known[0].dev, frame)
+        links.transmit(w, ns, known[0].dev, frame)
         return
     w.step("bridge", bridge.name, note=f"unknown MAC {dst}: floods")
     here, steps = w.hop, w.steps
     sent = 0
     for target in ns.ports(bridge.name):
         if target.up and (target.port or _PORT).flood:
-            transmit(w, ns, target.name, frame)
+            links.transmit(w, ns, target.name, frame)
             w.hop, w.steps = here, steps
             sent += 1
     if not sent:

@@ -25,10 +25,9 @@ from kubenet_lab.packet.packet import (
     UDP,
     Packet,
 )
-from kubenet_lab.walk import hooks
+from kubenet_lab.walk import hooks, tunnel
 from kubenet_lab.walk.engine import Walk
 from kubenet_lab.walk.skb import Skb
-from kubenet_lab.walk.tunnel import decapsulate
 
 PMTU_EXPIRES = 600.0
 """Seconds a learned path MTU lives (net.ipv4.route.mtu_expires)."""
@@ -94,7 +93,7 @@ def reset_for(w: Walk, pkt: Packet) -> Packet:
 
 def _udp(w: Walk, skb: Skb) -> None:
     ns, pkt = skb.ns, skb.pkt
-    if pkt.inner is not None and decapsulate(w, skb):
+    if pkt.inner is not None and tunnel.decapsulate(w, skb):
         return
     socket = ns.socket_for(UDP, pkt.dst, pkt.dport)
     if socket is not None:

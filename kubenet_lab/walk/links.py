@@ -9,6 +9,7 @@ from __future__ import annotations
 from kubenet_lab.kernel.link import Link
 from kubenet_lab.kernel.netns import Netns
 from kubenet_lab.packet.packet import BROADCAST_MAC, Arp, Frame, Packet
+from kubenet_lab.walk import bridging, neighbours, routing, tunnel
 from kubenet_lab.walk.engine import MAX_DEPTH, Walk
 from kubenet_lab.walk.skb import Skb
 
@@ -37,21 +38,15 @@ def transmit(w: Walk, ns: Netns, dev: str, frame: Frame, skb: Skb | None = None)
     if kind == "veth":
         _to_peer(w, ns, link, frame)
     elif kind == "bridge":
-        from kubenet_lab.walk.bridging import from_local
-
-        from_local(w, ns, link, frame, skb)
+        bridging.from_local(w, ns, link, frame, skb)
     elif kind == "vxlan":
-        from kubenet_lab.walk.tunnel import encapsulate
-
-        encapsulate(w, ns, link, frame, skb)
+        tunnel.encapsulate(w, ns, link, frame, skb)
     elif kind == "loopback":
-        from kubenet_lab.walk.routing import receive_ip
-
         assert skb is not None
         again = Skb(skb.pkt, ns, dev)
         again.ct, again.ctinfo, again.reply, again.mark = skb.ct, skb.ctinfo, skb.reply, skb.mark
         again.notrack, again.zone = skb.notrack, skb.zone
-        receive_ip(w, again)
+        routing.receive_ip(w, again)
     elif kind == "physical":
         _to_wire(w, ns, link, frame)
     elif kind == "dummy":
@@ -106,9 +101,7 @@ def receive(w: Walk, ns: Netns, dev: str, frame: Frame) -> None:
         return
     w.step("receive", dev, frame)
     if link.master:
-        from kubenet_lab.walk.bridging import from_port
-
-        from_port(w, ns, link, frame)
+        bridging.from_port(w, ns, link, frame)
         return
     if not is_group(frame.dst) and frame.dst != link.mac:
         w.end("lost", "not-my-mac", ns, dev, link)
@@ -120,19 +113,15 @@ def up(w: Walk, ns: Netns, dev: str, frame: Frame, skb: Skb | None = None) -> No
     """Hand a frame that is for us to its protocol; `skb` when netfilter saw it on a bridge already."""
     body = frame.body
     if isinstance(body, Arp):
-        from kubenet_lab.walk.neighbours import receive_arp
-
-        receive_arp(w, ns, dev, body)
+        neighbours.receive_arp(w, ns, dev, body)
         return
-    from kubenet_lab.walk.routing import receive_ip
-
     if skb is None:
         skb = Skb(body, ns, dev)
         skb.src_mac, skb.dst_mac = frame.src, frame.dst
-        receive_ip(w, skb)
+        routing.receive_ip(w, skb)
     else:
         skb.indev = dev
-        receive_ip(w, skb, prerouted=True)
+        routing.receive_ip(w, skb, prerouted=True)
 
 
 BROADCAST = BROADCAST_MAC

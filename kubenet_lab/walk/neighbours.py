@@ -13,6 +13,7 @@ from kubenet_lab.kernel.neighbour import Neighbour
 from kubenet_lab.kernel.netns import Netns
 from kubenet_lab.packet.packet import BROADCAST_MAC, Arp, Frame, Packet
 from kubenet_lab.trace import Trace
+from kubenet_lab.walk import links
 from kubenet_lab.walk.engine import Walk
 
 ZERO = "00:00:00:00:00:00"
@@ -38,8 +39,6 @@ def resolve(w: Walk, ns: Netns, dev: str, address: str, source: str) -> str:
 
 
 def _ask(w: Walk, ns: Netns, dev: str, address: str, source: str) -> Trace:
-    from kubenet_lab.walk.links import transmit
-
     link = ns.links[dev]
     own = [a.local for a in ns.addrs(dev, 6 if ":" in address else 4)]
     sender = source if source in own or not own else own[0]
@@ -48,15 +47,13 @@ def _ask(w: Walk, ns: Netns, dev: str, address: str, source: str) -> Trace:
     asked = Trace(Packet(sender or address, address, 0), "arp", [], caused=[])
     w.trace = asked
     w.begin_hop(ns, "", asked.packet)
-    transmit(w, ns, dev, question)
+    links.transmit(w, ns, dev, question)
     w.trace, w.hop, w.steps, w.depth = saved
     return asked
 
 
 def receive_arp(w: Walk, ns: Netns, dev: str, arp: Arp) -> None:
     """Answer a question about an address of ours, or learn from an answer to ours."""
-    from kubenet_lab.walk.links import transmit
-
     if arp.op == "reply":
         ns.neighbours[dev, arp.sender_ip] = Neighbour(dev, arp.sender_ip, arp.sender_mac, "REACHABLE", w.now)
         w.step("arp", dev, note=str(arp))
@@ -70,7 +67,7 @@ def receive_arp(w: Walk, ns: Netns, dev: str, arp: Arp) -> None:
         ns.neighbours[dev, arp.sender_ip] = Neighbour(dev, arp.sender_ip, arp.sender_mac, state, w.now)
     mac = ns.links[dev].mac
     w.step("arp", dev, note=f"{arp.target_ip} is at {mac}")
-    transmit(w, ns, dev, Frame(mac, arp.sender_mac, Arp("reply", mac, arp.target_ip, arp.sender_mac, arp.sender_ip)))
+    links.transmit(w, ns, dev, Frame(mac, arp.sender_mac, Arp("reply", mac, arp.target_ip, arp.sender_mac, arp.sender_ip)))
 
 
 def _answers(ns: Netns, dev: str, arp: Arp) -> bool:

@@ -15,10 +15,8 @@ from kubenet_lab.kernel.netns import Netns, RouteLookup
 from kubenet_lab.kernel.route import REFUSING
 from kubenet_lab.packet.ip import IP_INT, prefix
 from kubenet_lab.packet.packet import ICMP, ICMP6_TIME_EXCEEDED, ICMP6_TOO_BIG, ICMPV6, TCP, Frame, Packet
-from kubenet_lab.walk import deliver, hooks
+from kubenet_lab.walk import deliver, hooks, links, neighbours
 from kubenet_lab.walk.engine import Pending, Walk
-from kubenet_lab.walk.links import BROADCAST, transmit
-from kubenet_lab.walk.neighbours import resolve
 from kubenet_lab.walk.skb import Skb
 
 REFUSED = {"blackhole": "route-blackhole", "unreachable": "route-unreachable", "prohibit": "route-prohibit"}
@@ -221,7 +219,11 @@ def _switch(ns: Netns, dev: str, name: str) -> bool:
 
 def reverse_path_mode(ns: Netns, dev: str) -> int:
     """Return the rp_filter mode in force on a link: the greater of `all` and its own (ip-sysctl.rst)."""
-    return max(int(ns.sysctl("net.ipv4.conf.all.rp_filter")), int(ns.sysctl(sysctl.conf(4, dev, "rp_filter"))))
+    mode = ns.rp_filter.get(dev)
+    if mode is None:
+        own, every = ns.sysctl(sysctl.conf(4, dev, "rp_filter")), ns.sysctl("net.ipv4.conf.all.rp_filter")
+        mode = ns.rp_filter[dev] = max(int(own), int(every))
+    return mode
 
 
 def _source_valid(w: Walk, skb: Skb, way: RouteLookup | None) -> bool:
@@ -283,19 +285,19 @@ def finish_output(w: Walk, skb: Skb, way: RouteLookup) -> None:
     pkt = skb.pkt
     link = ns.links[dev]
     if link.kind == "loopback":
-        transmit(w, ns, dev, Frame(link.mac, link.mac, pkt), skb)
+        links.transmit(w, ns, dev, Frame(link.mac, link.mac, pkt), skb)
         return
     if way.route.type == "broadcast" or pkt.dst == "255.255.255.255":
-        transmit(w, ns, dev, Frame(link.mac, BROADCAST, pkt), skb)
+        links.transmit(w, ns, dev, Frame(link.mac, links.BROADCAST, pkt), skb)
         return
     mtu = way.route.mtu or link.mtu
     if pkt.length > mtu and not (pkt.fragment and pkt.fragment <= mtu) and pkt.family == 4:
         fragment(w, skb, mtu)
         pkt = skb.pkt
-    mac = resolve(w, ns, dev, way.via or pkt.dst, pkt.src)
+    mac = neighbours.resolve(w, ns, dev, way.via or pkt.dst, pkt.src)
     if not mac:
         w.end("dropped", "neighbour-failed", ns, dev, ns.neighbours.get((dev, way.via or pkt.dst)))
         if skb.indev:
             deliver.icmp_error(w, skb, *((3, 1) if pkt.family == 4 else (1, 3)))
         return
-    transmit(w, ns, dev, Frame(link.mac, mac, pkt), skb)
+    links.transmit(w, ns, dev, Frame(link.mac, mac, pkt), skb)

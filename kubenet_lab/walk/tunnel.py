@@ -11,8 +11,8 @@ from kubenet_lab.kernel.bridge import FdbEntry
 from kubenet_lab.kernel.link import Link
 from kubenet_lab.kernel.netns import Netns
 from kubenet_lab.packet.packet import UDP, Arp, Frame, Packet
+from kubenet_lab.walk import links, routing
 from kubenet_lab.walk.engine import Walk
-from kubenet_lab.walk.links import is_group, up
 from kubenet_lab.walk.skb import Skb
 
 DEFAULT_MAC = "00:00:00:00:00:00"
@@ -37,14 +37,12 @@ def encapsulate(w: Walk, ns: Netns, link: Link, frame: Frame, skb: Skb | None) -
         w.end("dropped", "no-vtep", ns, link.name, note=f"{link.name} has no FDB entry for {frame.dst}")
         return
     here, steps = w.hop, w.steps
-    for entry in remotes if is_group(frame.dst) or remotes[0].mac == DEFAULT_MAC else remotes[:1]:
+    for entry in remotes if links.is_group(frame.dst) or remotes[0].mac == DEFAULT_MAC else remotes[:1]:
         w.hop, w.steps = here, steps
         _to_remote(w, ns, link, frame, entry, skb)
 
 
 def _to_remote(w: Walk, ns: Netns, link: Link, frame: Frame, entry: FdbEntry, skb: Skb | None) -> None:
-    from kubenet_lab.walk.routing import choose_source, output
-
     options = link.vxlan
     assert options is not None
     w.step("fdb", link.name, entry)
@@ -54,7 +52,7 @@ def _to_remote(w: Walk, ns: Netns, link: Link, frame: Frame, entry: FdbEntry, sk
         w.end("dropped", "no-route", ns, link.name, way.route if way else None, note=f"no route to VTEP {entry.dst}")
         return
     outer = Packet(
-        options.local or choose_source(ns, way, entry.dst),
+        options.local or routing.choose_source(ns, way, entry.dst),
         entry.dst,
         UDP,
         source_port(ns, frame),
@@ -71,7 +69,7 @@ def _to_remote(w: Walk, ns: Netns, link: Link, frame: Frame, entry: FdbEntry, sk
     carrier = Skb(outer, ns)
     carrier.mark = mark
     carrier.outdev = way.dev
-    output(w, carrier, way)
+    routing.output(w, carrier, way)
 
 
 def decapsulate(w: Walk, skb: Skb) -> bool:
@@ -88,23 +86,21 @@ def decapsulate(w: Walk, skb: Skb) -> bool:
         listening = True
         if options.vni != outer.vni:
             continue
-        if options.learning and not is_group(frame.src):
+        if options.learning and not links.is_group(frame.src):
             ns.fdb.setdefault((link.name, frame.src), (FdbEntry(link.name, frame.src, dst=outer.src, updated=w.now),))
         inner = frame.body
         w.step("decapsulate", link.name, link, before=outer, after=inner if isinstance(inner, Packet) else None)
         w.begin_hop(ns, link.name, inner if isinstance(inner, Packet) else outer)
         w.step("receive", link.name, frame)
-        if not is_group(frame.dst) and frame.dst != link.mac:
+        if not links.is_group(frame.dst) and frame.dst != link.mac:
             w.end("lost", "not-my-mac", ns, link.name, link)
             return True
         if isinstance(inner, Arp):
-            up(w, ns, link.name, frame)
+            links.up(w, ns, link.name, frame)
             return True
-        from kubenet_lab.walk.routing import receive_ip
-
         again = Skb(inner, ns, link.name)
         again.src_mac, again.dst_mac, again.mark = frame.src, frame.dst, skb.mark
-        receive_ip(w, again)
+        routing.receive_ip(w, again)
         return True
     if listening:
         w.end("dropped", "vni-unknown", ns, "vxlan", note=f"VNI {outer.vni}")

@@ -1,0 +1,547 @@
+"""The composition root: a cluster is a store, a network and a clock, and this module alone knows what joins them.
+
+    objects -> store -> control loops -> machines, CNI, kubelet, kube-proxy, CoreDNS -> kernel state -> walk -> trip
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
+
+from kubenet_lab import control, manifests
+from kubenet_lab.clock import Clock
+from kubenet_lab.cni.flannel.agent import Agent
+from kubenet_lab.cni.runtime import CONF_DIR, FLANNEL_CONFLIST, Runtime
+from kubenet_lab.control import Settings, kubelet, machine
+from kubenet_lab.dns.server.coredns import CoreDNS
+from kubenet_lab.dns.server.view import ServiceView
+from kubenet_lab.errors import InputError, NotFound
+from kubenet_lab.kernel.netfilter import Ruleset
+from kubenet_lab.kernel.netns import Netns
+from kubenet_lab.kernel.network import Network
+from kubenet_lab.kernel.socket import Handler
+from kubenet_lab.objects import AnyObject, EndpointSlice, Node, Pod, Service
+from kubenet_lab.objects.node import default_nodes
+from kubenet_lab.objects.pod import ListeningPort
+from kubenet_lab.packet.packet import ICMP, ICMPV6, SYN, TCP, UDP, Packet
+from kubenet_lab.proxy.config import KubeProxyConfig, ProxyNode
+from kubenet_lab.proxy.iptables import KubeProxyIptables
+from kubenet_lab.proxy.services import ServiceTracker
+from kubenet_lab.store import Store
+from kubenet_lab.target import Target, parse_target
+from kubenet_lab.trip import Trip
+from kubenet_lab.walk.engine import Chooser, Walk
+from kubenet_lab.walk.exchange import Exchange, exchange
+
+if TYPE_CHECKING:
+    from kubenet_lab.faults import Fault
+    from kubenet_lab.twin import Twin
+
+CLUSTER_DNS = "10.96.0.10"
+CLUSTER_DOMAIN = "cluster.local"
+
+
+class Cluster:
+    """A running cluster.
+
+    Args:
+        objects: What `kubectl apply` would bring; Nodes among them, or `nodes` of them are made.
+        nodes: How many nodes to make where the objects name none.
+        seed: One seed gives one world.
+        cni: The pod network: "flannel".
+        proxy: The Service data plane: "iptables".
+        settings: What the control plane was started with.
+
+    Raises:
+        InputError: For what the API server or a loop refuses; nothing has been built then.
+    """
+
+    def __init__(
+        self,
+        objects: Iterable[AnyObject] = (),
+        *,
+        nodes: int = 3,
+        seed: int = 0,
+        cni: str = "flannel",
+        proxy: str = "iptables",
+        settings: Settings | None = None,
+    ) -> None:
+        _one_of("cni", cni, CNIS)
+        _one_of("proxy", proxy, PROXIES)
+        self.seed = seed
+        self.cni = cni
+        self.proxy = proxy
+        self.settings = settings or Settings()
+        self.clock = Clock()
+        self.store = Store(seed=seed, clock=self.clock)
+        self.network = Network()
+        self.dns: dict[str, CoreDNS] = {}
+        """CoreDNS servers by pod ("kube-system/coredns-...")."""
+        self.events: list[tuple[str, kubelet.Event]] = []
+        """(pod, event) in order: what `kubectl get events` would show."""
+        self._watch = self.store.watch()
+        self._view = ServiceView()
+        self._tracker = ServiceTracker()
+        self._agents: dict[str, Agent] = {}
+        self._proxies: dict[str, KubeProxyIptables] = {}
+        self._running: dict[str, Pod] = {}
+        self._calls = 0
+        self._labels: dict[str, str] | None = None
+        wanted = list(objects)
+        if not any(isinstance(obj, Node) for obj in wanted):
+            wanted = [*default_nodes(nodes), *wanted]
+        self.store.apply_all(wanted)
+        self.settle()
+
+    @classmethod
+    def from_files(cls, *paths: str | Path, nodes: int = 3, lenient: bool = False, dns: bool = True, **options: Any) -> Cluster:
+        """Build a cluster from manifests: files, folders, "-" for standard input, or YAML text.
+
+        CoreDNS as kubeadm installs it is added unless the manifests bring a Service `kube-system/kube-dns`, or `dns`
+        is False. Raises InputError with every fault, before anything is built.
+        """
+        objects = manifests.load(list(paths), lenient=lenient)
+        if dns and not any(o.kind == "Service" and o.name == "kube-dns" and o.namespace == "kube-system" for o in objects):
+            objects = [*manifests.load(Path(__file__).parent / "scenarios" / "coredns.yaml"), *objects]
+        return cls(objects, nodes=nodes, **options)
+
+    def __repr__(self) -> str:
+        pods, services = len(self.store.list("Pod")), len(self.store.list("Service"))
+        return f"<Cluster of {len(self.store.list('Node'))} nodes, {pods} pods, {services} Services; {self.cni}, {self.proxy}>"
+
+    # -- changing it ----------------------------------------------------------------------------------------------
+
+    def apply(self, *sources: str | Path, lenient: bool = False) -> list[AnyObject]:
+        """`kubectl apply -f SOURCE`: files, folders or YAML text; then let every loop and agent do its part.
+
+        Raises InputError (nothing has changed then) or what the API server answers.
+        """
+        return self.apply_objects(manifests.load(list(sources), lenient=lenient))
+
+    def apply_objects(self, objects: Iterable[AnyObject]) -> list[AnyObject]:
+        """`apply` for objects that were read already; all or nothing."""
+        with self.transaction():
+            done = self.store.apply_all(objects)
+            self.settle()
+        return done
+
+    def delete(self, kind: str, name: str, namespace: str = "default") -> None:
+        """`kubectl delete KIND NAME -n NAMESPACE`. Raises NotFound."""
+        with self.transaction():
+            self.store.delete(kind, name, "" if kind in ("Node", "Namespace") else namespace)
+            self.settle()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Let the world be as before when something inside fails."""
+        store, network = self.store.snapshot(), self.network.snapshot()
+        running, labels = dict(self._running), self._labels
+        try:
+            yield
+        except BaseException:
+            self.store.restore(store)
+            self.network.restore(network)
+            self._running, self._labels = running, labels
+            self._restart_agents()
+            raise
+
+    def _restart_agents(self) -> None:
+        """After a restore the daemons read the API and the kernel anew, as restarted ones do."""
+        self._watch.poll()
+        self._view = ServiceView.from_objects(self._dns_objects(), self.now)
+        for server in self.dns.values():
+            server.view = self._view
+            server.reload(server.corefile)
+        self._tracker = ServiceTracker()
+        self._agents.clear()
+        self._proxies.clear()
+
+    def settle(self) -> None:
+        """Run control loops and node agents until nothing changes (`cluster.py`'s list of steps, in order)."""
+        for _round in range(50):
+            changes = bool(control.settle(self.store, self.settings))
+            changes |= self._machines()
+            changes |= self._pod_network()
+            changes |= self._kubelets()
+            if not changes:
+                break
+        self._name_server()
+        self._kube_proxies()
+        self._labels = None
+
+    def _machines(self) -> bool:
+        """A Node object is a machine: build the new ones, switch off the deleted ones."""
+        nodes = {node.name: node for node in self.store.list(Node)}
+        changed = False
+        for name in [name for name in self._agents if name not in nodes]:
+            machine.remove_node(self.network, name)
+            del self._agents[name]
+            self._proxies.pop(name, None)
+            changed = True
+        for name, node in nodes.items():
+            if name in self.network.netns:
+                continue
+            address = next((ip for ip in node.internal_ips if ":" not in ip), "")
+            if not address:
+                raise InputError(f"Node {name}: status.addresses has no IPv4 InternalIP; the nodes' network here is IPv4")
+            space = machine.build_node(self.network, name, f"{address}/24")
+            if self.cni == "flannel":
+                space.files[f"{CONF_DIR}/10-flannel.conflist"] = FLANNEL_CONFLIST
+            changed = True
+        return changed
+
+    def _pod_network(self) -> bool:
+        """flanneld on every node: announces its own lease, programs the others'."""
+        if self.cni != "flannel":
+            return False
+        nodes = self.store.list(Node)
+        changed = False
+        for node in nodes:
+            agent = self._agents.get(node.name)
+            if agent is None:
+                agent = self._agents[node.name] = Agent(self.network, node.name)
+            for wished in agent.reconcile(nodes):
+                self.store.update(wished)
+                changed = True
+            fresh = self.store.get(Node, node.name)
+            judged = kubelet.node_condition(fresh, self.network)
+            if judged is not fresh:
+                self.store.update(judged)
+                changed = True
+        return changed
+
+    def _kubelets(self) -> bool:
+        """Start pods that were bound to a node, stop those that were deleted."""
+        changed = False
+        present = {f"{pod.namespace}/{pod.name}": pod for pod in self.store.list(Pod)}
+        for key, old in list(self._running.items()):
+            pod = present.get(key)
+            if pod is None or pod.metadata.uid != old.metadata.uid or pod.finished:
+                kubelet.stop_pod(self.network, old, now=self.now)
+                del self._running[key]
+                self.dns.pop(key, None)
+                changed = True
+        runtimes: dict[str, Runtime] = {}
+        for key, pod in present.items():
+            if key in self._running or not pod.spec.node_name or pod.spec.node_name not in self.network.netns or pod.finished:
+                continue
+            node = self.store.get(Node, pod.spec.node_name)
+            runtime = runtimes.setdefault(node.name, Runtime(self.network, node.name))
+            started = kubelet.start_pod(
+                self.network, pod, node, files=self._files, handlers=self._handler, runtime=runtime, now=self.now
+            )
+            self.events += [(key, event) for event in started.events]
+            self._running[key] = pod
+            if started.pod != pod:
+                self.store.update(started.pod)
+                changed = True
+        return changed
+
+    def _files(self, pod: Pod) -> Mapping[str, str]:
+        """The files the kubelet writes for a pod."""
+        from kubenet_lab.dns.resolvconf import pod_files
+
+        host = self.network.ns(pod.spec.node_name).files.get("/etc/resolv.conf", "")
+        return pod_files(pod, host_resolv_conf=host, cluster_dns=(CLUSTER_DNS,), cluster_domain=CLUSTER_DOMAIN)
+
+    def _handler(self, pod: Pod, port: ListeningPort) -> Handler | None:
+        """The program behind a port: CoreDNS by its image; any other UDP server sends back what it got."""
+        container = next((c for c in pod.spec.containers if c.name == port.container), None)
+        if container is not None and "coredns" in container.image and port.name.startswith("dns"):
+            return self._coredns(pod).handle
+        return _echo if port.protocol == "UDP" else None
+
+    def _coredns(self, pod: Pod) -> CoreDNS:
+        key = f"{pod.namespace}/{pod.name}"
+        server = self.dns.get(key)
+        if server is None:
+            conf = self.store.find("ConfigMap", "coredns", pod.namespace)
+            text = conf.data.get("Corefile", "") if conf is not None else ""
+            server = self.dns[key] = CoreDNS(
+                text or ".:53 {\n    whoami\n}\n",
+                self._view,
+                lambda query, address: self._upstream(key, query, address),
+                local_ips=pod.ips,
+                files=dict(self.network.ns(kubelet.netns_name(pod)).files),
+                seed=self.seed,
+            )
+        return server
+
+    def _upstream(self, pod: str, query: Any, address: str) -> Any:
+        """CoreDNS forwards a query: a packet like any other, from its pod to the name server outside."""
+        walk = Walk(self.network, now=self.now, seed=self.seed)
+        asked = Packet("", address.rpartition(":")[0] or address, UDP, 0, 53, message=query, payload_size=query.wire_length)
+        done = exchange(walk, pod, asked)
+        if done.verdict == "refused":
+            raise ConnectionRefusedError(address)
+        return done.answer.message if done.ok and done.answer is not None else None
+
+    def _dns_objects(self) -> list[Any]:
+        return [obj for kind in ("Namespace", "Service", "EndpointSlice", "Pod") for obj in self.store.list(kind)]
+
+    def _name_server(self) -> None:
+        """CoreDNS hears of every change it watches."""
+        for event in self._watch.poll():
+            if event.type == "DELETED":
+                obj = event.object
+                self._view.delete(obj.kind, obj.metadata.namespace, obj.metadata.name, self.now)
+            else:
+                self._view.apply(event.object, self.now)
+
+    def _kube_proxies(self) -> None:
+        """kube-proxy on every node. A node's first rules are only written when somebody looks at that node."""
+        changed = self._tracker.update(self.store.list(Service), self.store.list(EndpointSlice))
+        for node in self.store.list(Node):
+            space = self.network.ns(node.name)
+            proxy = self._proxies.get(node.name)
+            if proxy is None:
+                addresses = tuple(a.local for a in space.addrs() if a.scope != "link")
+                config = KubeProxyConfig(cluster_cidrs=self.settings.cluster_cidr)
+                proxy = self._proxies[node.name] = KubeProxyIptables(ProxyNode.from_node(node, addresses), config)
+                self._defer(space, proxy)
+            elif not space.rules_deferred:
+                rules = proxy.apply(space.iptables, self._tracker.maps, changed)
+                for fam, ruleset in rules.items():
+                    space.set_iptables(fam, ruleset)
+
+    def _defer(self, space: Netns, proxy: KubeProxyIptables) -> None:
+        base = dict(space.iptables)
+
+        def build() -> dict[int, Ruleset]:
+            return proxy.apply(base, self._tracker.maps, {4: set(), 6: set()})
+
+        space.defer_iptables(build)
+
+    # -- looking at it --------------------------------------------------------------------------------------------
+
+    @property
+    def now(self) -> float:
+        """Simulated time in s."""
+        return self.clock.now
+
+    def node(self, name: str) -> NodeView:
+        """Return a node by name. Raises NotFound."""
+        if self.store.find(Node, name) is None:
+            raise NotFound("Node", name, resource="nodes", known=[n.name for n in self.store.list(Node)])
+        return NodeView(self.network.ns(name))
+
+    def pod(self, name: str, namespace: str = "default") -> Pod:
+        """Return a pod by name, "namespace/name", or the name of its Deployment (then its first pod).
+
+        Raises NotFound with the names that come close.
+        """
+        if "/" in name:
+            namespace, name = name.split("/", 1)
+        found = self.store.find(Pod, name, namespace)
+        if found is not None:
+            return found
+        pods = self.store.list(Pod, namespace)
+        owned = sorted((p for p in pods if _workload(p) == name), key=lambda p: p.name)
+        if owned:
+            return owned[0]
+        raise NotFound("Pod", name, namespace, "pods", known=[p.name for p in pods])
+
+    def namespace_of(self, source: str) -> str:
+        """Return the network namespace a caller is in.
+
+        `source` is "pod", "namespace/pod", "node/NAME", or an address outside the cluster. Raises NotFound.
+        """
+        if source.startswith("node/"):
+            return self.node(source.removeprefix("node/")).ns.name
+        if _is_address(source):
+            return self._caller_at(source)
+        pod = self.pod(source)
+        name = kubelet.netns_name(pod)
+        if not name or name not in self.network.netns:
+            phase = pod.status.phase or "Pending"
+            raise NotFound("network of pod", f"{pod.name} ({phase})", pod.namespace)
+        return name
+
+    def _caller_at(self, address: str) -> str:
+        owner = self.network.find_address(address)
+        if owner is not None:
+            return owner.name
+        # A caller somewhere outside: one more address of the host outside, which the router then knows the way to.
+        outside, router = self.network.ns(machine.OUTSIDE), self.network.ns(machine.ROUTER)
+        inside = [a.network for ns in (router, outside) for a in ns.addrs(fam=4) if a.dev != "lo"]
+        outside.add_address("eth0", f"{address}/32")
+        if not any(address in block for block in inside):
+            router.add_route(f"{address}/32", via=machine.OUTSIDE_ADDRESS, dev="eth1")
+        return outside.name
+
+    def names(self) -> dict[str, str]:
+        """Return what each address is: "pod default/frontend", "Service default/backend", "node node-1"..."""
+        if self._labels is None:
+            labels: dict[str, str] = {}
+            for name, ns in self.network.netns.items():
+                if "/" not in name:
+                    kind = "" if name in (machine.ROUTER, machine.OUTSIDE) else "node "
+                    for address in ns.addrs(fam=None):
+                        if address.dev != "lo" and address.scope != "link":
+                            dev = "" if address.dev == "eth0" else f" {address.dev}"
+                            labels[address.local] = f"{kind}{name}{dev}"
+            for service in self.store.list(Service):
+                for ip in service.addresses:
+                    labels[ip] = f"Service {service.namespace}/{service.name}"
+            for pod in self.store.list(Pod):
+                if not pod.spec.host_network:
+                    for ip in pod.ips:
+                        labels[ip] = f"pod {pod.namespace}/{pod.name}"
+            self._labels = labels
+        return self._labels
+
+    # -- calls ----------------------------------------------------------------------------------------------------
+
+    def walk(self, choose: Chooser | None = None) -> Walk:
+        """Return a walk through this cluster's network at the present moment."""
+        self._calls += 1
+        return Walk(self.network, now=self.now, choose=choose, seed=self.seed * 1_000_003 + self._calls)
+
+    def connect(
+        self, source: str, target: str, *, size: int = 0, choose: Chooser | None = None, port: int | None = None
+    ) -> Trip:
+        """Make one call: look the name up, send the request, take the answer.
+
+        Args:
+            source: "pod", "namespace/pod", "node/NAME", or an address outside the cluster.
+            target: A URL ("http://backend", "tcp://10.96.0.1:443", "udp://10.96.0.10:53"), "host:port", or an address
+                (which is pinged).
+            size: Payload bytes for UDP and ping.
+            choose: Decides random rules; by default seeded.
+            port: Overrides the target's port.
+        """
+        goal = parse_target(target)
+        if port is not None:
+            goal = replace(goal, port=port)
+        return self._call(source, goal, size, choose, "want")
+
+    def ping(self, source: str, host: str, *, size: int = 56, df: bool = False, choose: Chooser | None = None) -> Trip:
+        """`ping -c1 -s SIZE [-M do] HOST` from a pod or node."""
+        return self._call(source, Target(host, host, 0, "icmp"), size, choose, "do" if df else "want")
+
+    def _call(self, source: str, goal: Target, size: int, choose: Chooser | None, pmtudisc: str) -> Trip:
+        from kubenet_lab.dns.client import lookup
+
+        ns = self.namespace_of(source)
+        walk = self.walk(choose)
+        found = lookup(walk, self.network.ns(ns), goal.host)
+        done: Exchange | None = None
+        if found.addresses:
+            address = found.addresses[0]
+            done = exchange(walk, ns, _request(goal, address, size, self._source(source, ns)), pmtudisc=pmtudisc)
+        return Trip(
+            self._whole(source, ns),
+            ns,
+            goal.text,
+            goal.host,
+            goal.port,
+            goal.protocol,
+            found.addresses[0] if found.addresses else "",
+            found.queries,
+            done,
+            found.failure,
+            self.names(),
+            (done.server_ns or None) if done is not None and done.ok else None,
+        )
+
+    def _whole(self, source: str, ns: str) -> str:
+        return ns if "/" in ns else source
+
+    def _source(self, source: str, ns: str) -> str:
+        """An outside caller speaks from the very address it was named by."""
+        return source if _is_address(source) and ns == machine.OUTSIDE else ""
+
+    # -- breaking it ----------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def fault(self, name: str, **details: Any) -> Iterator[Fault]:
+        """Break something for the length of a `with` block: `with shop.fault("fdb-entry-missing"): ...`."""
+        from kubenet_lab.faults import make
+
+        fault = make(name, **details)
+        undo = fault.inject(self)
+        try:
+            yield fault
+        finally:
+            undo()
+
+    def twin(self, **options: Any) -> Twin:
+        """Return the same cluster in this machine's kernel (Linux), as a context manager."""
+        from kubenet_lab.twin import Twin
+
+        return Twin(self.network, **options)
+
+    # -- pictures -------------------------------------------------------------------------------------------------
+
+    def map(self) -> Any:
+        """Return the picture of the cluster."""
+        from kubenet_lab.views import cluster_picture
+
+        return cluster_picture(self.network, self.names())
+
+    def _repr_html_(self) -> str:
+        from kubenet_lab.views import cluster_html
+
+        return cluster_html(self.network, self.names())
+
+
+class NodeView:
+    """A node's texts, as its own tools print them."""
+
+    def __init__(self, ns: Netns) -> None:
+        self.ns = ns
+        self.name = ns.name
+
+    def __repr__(self) -> str:
+        return f"<node {self.name}>"
+
+    def iptables_save(self, family: int = 4) -> str:
+        """`iptables-save` (or `ip6tables-save`) on this node."""
+        from kubenet_lab.kernel.dialects.iptables import save
+
+        return save(self.ns.iptables[family])
+
+
+CNIS = ("flannel",)
+PROXIES = ("iptables",)
+
+
+def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise InputError(f"{name}={value!r} is not modelled; write one of: {', '.join(known)}")
+
+
+def _echo(packet: Packet, now: float) -> Packet:
+    return packet
+
+
+def _workload(pod: Pod) -> str:
+    """The name of the Deployment (or other owner) a pod belongs to."""
+    owner = pod.metadata.controller
+    if owner is None:
+        return ""
+    template_hash = pod.metadata.labels.get("pod-template-hash", "")
+    return owner.name.removesuffix(f"-{template_hash}") if template_hash else owner.name
+
+
+def _is_address(text: str) -> bool:
+    from kubenet_lab.packet.ip import ip_int
+
+    try:
+        ip_int(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _request(goal: Target, address: str, size: int, source: str) -> Packet:
+    if goal.protocol == "icmp":
+        kind = (ICMPV6, 128) if ":" in address else (ICMP, 8)
+        return Packet(source, address, kind[0], icmp_type=kind[1], icmp_seq=1, payload_size=size)
+    if goal.protocol == "udp":
+        return Packet(source, address, UDP, 0, goal.port, payload_size=size)
+    return Packet(source, address, TCP, 0, goal.port, flags=SYN, mss=1460)

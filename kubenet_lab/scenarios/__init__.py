@@ -1,0 +1,7 @@
+"""Ready worlds for notebooks, tests and the command line."""
+
+from __future__ import annotations
+
+from kubenet_lab.scenarios.shop import shop
+
+__all__ = ["shop"]
