@@ -1,8 +1,8 @@
 """The API server's memory: objects by kind, namespace and name, with versions and watches.
 
-It behaves as the API does for its callers: what is created gets a uid, a creation time, a resourceVersion and its defaults; an
-update that carries an old resourceVersion is a conflict; a watcher hears of every change in order.
-https://kubernetes.io/docs/reference/using-api/api-concepts/
+It behaves as the API does for its callers: what is created gets a uid, a creation time, a resourceVersion and
+its defaults; an update that carries an old resourceVersion is a conflict; a watcher hears of every change in
+order. https://kubernetes.io/docs/reference/using-api/api-concepts/
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Stored = list[Any]  # inside Store, `list` is the method
 
 
 class Event(Struct, frozen=True):
-    """A change: `type` is ADDED, MODIFIED or DELETED; `object` is the new state (the last one, when deleted)."""
+    """A change: `type` is ADDED, MODIFIED or DELETED; `object` is the new (when deleted, last) state."""
 
     type: str
     object: AnyObject
@@ -75,9 +75,11 @@ class Snapshot(Struct, frozen=True):
 
 
 def kind_key(obj: AnyObject) -> str:
-    """Under which name the store files an object: its kind, with the group where somebody else's group reuses kind names.
+    """Under which name the store files an object: its kind, with the group where somebody else's group reuses
+    kind names.
 
-    `NetworkPolicy` is Kubernetes' own; Calico's is `NetworkPolicy.crd.projectcalico.org`, as `kubectl get` spells it.
+    `NetworkPolicy` is Kubernetes' own; Calico's is `NetworkPolicy.crd.projectcalico.org`, as `kubectl get`
+    spells it.
     """
     group = obj.api_version.rpartition("/")[0]
     if "." in group and not group.endswith(".k8s.io"):
@@ -89,7 +91,8 @@ class Store:
     """Objects by kind, namespace and name. Reads return frozen objects; all writes return what is stored.
 
     Args:
-        seed: Decides every uid, and with them all generated names; the same seed and the same calls give the same world.
+        seed: Decides every uid, and with them all generated names; the same seed and the same calls give the
+            same world.
         clock: The moment creations are stamped with; assign `store.clock` to move on.
     """
 
@@ -123,7 +126,9 @@ class Store:
     def list(
         self, kind: str | type[ApiObject], namespace: str | None = None, selector: LabelSelector | None = None
     ) -> list[Any]:
-        """All objects of a kind, in the order they were created; `kubectl get KIND [-A | -n NAMESPACE] [-l SELECTOR]`.
+        """All objects of a kind, in the order they were created.
+
+        `kubectl get KIND [-A | -n NAMESPACE] [-l SELECTOR]`.
 
         `kind` is a class, or a name as in `kind_key`. A kind nobody created gives an empty list.
         """
@@ -144,7 +149,7 @@ class Store:
     def find(self, kind: str, name: str, namespace: str = "") -> Any: ...
 
     def find(self, kind: str | type[ApiObject], name: str, namespace: str = "") -> Any:
-        """The object, or None. Without `namespace`: of the whole cluster, or else of the namespace `default`."""
+        """The object, or None. Without `namespace`: of the whole cluster, or else of `default`."""
         objects = self._objects.get(_kind_name(kind), {})
         found = objects.get((namespace, name))
         return objects.get(("default", name)) if found is None and not namespace else found
@@ -201,7 +206,8 @@ class Store:
 
         Raises:
             NotFound: There is none of that name.
-            Conflict: `obj` was read before the stored one was last changed. An empty resourceVersion skips this check.
+            Conflict: `obj` was read before the stored one was last changed. An empty resourceVersion skips
+                this check.
         """
         obj = self._admit(obj)
         kind, metadata = kind_key(obj), obj.metadata
@@ -227,8 +233,8 @@ class Store:
     def apply(self, obj: AnyObject) -> Any:
         """Create an object or bring it to what is written; `kubectl apply`.
 
-        Fields that an earlier `apply` set and this one leaves out go away; fields that others set (an allocated address, a
-        status) stay. Lists are replaced whole; kubectl merges some of them by key.
+        Fields that an earlier `apply` set and this one leaves out go away; fields that others set (an
+        allocated address, a status) stay. Lists are replaced whole; kubectl merges some of them by key.
         """
         given = self._placed(obj)
         kind, key = kind_key(given), (given.metadata.namespace, given.metadata.name)
@@ -248,7 +254,9 @@ class Store:
             return [self.apply(obj) for obj in objects]
 
     def delete(self, kind: str | type[ApiObject], name: str, namespace: str = "") -> Any:
-        """Remove an object at once and return its last state; `kubectl delete KIND NAME --grace-period=0 --force`.
+        """Remove an object at once and return its last state.
+
+        `kubectl delete KIND NAME --grace-period=0 --force`.
 
         What it owned goes when the garbage collector (`kubenet_lab.control.garbage`) runs.
 
@@ -267,7 +275,10 @@ class Store:
     # Watching, and going back
 
     def watch(self, kind: str | type[ApiObject] | None = None, namespace: str | None = None) -> Watch:
-        """Hear of every change from now on; `kubectl get KIND --watch-only`. `None` means every kind, every namespace."""
+        """Hear of every change from now on.
+
+        `kubectl get KIND --watch-only`. `None` means every kind, every namespace.
+        """
         watch = Watch(None if kind is None else _kind_name(kind), namespace)
         self._watches.append(watch)
         return watch
@@ -385,7 +396,9 @@ def _kind_name(kind: str | type[ApiObject]) -> str:
 
 
 def _merge(live: Json, wished: Json, last: Json) -> Json:
-    """The three-way merge of `kubectl apply`: live, minus what `last` set and `wished` does not, plus `wished`."""
+    """The three-way merge of `kubectl apply`: live, minus what `last` set and `wished` does not, plus
+    `wished`.
+    """
     merged = {key: value for key, value in live.items() if key in wished or key not in last}
     for key, value in wished.items():
         here, before = live.get(key), last.get(key)

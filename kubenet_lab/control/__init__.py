@@ -1,7 +1,7 @@
 """The control plane's loops: objects in, objects out.
 
-`LOOPS` is their order; `settle(store, LOOPS, settings)` runs them until nothing changes. The kubelet, CNI plugins and
-kube-proxy are not here: they join objects and kernel state.
+`LOOPS` is their order; `settle(store, LOOPS, settings)` runs them until nothing changes. The kubelet, CNI
+plugins and kube-proxy are not here: they join objects and kernel state.
 """
 
 from __future__ import annotations

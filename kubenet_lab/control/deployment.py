@@ -1,7 +1,7 @@
 """Deployments: one ReplicaSet a template, scaled so that the roll-out never has too few or too many pods.
 
-Source: `pkg/controller/deployment/{rolling,recreate,sync}.go`. What is not modelled here: the progress deadline, pausing in the
-middle, rollback, and the proportional scaling of several ReplicaSets at once.
+Source: `pkg/controller/deployment/{rolling,recreate,sync}.go`. What is not modelled here: the progress
+deadline, pausing in the middle, rollback, and the proportional scaling of several ReplicaSets at once.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def _new_size(spec: DeploymentSpec, wished: int, now: int, old: int) -> int:
 def _shrink_old(
     spec: DeploymentSpec, wished: int, current: ReplicaSet, old: list[ReplicaSet]
 ) -> list[Change]:
-    """Take pods from older ReplicaSets: first those that are not available, then as many as may be missing."""
+    """Take pods from older ReplicaSets: the unavailable ones first, then as many as may be missing."""
     if spec.strategy.type == "Recreate":
         return [
             Change("update", _scaled(item, 0), "Recreate: old pods go first")
@@ -178,8 +178,8 @@ def _status(
 def pod_template_hash(template: PodTemplate) -> str:
     """The label that tells one template's pods from another's, and the middle of their names.
 
-    Looks as the real one does (FNV-1a over the template, written with the alphabet of generated names), but Kubernetes hashes
-    Go's own print of the structure, so a real cluster gives the same template another hash.
+    Looks as the real one does (FNV-1a over the template, written with the alphabet of generated names), but
+    Kubernetes hashes Go's own print of the structure, so a real cluster gives the same template another hash.
     """
     number = 2166136261
     for byte in hashlib.blake2b(msgspec.json.encode(template, order="deterministic")).digest():

@@ -1,7 +1,7 @@
 """EndpointSlices from Services and pods (kube-controller-manager's endpoint slice controller).
 
-Source: `staging/src/k8s.io/endpointslice/{reconciler,utils}.go`; checked against recorded slices. Not modelled here: topology
-mode Auto, mirroring of hand-written Endpoints.
+Source: `staging/src/k8s.io/endpointslice/{reconciler,utils}.go`; checked against recorded slices. Not
+modelled here: topology mode Auto, mirroring of hand-written Endpoints.
 """
 
 from __future__ import annotations
@@ -66,7 +66,9 @@ def reconcile(store: Store, settings: Settings) -> list[Change]:
 
 
 def _index(pods: Iterable[Pod]) -> PodIndex:
-    """Pods by namespace and each of their labels, so that a Service only looks at pods that share one with it."""
+    """Pods by namespace and each of their labels, so that a Service only looks at pods that share one with
+    it.
+    """
     index: PodIndex = {}
     for pod in pods:
         for key, value in pod.metadata.labels.items():
@@ -116,7 +118,10 @@ def _match(
     have: list[EndpointSlice],
     names: list[str],
 ) -> list[Change]:
-    """The changes from the slices there are to the ones wished; a slice keeps its name as long as its ports stay."""
+    """The changes from the slices there are to the ones wished.
+
+    A slice keeps its name as long as its ports stay.
+    """
     changes: list[Change] = []
     labels = _labels(service)
     free = list(have)
@@ -214,7 +219,7 @@ def _hints(distribution: str | None, node: str | None, zone: str | None) -> Endp
 
 
 def endpoint_ports(service: Service, pod: Pod) -> Ports:
-    """The ports at which this pod serves the Service; a named target port the pod does not have is left out."""
+    """The ports at which this pod serves the Service, without named target ports the pod does not have."""
     ports = []
     for port in service.spec.ports:
         number = target_port(port, pod)
@@ -231,7 +236,7 @@ def endpoint_ports(service: Service, pod: Pod) -> Ports:
 
 
 def target_port(port: ServicePort, pod: Pod) -> int | None:
-    """The number of a Service port's target on a pod (`FindPort` in `staging/src/k8s.io/endpointslice/util`)."""
+    """The number of a Service port's target on a pod (Kubernetes' `FindPort`)."""
     target = port.target_port
     if isinstance(target, int):
         return target

@@ -1,7 +1,7 @@
 """The shape of a control loop: it reads the store and returns changes; applying them is the caller's line.
 
-A loop is a function `reconcile(store, settings) -> list[Change]` that returns nothing when all is as it should be.
-https://kubernetes.io/docs/concepts/architecture/controller/
+A loop is a function `reconcile(store, settings) -> list[Change]` that returns nothing when all is as it
+should be. https://kubernetes.io/docs/concepts/architecture/controller/
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ class Settings(Struct, frozen=True):
     """What the control plane was started with; the names are those of the flags.
 
     Attributes:
-        cluster_cidr: Where pod addresses come from, one range a family, the primary family first (`--cluster-cidr`).
+        cluster_cidr: Where pod addresses come from, one range a family, the primary family first
+            (`--cluster-cidr`).
         service_cluster_ip_range: Where Service addresses come from, likewise (`--service-cluster-ip-range`).
         node_cidr_mask_size_ipv4, node_cidr_mask_size_ipv6: Prefix length of a node's share of `cluster_cidr`.
         api_server: Address and port behind the Service `kubernetes`.

@@ -15,7 +15,9 @@ from kubenet_lab.store import Store
 
 
 def reconcile(store: Store, settings: Settings) -> list[Change]:
-    """Shares for the nodes that have none, in the order the nodes came; a share that a node has stays its own.
+    """Shares for the nodes that have none, in the order the nodes came.
+
+    A share that a node has stays its own.
 
     Raises:
         Invalid: The range has no share left, or a node's own `podCIDR` is not a prefix.

@@ -1,4 +1,7 @@
-"""ReplicaSets: as many pods as wished, made from the template. Source: `pkg/controller/replicaset/replica_set.go`."""
+"""ReplicaSets: as many pods as wished, made from the template.
+
+Source: `pkg/controller/replicaset/replica_set.go`.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +69,9 @@ def _one(store: Store, replica_set: ReplicaSet, mine: list[Pod], orphans: list[P
 
 
 def _first_to_go(pod: Pod) -> tuple[bool, int, bool, int]:
-    """Which pod goes first when there are too many: not placed, then Pending, then not ready, then the youngest."""
+    """Which pod goes first when there are too many: not placed, then Pending, then not ready, then the
+    youngest.
+    """
     phase = {"Pending": 0, "Unknown": 1}.get(pod.status.phase, 2)
     return (bool(pod.spec.node_name), phase, pod.ready, -int(pod.metadata.resource_version or 0))
 

@@ -1,9 +1,9 @@
 """Gives pods their nodes: kube-scheduler as far as networking needs it.
 
-A node is out of the question when it is unschedulable, not ready, lacks a label of the pod's `nodeSelector`, has a taint the pod
-does not tolerate, or has the pod's host port taken. Among the others the one with the fewest pods of the same kind (the same
-controller, or else the same labels) wins, then the one with the fewest pods, then the first. Not modelled: resources, affinity,
-topologySpreadConstraints, priorities.
+A node is out of the question when it is unschedulable, not ready, lacks a label of the pod's `nodeSelector`,
+has a taint the pod does not tolerate, or has the pod's host port taken. Among the others the one with the
+fewest pods of the same kind (the same controller, or else the same labels) wins, then the one with the fewest
+pods, then the first. Not modelled: resources, affinity, topologySpreadConstraints, priorities.
 """
 
 from __future__ import annotations

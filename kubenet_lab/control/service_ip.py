@@ -1,9 +1,10 @@
 """Gives Services their cluster addresses and address families.
 
-In a real cluster the API server does this while it answers the request (`pkg/registry/core/service`): requested addresses
-are kept or refused, others are drawn from the upper part of the range (KEP-3070), so that the lower part stays free for
-addresses that people write down, such as 10.96.0.10. Here an address is drawn by a hash of seed, namespace and name: the same
-world gets the same addresses, whatever order its Services came in.
+In a real cluster the API server does this while it answers the request (`pkg/registry/core/service`):
+requested addresses are kept or refused, others are drawn from the upper part of the range (KEP-3070), so that
+the lower part stays free for addresses that people write down, such as 10.96.0.10. Here an address is drawn
+by a hash of seed, namespace and name: the same world gets the same addresses, whatever order its Services
+came in.
 """
 
 from __future__ import annotations
@@ -25,9 +26,11 @@ FAMILIES = {4: "IPv4", 6: "IPv6"}
 
 
 class Range(Struct, frozen=True):
-    """A Service range: `base` is the number of its first address, `size` how many can be given, `band` the static part.
+    """A Service range: `base` is the number of its first address, `size` how many can be given, `band` the
+    static part.
 
-    The network address, and an IPv4 range's broadcast address, are never given, nor more than 2**16 of an IPv6 range.
+    The network address, and an IPv4 range's broadcast address, are never given, nor more than 2**16 of an
+    IPv6 range.
     """
 
     cidr: str
@@ -38,7 +41,9 @@ class Range(Struct, frozen=True):
 
     @classmethod
     def of(cls, cidr: str) -> Range:
-        """The range of a prefix; the static band is min(max(16, size/16), 256) addresses (KEP-3070), none below 16.
+        """The range of a prefix.
+
+        The static band is min(max(16, size/16), 256) addresses (KEP-3070), none below 16.
 
         Raises:
             ValueError: Not a prefix.
@@ -64,8 +69,8 @@ def reconcile(store: Store, settings: Settings) -> list[Change]:
     """Addresses and families for the Services that lack them.
 
     Raises:
-        Invalid: An address that was asked for is no address, outside the range or already allocated; two families are
-            required of a cluster that has one; the range is full.
+        Invalid: An address that was asked for is no address, outside the range or already allocated; two
+            families are required of a cluster that has one; the range is full.
     """
     services = store.list(Service)
     pending = [service for service in services if not service.external and not _complete(service.spec)]
@@ -123,11 +128,12 @@ def _with_families(service: Service, cluster: list[str]) -> ServiceSpec:
             families.append(family)
         elif families[index] != family:
             raise _refusal(service, f"spec.ipFamilies[{index}]")(
-                f'Invalid value: "{families[index]}": expected to match the IP family of `clusterIPs[{index}]` ({family})'
+                f'Invalid value: "{families[index]}": expected to match the IP family of '
+                f"`clusterIPs[{index}]` ({family})"
             )
     policy = spec.ip_family_policy
     if policy is None:
-        # A headless Service without selector says nothing about its endpoints' families, so it is taken to have all.
+        # A headless Service without selector does not say which families it has, so it gets all.
         both = len(families) == 2 or (service.headless and not spec.selector and not families)
         policy = "RequireDualStack" if both else "SingleStack"
     for index, family in enumerate(families):
@@ -159,7 +165,10 @@ def _parse(service: Service, index: int, address: str) -> ipaddress.IPv4Address 
 
 
 def _claim(service: Service, spec: ServiceSpec, ranges: dict[str, Range], taken: set[str]) -> None:
-    """Mark the addresses a Service asks for as taken; before any is drawn, so that a draw never takes a written one."""
+    """Mark the addresses a Service asks for as taken.
+
+    Before any is drawn, so that a draw never takes a written one.
+    """
     if service.headless:
         return
     listed = "[" + ", ".join(f'"{address}"' for address in spec.cluster_ips) + "]"

@@ -1,7 +1,7 @@
 """Text to objects and back.
 
-`load("shop.yaml")` reads files, folders, standard input (`-`) or text and raises `InputError` with every fault and its place;
-`dump(objects)` writes YAML or JSON.
+`load("shop.yaml")` reads files, folders, standard input (`-`) or text and raises `InputError` with every
+fault and its place; `dump(objects)` writes YAML or JSON.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """Writes `schema.json`, the field table of every Kubernetes kind, from the `lightkube-models` package.
 
-Run by a developer, once a Kubernetes release, in an environment that has that package (the product does not need it):
+Run by a developer, once a Kubernetes release, in an environment that has that package (the product does not
+need it):
 
     pip install lightkube lightkube-models && python -m kubenet_lab.manifests.generate_schema
 
-`lightkube-models` is generated from the OpenAPI document Kubernetes publishes. It does not keep two things, which are restored
-here by name: which maps hold strings only, and which integers have 64 bits.
+`lightkube-models` is generated from the OpenAPI document Kubernetes publishes. It does not keep two things,
+which are restored here by name: which maps hold strings only, and which integers have 64 bits.
 """
 
 from __future__ import annotations
@@ -20,16 +21,35 @@ from pathlib import Path
 from typing import Any
 
 STRING_MAPS = {
-    "labels", "annotations", "matchLabels", "nodeSelector", "stringData", "parameters", "volumeAttributes", "matchAttributes",
-}  # fmt: skip
+    "labels",
+    "annotations",
+    "matchLabels",
+    "nodeSelector",
+    "stringData",
+    "parameters",
+    "volumeAttributes",
+    "matchAttributes",
+}
 STRING_MAP_FIELDS = {
-    "core_v1.ServiceSpec.selector", "core_v1.ReplicationControllerSpec.selector", "core_v1.ConfigMap.data",
-    "core_v1.ConfigMap.binaryData", "core_v1.Secret.data",
-}  # fmt: skip
+    "core_v1.ServiceSpec.selector",
+    "core_v1.ReplicationControllerSpec.selector",
+    "core_v1.ConfigMap.data",
+    "core_v1.ConfigMap.binaryData",
+    "core_v1.Secret.data",
+}
 INT64 = {
-    "activeDeadlineSeconds", "terminationGracePeriodSeconds", "deletionGracePeriodSeconds", "generation", "observedGeneration",
-    "tolerationSeconds", "expirationSeconds", "runAsUser", "runAsGroup", "fsGroup", "supplementalGroups",
-}  # fmt: skip
+    "activeDeadlineSeconds",
+    "terminationGracePeriodSeconds",
+    "deletionGracePeriodSeconds",
+    "generation",
+    "observedGeneration",
+    "tolerationSeconds",
+    "expirationSeconds",
+    "runAsUser",
+    "runAsGroup",
+    "fsGroup",
+    "supplementalGroups",
+}
 PLAIN = {"str": "string", "bool": "bool", "float": "float64", "dict": "object", "Any": "any"}
 
 

@@ -44,20 +44,23 @@ def load(
     """Read manifests into objects; `kubectl create --dry-run=client -f SOURCE...`.
 
     Args:
-        sources: Paths of files and folders (read with all below them), `-` for standard input, or YAML or JSON text (a string with
-            a line break, or one that begins with `{`). A list of them is the same as them one by one.
+        sources: Paths of files and folders (read with all below them), `-` for standard input, or YAML or
+            JSON text (a string with a line break, or one that begins with `{`). A list of them is the same as
+            them one by one.
         lenient: Drop unknown fields with a warning, as `--validate=warn` does, instead of refusing them.
         namespace: Where objects go that name no namespace.
         stdin: What `-` reads, by default standard input.
 
     Returns:
-        The objects in the order they were written, as written: no defaults are filled in (the store does that).
+        The objects in the order they were written, as written: no defaults are filled in (the store does
+        that).
 
     Raises:
         InputError: With every fault there is.
 
     Warns:
-        ManifestWarning: For what a cluster accepts but is probably a mistake: a key that comes twice; unknown fields if lenient.
+        ManifestWarning: For what a cluster accepts but is probably a mistake: a key that comes twice; unknown
+            fields if lenient.
     """
     found = read(*sources, lenient=lenient, namespace=namespace, stdin=stdin)
     for warning in found.warnings:
@@ -278,7 +281,9 @@ class _Place(Struct, frozen=True):
 
 
 def _custom(api_version: str) -> bool:
-    """Whether the group can only be a CustomResourceDefinition's: it has a dot and is not one of Kubernetes' own."""
+    """Whether the group can only be a CustomResourceDefinition's: it has a dot and is not one of Kubernetes'
+    own.
+    """
     group = api_version.rpartition("/")[0]
     return "." in group and group not in schema.groups()
 

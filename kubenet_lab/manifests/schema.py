@@ -1,8 +1,8 @@
 """Which kinds Kubernetes has, which fields they have, and what is wrong with a document that has others.
 
-The table (`schema.json`, written by `generate_schema`) comes from the OpenAPI document Kubernetes 1.37 publishes. Messages are those of
-the API server's strict decoding (`k8s.io/apimachinery/pkg/runtime/serializer/json`), which stops at the first type error; here all
-are found.
+The table (`schema.json`, written by `generate_schema`) comes from the OpenAPI document Kubernetes 1.37
+publishes. Messages are those of the API server's strict decoding
+(`k8s.io/apimachinery/pkg/runtime/serializer/json`), which stops at the first type error; here all are found.
 """
 
 from __future__ import annotations
@@ -62,7 +62,10 @@ def groups() -> frozenset[str]:
 
 
 def nearest_kind(api_version: str, kind: str) -> str:
-    """What to write instead of a kind that is not there: `Service (apiVersion: v1)`; empty where nothing is near."""
+    """What to write instead of a kind that is not there: `Service (apiVersion: v1)`.
+
+    Empty where nothing is near.
+    """
     same = [key for key in table().kinds if key.rpartition("/")[2] == kind]
     if same:
         stable = [key for key in same if "alpha" not in key and "beta" not in key]
@@ -222,7 +225,7 @@ def _mismatch(value: Any, go: str, path: Path, owner: str, spoken: Path) -> Prob
 
 
 def _json_name(value: Any, go: str) -> str:
-    """What the JSON decoder calls a value; of a number that is no integer, or too big for one, it says which."""
+    """What the JSON decoder calls a value; it shows a number that is no integer or too big for one."""
     if isinstance(value, bool):
         return "bool"
     if isinstance(value, int | float):

@@ -1,9 +1,10 @@
 """Text to documents: YAML read as kubectl reads it, or JSON, with a place for every field.
 
-kubectl turns YAML into JSON with go-yaml, whose rules are its own mixture of YAML 1.1 and 1.2: `yes` and `on` are booleans, `0120`
-is octal, `8_0` is 80, `1.0` is 1, `12:30` and `2024-01-01` stay text, keys become text, `<<` merges. PyYAML's C loader does the work;
-only its idea of what a plain scalar means is replaced. Places are not carried along: when there is a fault, the text is composed
-once more and the field looked up (`Document.place`).
+kubectl turns YAML into JSON with go-yaml, whose rules are its own mixture of YAML 1.1 and 1.2: `yes` and `on`
+are booleans, `0120` is octal, `8_0` is 80, `1.0` is 1, `12:30` and `2024-01-01` stay text, keys become text,
+`<<` merges. PyYAML's C loader does the work; only its idea of what a plain scalar means is replaced. Places
+are not carried along: when there is a fault, the text is composed once more and the field looked up
+(`Document.place`).
 """
 
 from __future__ import annotations
@@ -54,7 +55,9 @@ class Document(Struct, frozen=True):
     duplicates: tuple[Path, ...] = ()
 
     def place(self, path: Path, key: bool = False) -> tuple[int, int]:
-        """Line and column, both from 1, of the value at a path, or of its key; of the deepest part that is there.
+        """Line and column, both from 1, of the value at a path, or of its key.
+
+        Of the deepest part that is there.
 
         (0, 0) where the text cannot be composed.
         """
@@ -107,7 +110,10 @@ def documents(text: str, file: str) -> Iterator[Document | Fault]:
 
 
 def _split(text: str) -> Iterator[tuple[int, str]]:
-    """The parts between `---` lines, each with its first line's number; as kubectl does, before any of them is parsed."""
+    """The parts between `---` lines, each with its first line's number.
+
+    As kubectl does, before any of them is parsed.
+    """
     start, lines = 0, text.splitlines(keepends=True)
     seen = False
     for index, line in enumerate(lines):
@@ -156,7 +162,7 @@ def _yaml_document(text: str, number: int, line: int, file: str) -> Document | F
         at = (line + shown.line + 1, shown.column + 1) if shown else (line + 1, 1)
         if "recursive" in problem:
             problem = "anchor value contains itself"
-        # go-yaml counts from the document's start, from 1 for the scanner's errors and from 0 for the parser's.
+        # go-yaml counts in the document, from 1 for errors of its scanner, from 0 for those of its parser.
         spoken = mark.line + isinstance(error, yaml.scanner.ScannerError) if mark else 0
         where = f"line {spoken}: " if spoken else ""
         message = f"error converting YAML to JSON: yaml: {where}{problem}"
@@ -180,7 +186,10 @@ def _may_be_deep(text: str) -> bool:
 
 
 def _depth(text: str) -> int:
-    """How deep a text nests, as far as it can be scanned. The parser itself recurses in C and would crash the process."""
+    """How deep a text nests, as far as it can be scanned.
+
+    The parser itself recurses in C and would crash the process.
+    """
     import yaml
 
     opening = (
@@ -308,7 +317,9 @@ def _loader() -> Any:
 
 
 def number(text: str) -> int | float:
-    """A plain YAML number as go-yaml reads it: `0120` is 80, `1.0` is 1, `8_0` is 80, `0900` (no octal) is 900."""
+    """A plain YAML number as go-yaml reads it: `0120` is 80, `1.0` is 1, `8_0` is 80, `0900` (no octal) is
+    900.
+    """
     plain = text.replace("_", "")
     sign, digits = (-1 if plain[0] == "-" else 1), plain.lstrip("+-")
     try:

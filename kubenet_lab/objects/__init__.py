@@ -1,7 +1,7 @@
 """What the Kubernetes API holds, as frozen values.
 
-`KINDS` lists the typed kinds; every other kind is a `Generic` that loses nothing. `from_manifest` reads one object,
-`obj.to_manifest()` writes it; reading text with good errors is `kubenet_lab.manifests`.
+`KINDS` lists the typed kinds; every other kind is a `Generic` that loses nothing. `from_manifest` reads one
+object, `obj.to_manifest()` writes it; reading text with good errors is `kubenet_lab.manifests`.
 """
 
 from __future__ import annotations
@@ -65,11 +65,12 @@ def type_of(api_version: str, kind: str) -> type[ApiObject] | None:
 def from_manifest(manifest: Json, namespaced: bool = True, resource: str = "") -> AnyObject:
     """One object from plain dicts and lists, the inverse of `to_manifest`.
 
-    `namespaced` and `resource` describe a kind that has no type. Keys whose value is null count as absent, as they do for the
-    API server.
+    `namespaced` and `resource` describe a kind that has no type. Keys whose value is null count as absent, as
+    they do for the API server.
 
     Raises:
-        msgspec.ValidationError: A field has a wrong type. (`manifests.load` finds all of them, with their places.)
+        msgspec.ValidationError: A field has a wrong type. (`manifests.load` finds all of them, with their
+        places.)
         KeyError: `apiVersion` or `kind` is missing.
     """
     api_version, kind = manifest["apiVersion"], manifest["kind"]
@@ -89,7 +90,10 @@ def from_manifest(manifest: Json, namespaced: bool = True, resource: str = "") -
 
 
 def without_nulls(value: Json) -> Json:
-    """The same mapping without the keys whose value is null, at every depth; Go's decoder treats them as absent."""
+    """The same mapping without the keys whose value is null, at every depth.
+
+    Go's decoder treats them as absent.
+    """
     return {key: _without_nulls(item) for key, item in value.items() if item is not None}
 
 

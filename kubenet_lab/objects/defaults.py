@@ -1,7 +1,8 @@
 """The values the API server fills in when it stores an object.
 
-Only what the object itself decides is here; addresses and families of a Service depend on the cluster and are given by
-`kubenet_lab.control.service_ip`. Source: `pkg/apis/*/v1/defaults.go` of Kubernetes 1.37, checked against recorded answers.
+Only what the object itself decides is here; addresses and families of a Service depend on the cluster and are
+given by `kubenet_lab.control.service_ip`. Source: `pkg/apis/*/v1/defaults.go` of Kubernetes 1.37, checked
+against recorded answers.
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ _NOT_READY_TOLERATIONS = tuple(
 
 
 def with_defaults(obj: T) -> T:
-    """A copy of an object with the defaults filled in; an object that has them all, or is `Generic`, comes back as it is."""
+    """A copy of an object with the defaults filled in.
+
+    An object that has them all, or is `Generic`, comes back as it is.
+    """
     fill = _FILL.get(type(obj))
     if fill is None:
         return obj
@@ -88,7 +92,9 @@ def _pod(pod: Pod) -> Pod:
 
 
 def _tolerations(given: tuple[Toleration, ...]) -> tuple[Toleration, ...]:
-    """The admission plugin DefaultTolerationSeconds: five minutes on a node that is not ready or not reachable."""
+    """The admission plugin DefaultTolerationSeconds: five minutes on a node that is not ready or not
+    reachable.
+    """
     missing = tuple(
         wanted
         for wanted in _NOT_READY_TOLERATIONS
@@ -98,7 +104,9 @@ def _tolerations(given: tuple[Toleration, ...]) -> tuple[Toleration, ...]:
 
 
 def _qos_class(spec: PodSpec) -> str:
-    """The pod's quality of service class, which the API server works out at creation (`pkg/apis/core/v1/helper/qos`)."""
+    """The pod's quality of service class, which the API server works out at creation
+    (`pkg/apis/core/v1/helper/qos`).
+    """
     guaranteed, anything = True, False
     for container in (*spec.init_containers, *spec.containers):
         resources = container.resources or {}

@@ -83,7 +83,7 @@ class Endpoint(Part, frozen=True, kw_only=True):
 
 
 class EndpointPort(Part, frozen=True, kw_only=True):
-    """A port of every endpoint in the slice; `name` equals the Service port's, `port` None means all ports."""
+    """A port of all endpoints in the slice; `name` is the Service port's, `port` None means all ports."""
 
     name: str | None = None
     protocol: str | None = None

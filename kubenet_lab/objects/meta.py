@@ -1,8 +1,8 @@
 """What every API object has: names, labels, owners; and the base class of all of them.
 
-Attributes are the API's field names in snake case (`pod.spec.node_name` is `spec.nodeName`). Each class lists every field the
-published schema has; a part the model never looks into is kept as it was written (`Json`), so nothing is lost.
-https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/object-meta/
+Attributes are the API's field names in snake case (`pod.spec.node_name` is `spec.nodeName`). Each class lists
+every field the published schema has; a part the model never looks into is kept as it was written (`Json`), so
+nothing is lost. https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/object-meta/
 """
 
 from __future__ import annotations
@@ -17,15 +17,14 @@ from msgspec.structs import replace
 Json = dict[str, Any]
 """A part of an object that is carried as written."""
 
-_INITIALISMS = {
-    "ip": "IP", "ips": "IPs", "cidr": "CIDR", "cidrs": "CIDRs", "id": "ID", "pid": "PID", "ipc": "IPC", "uuid": "UUID",
-    "fqdn": "FQDN",
-}  # fmt: skip
+_INITIALISMS = dict(
+    ip="IP", ips="IPs", cidr="CIDR", cidrs="CIDRs", id="ID", pid="PID", ipc="IPC", uuid="UUID", fqdn="FQDN"
+)
 
 
 @functools.cache
 def camel(name: str) -> str:
-    """An attribute's name as the API spells it: `host_network` is `hostNetwork`, `pod_cidrs` is `podCIDRs`."""
+    """A name in the API's spelling: `hostNetwork` of `host_network`, `podCIDRs` of `pod_cidrs`."""
     first, *rest = name.split("_")
     return first + "".join(_INITIALISMS.get(word, word.capitalize()) for word in rest)
 

@@ -95,7 +95,10 @@ class Node(ApiObject, frozen=True, kw_only=True):
 
     @property
     def ready(self) -> bool:
-        """Whether the node reports Ready; a node that reports nothing counts as ready, as hand-written ones are."""
+        """Whether the node reports Ready.
+
+        A node that reports nothing counts as ready, as hand-written ones are.
+        """
         return all(item.status == "True" for item in self.status.conditions if item.type == "Ready")
 
     def with_pod_cidrs(self, pod_cidrs: tuple[str, ...]) -> Node:
@@ -123,7 +126,8 @@ def make_node(name: str, addresses: tuple[str, ...], zone: str = "") -> Node:
 
 
 def default_nodes(count: int = 3, dual_stack: bool = False) -> list[Node]:
-    """The nodes a world gets that has none of its own: node-1, node-2, ... at 192.168.1.10, .20, ..., zones a, b, c in turn.
+    """The nodes a world gets that has none of its own: node-1, node-2, ... at 192.168.1.10, .20, ..., zones
+    a, b, c in turn.
 
     With more than 24 of them the addresses go on at 192.168.2.10.
 

@@ -11,7 +11,10 @@ from kubenet_lab.objects.meta import ApiObject, Json, ObjectMeta, Part
 
 
 class ContainerPort(Part, frozen=True, kw_only=True):
-    """A port a container declares. Declaring does not open it and not declaring does not close it; see `listening_ports`."""
+    """A port a container declares.
+
+    Declaring does not open it and not declaring does not close it; see `listening_ports`.
+    """
 
     container_port: int
     name: str = ""
@@ -235,7 +238,9 @@ class Pod(ApiObject, frozen=True, kw_only=True):
 
     @property
     def serving_containers(self) -> tuple[Container, ...]:
-        """The containers that run while the pod serves: sidecars (restartable init containers), then the others."""
+        """The containers that run while the pod serves: sidecars (restartable init containers), then the
+        others.
+        """
         sidecars = (item for item in self.spec.init_containers if item.restart_policy == "Always")
         return (*sidecars, *self.spec.containers)
 
@@ -258,8 +263,8 @@ class Pod(ApiObject, frozen=True, kw_only=True):
     ) -> Pod:
         """A copy with the status a kubelet writes; what is None stays.
 
-        `ready` sets Ready and ContainersReady and each container's status; a pod that is given a phase other than Pending
-        also is Initialized.
+        `ready` sets Ready and ContainersReady and each container's status; a pod that is given a phase other
+        than Pending also is Initialized.
         """
         status = self.status
         if phase is not None:
@@ -321,8 +326,9 @@ class ListeningPort(Struct, frozen=True, order=True):
 def listening_ports(pod: Pod) -> tuple[ListeningPort, ...]:
     """The ports something listens on in the pod's namespace.
 
-    Nothing in a manifest says what a program opens. The model takes it that each container listens on the ports it declares
-    (`containerPort`), which is what well-kept manifests say; a pod that declares none listens on none.
+    Nothing in a manifest says what a program opens. The model takes it that each container listens on the
+    ports it declares (`containerPort`), which is what well-kept manifests say; a pod that declares none
+    listens on none.
     """
     return tuple(
         ListeningPort(port.container_port, port.protocol or "TCP", port.name, container.name)

@@ -51,8 +51,10 @@ class LabelSelector(Part, frozen=True, kw_only=True):
 
 
 def matches_map(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
-    """Whether labels hold every pair of a plain map, the form of a Service's `spec.selector` and of `nodeSelector`.
+    """Whether labels hold every pair of a plain map, the form of a Service's `spec.selector` and of
+    `nodeSelector`.
 
-    An empty map matches everything here; that a Service without selector selects *nothing* is the caller's rule.
+    An empty map matches everything here; that a Service without selector selects *nothing* is the caller's
+    rule.
     """
     return all(labels.get(key) == value for key, value in selector.items())

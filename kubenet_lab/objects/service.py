@@ -10,7 +10,10 @@ from kubenet_lab.objects.meta import ApiObject, Json, Part
 
 
 class ServicePort(Part, frozen=True, kw_only=True):
-    """One port of a Service; `target_port` is a number or a container port's name, None where the port itself is meant."""
+    """One port of a Service.
+
+    `target_port` is a number or a container port's name, None where the port itself is meant.
+    """
 
     port: int
     name: str = ""
@@ -64,7 +67,7 @@ class Service(ApiObject, frozen=True, kw_only=True):
 
     @property
     def headless(self) -> bool:
-        """Whether it has no address of its own: its name resolves to the pods' addresses (`clusterIP: None`)."""
+        """Whether it has no address and its name resolves to the pods' addresses (`clusterIP: None`)."""
         return self.spec.cluster_ip == "None" or self.spec.cluster_ips[:1] == ("None",)
 
     @property
