@@ -1,0 +1,273 @@
+"""The same flows through the model and through the kernel, side by side."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from kubenet_lab.kernel.conntrack import Flow as Entry
+from kubenet_lab.kernel.network import Network
+from kubenet_lab.packet.packet import (
+    ICMP,
+    ICMPV6,
+    PROTO_NAMES,
+    PROTO_NUMBERS,
+    SYN,
+    TCP,
+    UDP,
+    Packet,
+    endpoint,
+)
+from kubenet_lab.twin.flow import Comparison, Flow, IcmpError, Outcome, Tracked
+
+if TYPE_CHECKING:
+    from kubenet_lab.twin.twin import Twin
+
+MAX_BRANCHES = 256
+"""Outcomes of random rules that are followed for one flow."""
+
+_PROBE = b"PROBE 00000000\n"
+
+
+def compare(twin: Twin, flows: list[Flow], timeout: float) -> list[Comparison]:
+    """Try each flow in both. See `Twin.compare`."""
+    expected = [model_outcomes(twin.network, flow) for flow in flows]
+    measured = kernel_outcomes(twin, flows, timeout)
+    return [
+        Comparison(flow, tuple(outcomes), tuple(seen), trace)
+        for flow, (outcomes, trace), seen in zip(flows, expected, measured, strict=True)
+    ]
+
+
+# -- the model ------------------------------------------------------------------------------------------
+
+
+def packet_of(flow: Flow) -> tuple[Packet, dict[str, Any]]:
+    """Return a flow's first packet, and what its socket asks of `Walk.send`."""
+    ttl = flow.ttl or 64
+    asked: dict[str, Any] = {"mark": flow.mark}
+    if flow.proto == TCP:
+        return Packet(flow.src, flow.dst, TCP, 0, flow.port, ttl, flags=SYN, mss=1460), asked
+    asked["pmtudisc"] = "do" if flow.df else "dont"
+    if flow.proto == UDP:
+        payload = flow.payload or _PROBE
+        payload += bytes(max(0, flow.size - len(payload)))
+        return Packet(flow.src, flow.dst, UDP, 0, flow.port, ttl, payload=payload), asked
+    kind = 128 if flow.proto == ICMPV6 else 8
+    return Packet(
+        flow.src,
+        flow.dst,
+        flow.proto,
+        ttl=ttl,
+        icmp_type=kind,
+        icmp_id=0x4001,
+        icmp_seq=1,
+        payload_size=flow.size,
+    ), asked
+
+
+def model_outcomes(network: Network, flow: Flow) -> tuple[list[Outcome], str]:
+    """Follow a flow through the model along every branch of its random rules, and leave the model as it was.
+
+    Returns the distinct outcomes, and the first branch's traces as text.
+    """
+    from kubenet_lab.walk.engine import Walk
+    from kubenet_lab.walk.exchange import exchange
+
+    found: dict[tuple[object, ...], Outcome] = {}
+    text = ""
+    branches: list[tuple[bool, ...]] = [()]
+    tunnels = {link.vxlan.port for ns in network.netns.values() for link in ns.links.values() if link.vxlan}
+    packet, asked = packet_of(flow)
+    for _ in range(MAX_BRANCHES):
+        if not branches:
+            break
+        prefix = branches.pop()
+        taken: list[bool] = []
+
+        def choose(
+            _rule: Any, probability: float, taken: list[bool] = taken, prefix: tuple[bool, ...] = prefix
+        ) -> bool:
+            if probability >= 1 or probability <= 0:
+                return probability >= 1
+            number = len(taken)
+            if number >= len(prefix):
+                branches.append((*taken, True))
+            taken.append(number < len(prefix) and prefix[number])
+            return taken[-1]
+
+        before = network.snapshot()
+        try:
+            for ns in network.netns.values():
+                ns.conntrack.flush()
+            walk = Walk(network, choose=choose)
+            met = exchange(walk, flow.ns, packet, **asked)
+            entries = [
+                _normal(Seen(ns.name, e.orig[0], e.orig[1:5], e.reply[1:5], e.seen_reply))
+                for ns in network.netns.values()
+                for e in ns.conntrack
+                if not _outer(e, tunnels)
+            ]
+        finally:
+            network.restore(before)
+        error = met.answer if met.answer is not None and met.answer.quoted is not None else None
+        icmp = error and IcmpError(error.icmp_type, error.icmp_code, error.src, error.icmp_mtu)
+        ends = tuple(sorted(entries))
+        outcome = Outcome(met.verdict, met.server_ns, met.source_seen, icmp, ends, met.errno)
+        found.setdefault(outcome.key, outcome)
+        text = text or "\n".join(trace.text() for trace in met.traces)
+    return list(found.values()), text
+
+
+def _outer(entry: Entry, tunnels: set[int]) -> bool:
+    """True for the tunnel's own packets, which a node tracks too: their source port tells flows apart, not
+    ours.
+    """
+    return entry.orig[0] == UDP and entry.orig[4] in tunnels
+
+
+# -- the kernel -----------------------------------------------------------------------------------------
+
+
+def kernel_outcomes(twin: Twin, flows: list[Flow], timeout: float) -> list[list[Outcome]]:
+    """Send each flow's packets in the twin and say what every attempt met."""
+    nodes = [name for name, ns in twin.network.netns.items() if _tracks(ns)]
+    twin.exec([(name, ["conntrack", "-F"], "") for name in nodes])
+    results = twin.call("probe", flows=[_request(flow, timeout) for flow in flows])
+    tunnels = {
+        link.vxlan.port for ns in twin.network.netns.values() for link in ns.links.values() if link.vxlan
+    }
+    seen = [e for e in read_conntrack(twin, nodes) if not (e.proto == UDP and e.orig[3] in tunnels)]
+    return [
+        [_outcome(twin, flow, result, seen) for result in group]
+        for flow, group in zip(flows, results, strict=True)
+    ]
+
+
+def _tracks(ns: Any) -> bool:
+    return any(ruleset.tables for ruleset in ns.iptables.values())
+
+
+_SENT = ("ns", "dst", "port", "proto", "size", "df", "ttl", "mark", "src", "count")
+
+
+def _request(flow: Flow, timeout: float) -> dict[str, Any]:
+    return {
+        **{name: getattr(flow, name) for name in _SENT},
+        "sport": 0,
+        "payload": flow.payload.hex(),
+        "timeout": timeout,
+    }
+
+
+def _outcome(twin: Twin, flow: Flow, result: dict[str, Any], seen: list[Seen]) -> Outcome:
+    end = result["end"]
+    error = IcmpError(*result["icmp"]) if result["icmp"] else None
+    if error is not None and error.type == (3 if ":" in flow.dst else 11):
+        end = "ttl exceeded"
+    server, source = result["server"], result["source_seen"]
+    if flow.proto in (ICMP, ICMPV6) and end == "answered":
+        # The kernel answers a ping itself, so no server can say who asked: the last node's conntrack, or
+        # the caller, can.
+        owner = twin.network.find_address(_pinged(result, seen) or flow.dst)
+        server = owner.name if owner is not None else ""
+        source = _pinger(result, seen)
+    entries = tuple(sorted(_normal(entry) for entry in _related(result["local"], flow.proto, seen)))
+    return Outcome(end, server, source, error, entries, result["errno"])
+
+
+def _chain(result: dict[str, Any], seen: list[Seen]) -> list[Seen]:
+    return _related(result["local"], ICMP, seen) + _related(result["local"], ICMPV6, seen)
+
+
+def _pinger(result: dict[str, Any], seen: list[Seen]) -> str:
+    """The source a pinged host saw: the address its replies go to."""
+    chain = _chain(result, seen)
+    return chain[-1].reply[1] if chain else str(result["local"][0])
+
+
+def _pinged(result: dict[str, Any], seen: list[Seen]) -> str:
+    chain = _chain(result, seen)
+    return chain[-1].reply[0] if chain else ""
+
+
+class Seen(NamedTuple):
+    """A conntrack entry; a tuple is (source, destination, its port or ICMP id, port or type << 8 | code)."""
+
+    ns: str
+    proto: int
+    orig: tuple[str, str, int, int]
+    reply: tuple[str, str, int, int]
+    replied: bool
+
+
+def read_conntrack(twin: Twin, names: Iterable[str]) -> list[Seen]:
+    """`conntrack -L` of both families in some namespaces."""
+    commands = [
+        (name, ["conntrack", "-L", "-f", family], "") for name in names for family in ("ipv4", "ipv6")
+    ]
+    return [
+        entry
+        for (name, *_), done in zip(commands, twin.exec(commands), strict=True)
+        for entry in parse(name, done.stdout)
+    ]
+
+
+_WORD = re.compile(r"(src|dst|sport|dport|type|code|id)=(\S+)")
+
+
+def parse(ns: str, text: str) -> list[Seen]:
+    """Return the entries in the text of `conntrack -L`."""
+    out = []
+    for line in text.splitlines():
+        sides: list[dict[str, str]] = [{}, {}]
+        side = -1
+        for key, value in _WORD.findall(line):
+            side += key == "src"
+            sides[side][key] = value
+        first, second = (
+            (s["src"], s["dst"], int(s.get("sport") or s.get("id") or 0), _second(s)) for s in sides
+        )
+        out.append(Seen(ns, PROTO_NUMBERS.get(line.split()[0], 0), first, second, "[UNREPLIED]" not in line))
+    return out
+
+
+def _second(side: dict[str, str]) -> int:
+    return int(side["dport"]) if "dport" in side else int(side.get("type", 0)) << 8 | int(side.get("code", 0))
+
+
+def _related(local: list[Any], proto: int, seen: list[Seen]) -> list[Seen]:
+    """Return the entries of one conversation: from its socket's port on, through every translation on the
+    way.
+    """
+    address, port = local
+    known = {(address, port)}
+    out: list[Seen] = []
+    left = [e for e in seen if e.proto == proto]
+    while True:
+        step = [
+            e
+            for e in left
+            if (e.orig[0], e.orig[2]) in known or (address in ("0.0.0.0", "::") and e.orig[2] == port)
+        ]
+        if not step:
+            return out
+        out += step
+        left = [e for e in left if e not in step]
+        known |= {(e.reply[1], e.reply[2] if proto in (ICMP, ICMPV6) else e.reply[3]) for e in step}
+
+
+def _normal(entry: Seen) -> Tracked:
+    name = PROTO_NAMES.get(entry.proto, str(entry.proto))
+
+    def side(t: tuple[str, str, int, int], reply: bool) -> str:
+        if entry.proto in (ICMP, ICMPV6):
+            return f"{t[0]} > {t[1]} type {t[3] >> 8}"
+        ends = (
+            endpoint(t[0], t[2]) if reply else f"{t[0]}:*",
+            f"{t[1]}:*" if reply else endpoint(t[1], t[3]),
+        )
+        return f"{ends[0]} > {ends[1]}"
+
+    return Tracked(entry.ns, f"{name} {side(entry.orig, False)}", side(entry.reply, True), entry.replied)

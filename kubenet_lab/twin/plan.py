@@ -1,0 +1,447 @@
+"""From kernel state to the commands that make it: `iproute2` batches, sysctl writes, `iptables-restore`
+texts.
+
+A pure function, so what the twin will do can be read and tested without a kernel. The commands are those a
+person
+would type; `Plan.text()` prints them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from msgspec import Struct
+
+from kubenet_lab.kernel import sysctl
+from kubenet_lab.kernel.bridge import FdbEntry
+from kubenet_lab.kernel.link import BridgeOptions, Link
+from kubenet_lab.kernel.netns import ZERO_MAC, Netns
+from kubenet_lab.kernel.network import Network
+from kubenet_lab.kernel.route import TABLE_LOCAL, Route, RouteRule, default_rules
+from kubenet_lab.kernel.socket import Socket
+from kubenet_lab.packet.ip import mac_from, prefix
+
+UNDERLAY = "underlay"
+"""The namespace that holds the wires: one bridge a wire, with a port for each link plugged in."""
+
+BIGGEST_MTU = 65535
+_BRIDGE_OPTIONS = {
+    "vlan_filtering": "vlan_filtering",
+    "nf_call_iptables": "nf_call_iptables",
+    "nf_call_ip6tables": "nf_call_ip6tables",
+    "ageing": "ageing_time",
+    "stp": "stp_state",
+    "mcast_snooping": "mcast_snooping",
+}
+"""Fields of BridgeOptions and what `ip link add type bridge` calls them."""
+
+KINDS = ("loopback", "physical", "veth", "bridge", "vxlan")
+"""Link kinds the twin makes with every kernel it supports."""
+
+ONLY_HERE: dict[str, str] = {"net/ipv4/icmp_ratelimit": "0", "net/ipv6/icmp/ratelimit": "0"}
+"""Parameters the twin sets whatever the model says: many flows at once must not lose their ICMP errors."""
+
+_PING_GROUPS = "net.ipv4.ping_group_range"
+"""Its default names every group; a user namespace has group 0 only, and refuses to name others."""
+
+NEIGHBOUR_RETRANS = 100
+"""Milliseconds between ARP requests (the kernel's default is 1000): an address nobody has fails in 0.3 s, not
+3 s.
+"""
+
+
+class Missing(Struct, frozen=True):
+    """Something of the model that this machine's kernel or tools could not make."""
+
+    ns: str
+    what: str
+    why: str
+
+    def __str__(self) -> str:
+        place = f"{self.ns}: " if self.ns else ""
+        return f"{place}{self.what}: {self.why}"
+
+
+class Plan(Struct):
+    """What to make, in order.
+
+    `netns` maps names to the names below /run/netns. `root` runs once, outside. Each phase maps a namespace
+    to its
+    steps: ["ip"|"ip -6"|"bridge", lines], ["sysctl", [[path, value]]], ["iptables-restore"|..., text] or
+    ["files", {path: text}]; the phases run one after the other, the namespaces of a phase side by side.
+    """
+
+    netns: dict[str, str]
+    root: list[str]
+    phases: list[dict[str, list[list[Any]]]]
+    sockets: list[dict[str, Any]]
+    handlers: dict[int, Any]
+    missing: list[Missing]
+
+    def text(self) -> str:
+        """Return the plan as commands to read."""
+        out = [f"ip netns add {file}" for file in self.netns.values()] + [f"ip {line}" for line in self.root]
+        for phase in self.phases:
+            for ns, steps in phase.items():
+                out.append(f"# in {ns}")
+                for kind, body in steps:
+                    if kind == "sysctl":
+                        out += [f"echo '{value}' > /proc/sys/{path}" for path, value in body]
+                    elif kind == "files":
+                        out += [f"# {path}\n{text}" for path, text in body.items()]
+                    elif isinstance(body, str):
+                        out.append(f"{kind} <<'EOF'\n{body}EOF")
+                    else:
+                        out += [f"{kind} {line}" for line in body]
+        return "\n".join(out) + "\n"
+
+
+def file_name(ns: str) -> str:
+    """Return a name `ip netns` takes: "default/frontend" becomes "default_frontend"."""
+    return ns.replace("/", "_")
+
+
+def plan(network: Network) -> Plan:
+    """Return what makes `network` in the kernel; the network is only read."""
+    made = Plan({name: file_name(name) for name in network.netns}, [], [{}, {}, {}], [], {}, [])
+    made.netns[UNDERLAY] = file_name(UNDERLAY) if UNDERLAY not in network.netns else "underlay_wires"
+    _wires(network, made)
+    done: set[tuple[str, str]] = set()
+    for ns in network.netns.values():
+        for link in ns.links.values():
+            _create_outside(network, made, ns, link, done)
+    for ns in network.netns.values():
+        make, address, route = [phase.setdefault(ns.name, []) for phase in made.phases]
+        make.append(["ip", _links(ns, made)])
+        make.append(["sysctl", _sysctls(ns)])
+        address.append(["ip", _addresses(ns)])
+        route.append(["ip", _routes(ns)])
+        six = _rules(ns, 6)
+        if six:
+            route.append(["ip -6", six])
+        route.append(["bridge", _fdb(ns)])
+        _netfilter(ns, route)
+        if ns.files:
+            route.append(["files", dict(ns.files)])
+        _sockets(ns, made)
+    return made
+
+
+# -- links ----------------------------------------------------------------------------------------------
+
+
+def _wires(network: Network, made: Plan) -> None:
+    lines = ["link set dev lo up"]
+    names: dict[str, str] = {}
+    for number, wire in enumerate(network.wires.values()):
+        names[wire.name] = f"wire{number}"
+        mac = mac_from("wire", wire.name)
+        lines.append(f"link add name wire{number} address {mac} type bridge stp_state 0 mcast_snooping 0")
+        lines.append(f"link set dev wire{number} addrgenmode none mtu {wire.mtu or BIGGEST_MTU} up")
+    after: list[str] = []
+    number = 0
+    for ns in network.netns.values():
+        for link in ns.links.values():
+            if link.kind != "physical":
+                continue
+            port = f"port{number}"
+            number += 1
+            wire_ = network.wires.get(link.wire)
+            mtu = (wire_.mtu if wire_ else 0) or BIGGEST_MTU
+            made.root.append(
+                f"link add {_end(made, ns.name, link)} type veth peer name {port} "
+                f"netns {made.netns[UNDERLAY]} mtu {mtu} address {mac_from('wire', port)}"
+            )
+            after.append(f"link set dev {port} addrgenmode none")
+            if wire_ is not None:
+                after.append(f"link set dev {port} master {names[wire_.name]}")
+            if wire_ is not None and wire_.up and (link.carrier or not link.up):
+                after.append(f"link set dev {port} up")
+    made.phases[0][UNDERLAY] = [
+        ["ip", lines + after],
+        ["sysctl", [["net/bridge/bridge-nf-call-iptables", "0"]]],
+    ]
+
+
+def _create_outside(network: Network, made: Plan, ns: Netns, link: Link, done: set[tuple[str, str]]) -> None:
+    """Make veth pairs from outside, since their ends are in two namespaces; name links nobody can make."""
+    if link.kind not in KINDS:
+        made.missing.append(
+            Missing(ns.name, f"link {link.name} of kind {link.kind}", "the twin cannot make this kind yet")
+        )
+    if link.kind != "veth" or (ns.name, link.name) in done:
+        return
+    if (
+        link.peer is None
+        or link.peer.netns not in network.netns
+        or link.peer.link not in network.netns[link.peer.netns].links
+    ):
+        made.missing.append(Missing(ns.name, f"veth {link.name}", "its other end is not in this network"))
+        return
+    other = network.netns[link.peer.netns].links[link.peer.link]
+    done.add((link.peer.netns, other.name))
+    made.root.append(
+        f"link add {_end(made, ns.name, link)} type veth peer {_end(made, link.peer.netns, other)}"
+    )
+
+
+def _end(made: Plan, ns: str, link: Link) -> str:
+    """Return what `ip link add` needs to know of one end of a pair."""
+    where = f"name {link.name} netns {made.netns[ns]}"
+    return f"{where} index {link.index} mtu {link.mtu} address {link.mac}"
+
+
+def _links(ns: Netns, made: Plan) -> list[str]:
+    lines = []
+    for link in sorted(
+        ns.links.values(), key=lambda item: KINDS.index(item.kind) if item.kind in KINDS else len(KINDS)
+    ):
+        start = (
+            f"link add name {link.name} index {link.index} mtu {link.mtu} address {link.mac} type {link.kind}"
+        )
+        if link.kind == "bridge":
+            options, usual = link.bridge or BridgeOptions(), BridgeOptions()
+            words = [start]
+            for field, name in _BRIDGE_OPTIONS.items():
+                value = getattr(options, field)
+                if value != getattr(usual, field):  # a kernel without VLAN filtering refuses even its default
+                    words += [name, str(round(value * 100) if field == "ageing" else int(value))]
+            lines.append(" ".join(words))
+        elif link.kind == "vxlan" and link.vxlan is not None:
+            v = link.vxlan
+            words = [
+                start,
+                f"id {v.vni} dstport {v.port}",
+                "learning" if v.learning else "nolearning",
+                f"df {v.df}",
+            ]
+            words += [f"local {v.local}"] if v.local else []
+            words += [f"dev {v.link}"] if v.link else []
+            words += [f"ttl {v.ttl}"] if v.ttl else []
+            lines.append(" ".join(words))
+    for link in ns.links.values():
+        if link.kind not in KINDS:
+            continue
+        words = [f"link set dev {link.name} addrgenmode none mtu {link.mtu}"]
+        words += ["promisc on"] if link.promiscuous else []
+        words += ["arp off"] if link.noarp else []
+        words += [f"txqueuelen {link.txqlen}"] if link.txqlen != 1000 else []
+        words += [f"master {link.master}"] if link.master else []
+        lines.append(" ".join(words))
+        if link.master and link.port is not None:
+            p = link.port
+            lines.append(
+                f"link set dev {link.name} type bridge_slave hairpin {_on(p.hairpin)} "
+                f"learning {_on(p.learning)} flood {_on(p.flood)} isolated {_on(p.isolated)}"
+            )
+            if p.state != "forwarding":
+                made.missing.append(
+                    Missing(ns.name, f"port state {p.state} of {link.name}", "the kernel decides port states")
+                )
+        if link.kind != "loopback" and not link.noarp:
+            lines.append(f"ntable change name arp_cache dev {link.name} retrans {NEIGHBOUR_RETRANS}")
+            lines.append(f"ntable change name ndisc_cache dev {link.name} retrans {NEIGHBOUR_RETRANS}")
+    return lines
+
+
+def _on(flag: bool) -> str:
+    return "on" if flag else "off"
+
+
+def _addresses(ns: Netns) -> list[str]:
+    lines = []
+    for link in ns.links.values():
+        if link.kind not in KINDS:
+            continue
+        for a in ns.addresses.get(link.name, ()):
+            words = [f"address replace {a.local}/{a.length} dev {link.name} scope {a.scope}"]
+            words += [f"broadcast {a.broadcast}"] if a.broadcast else []
+            words += [f"label {a.label}"] if a.label and a.label != link.name else []
+            if "noprefixroute" in a.flags or (link.up and not _connected(ns, a.network.text, link)):
+                words.append("noprefixroute")
+            words += ["nodad"] if a.family == 6 else []
+            lines.append(" ".join(words))
+        if link.up:
+            lines.append(f"link set dev {link.name} up")
+        if link.kind == "loopback" and link.up:
+            have = {a.local for a in ns.addresses.get(link.name, ())}
+            lines += [
+                f"address del {a} dev lo" for a in ("127.0.0.1/8", "::1/128") if a.split("/")[0] not in have
+            ]
+    return lines
+
+
+def _connected(ns: Netns, network: str, link: Link) -> bool:
+    """True when the model has the route that the kernel makes beside an address."""
+    block = prefix(network)
+    if link.kind == "loopback" or block.length == (32 if block.family == 4 else 128):
+        return True
+    return any(
+        r.dst == network and r.dev == link.name and r.proto == "kernel" for r in ns.route_list(block.family)
+    )
+
+
+# -- parameters -----------------------------------------------------------------------------------------
+
+
+def _sysctls(ns: Netns) -> list[list[str]]:
+    """Every parameter the model knows, `all` and `default` first (writing those touches the links')."""
+    out: list[list[str]] = []
+    names: dict[str, list[str]] = {"ipv4": [], "ipv6": []}
+    for key in sorted({**sysctl.DEFAULTS, **ns.sysctls}):
+        if key in sysctl.ALIASES:
+            continue
+        base, dev, name = _split(key)
+        if dev in ("", "all", "default"):
+            path = f"{base.replace('.', '/')}/conf/{dev}/{name}" if dev else key.replace(".", "/")
+            value = ns.sysctl(key)
+            out.append([path, "0\t0" if key == _PING_GROUPS and value == sysctl.DEFAULTS[key] else value])
+            if dev == "default":
+                names[base.removeprefix("net.")].append(name)
+    out.sort(key=lambda pair: (not pair[0].endswith("ip_forward"), "/conf/all/" not in pair[0]))
+    for link in ns.links.values():
+        if link.kind not in KINDS:
+            continue
+        for fam, keys in ((4, names["ipv4"]), (6, names["ipv6"])):
+            for name in keys:
+                if name == "forwarding" and fam == 4:
+                    continue
+                out.append(
+                    [f"net/ipv{fam}/conf/{link.name}/{name}", ns.sysctl(sysctl.conf(fam, link.name, name))]
+                )
+    return out + [[path, value] for path, value in ONLY_HERE.items()]
+
+
+def _split(key: str) -> tuple[str, str, str]:
+    """Split "net.ipv4.conf.flannel.1.rp_filter" into base, device and name; device "" for a plain key."""
+    base, sep, rest = key.partition(".conf.")
+    if not sep:
+        return key, "", ""
+    dev, _, name = rest.rpartition(".")
+    return base, dev, name
+
+
+# -- routes, neighbours, forwarding entries -------------------------------------------------------------
+
+
+def _routes(ns: Netns) -> list[str]:
+    present = [link.name for link in ns.links.values() if link.kind in KINDS]
+    routes = [r for table in ns.routes.values() for r in table.values() if not _kernel_made(r)]
+    routes.sort(
+        key=lambda r: (bool(r.via or r.nexthops), prefix(r.dst).length != (32 if r.family == 4 else 128))
+    )
+    lines = [f"route add {_route(r)}" for r in routes if not r.dev or r.dev in present]
+    for n in ns.neighbours.values():
+        if n.dev not in present:
+            continue
+        if n.proxy:
+            lines.append(f"neighbour add proxy {n.address} dev {n.dev}")
+        elif n.state in ("PERMANENT", "NOARP"):
+            lines.append(f"neighbour replace {n.address} lladdr {n.mac} dev {n.dev} nud {n.state.lower()}")
+    return lines + _rules(ns, 4)
+
+
+def _kernel_made(route: Route) -> bool:
+    """True for the routes that come with an address: local, broadcast and connected ones."""
+    return route.proto == "kernel" or (route.table == TABLE_LOCAL and route.type == "broadcast")
+
+
+def _route(r: Route) -> str:
+    words = [] if r.type == "unicast" else [r.type]
+    words.append(r.dst)
+    words += ["via", r.via] if r.via else []
+    words += (
+        ["dev", r.dev]
+        if r.dev and r.type in ("unicast", "local", "multicast", "broadcast", "anycast")
+        else []
+    )
+    words += ["table", str(r.table), "proto", r.proto]
+    words += ["scope", r.scope] if r.family == 4 and r.scope != "global" else []
+    words += ["metric", str(r.metric)] if r.metric else []
+    words += ["src", r.prefsrc] if r.prefsrc else []
+    words += ["mtu", str(r.mtu)] if r.mtu else []
+    words += ["onlink"] if r.onlink else []
+    for leg in r.nexthops:
+        words += ["nexthop", *(["via", leg.via] if leg.via else []), *(["dev", leg.dev] if leg.dev else [])]
+        words += ["weight", str(leg.weight), *(["onlink"] if leg.onlink else [])]
+    return " ".join(words)
+
+
+def _rules(ns: Netns, fam: int) -> list[str]:
+    wished, default = ns.rules[fam], default_rules(fam)
+    gone = [f"rule del pref {r.priority}" for r in default if r not in wished]
+    return gone + [f"rule add {_rule(r)}" for r in wished if r not in default]
+
+
+def _rule(r: RouteRule) -> str:
+    words = ["not"] if r.invert else []
+    words += ["pref", str(r.priority), "from", r.src or "all"]
+    words += ["to", r.dst] if r.dst else []
+    words += ["iif", r.iif] if r.iif else []
+    words += ["oif", r.oif] if r.oif else []
+    words += ["fwmark", f"{r.fwmark:#x}/{r.fwmask:#x}"] if r.fwmask else []
+    words += ["ipproto", str(r.ipproto)] if r.ipproto else []
+    words += [r.action] if r.action != "lookup" else ["lookup", str(r.table)]
+    words += ["suppress_prefixlength", str(r.suppress_prefixlength)] if r.suppress_prefixlength >= 0 else []
+    return " ".join(words)
+
+
+def _fdb(ns: Netns) -> list[str]:
+    """Static entries only: what a bridge or tunnel learns, it learns again."""
+    entries: Iterable[FdbEntry] = (
+        e for group in ns.fdb.values() for e in group if e.state and not _own(ns, e)
+    )
+    lines = []
+    for e in entries:
+        words = ["fdb", "append" if e.dst else "replace", e.mac, "dev", e.dev]
+        words += ["dst", e.dst] if e.dst else []
+        words += ["vlan", str(e.vlan)] if e.vlan else []
+        words += ["vni", str(e.vni)] if e.vni else []
+        words += ["port", str(e.port)] if e.port else []
+        words += ["master" if e.master else "self", e.state]
+        lines.append(" ".join(words))
+    return lines
+
+
+def _own(ns: Netns, entry: FdbEntry) -> bool:
+    """True for the entries a bridge makes itself: its own MAC and its ports'."""
+    return bool(entry.master) and entry.state == "permanent" and bool(ns.by_mac(entry.mac))
+
+
+# -- netfilter and sockets ------------------------------------------------------------------------------
+
+
+def _netfilter(ns: Netns, steps: list[list[Any]]) -> None:
+    from kubenet_lab.kernel.dialects.ipset import save as save_sets
+    from kubenet_lab.kernel.dialects.iptables import save
+
+    if ns.ipsets:
+        steps.append(["ipset", save_sets(ns.ipsets)])
+    for fam, tool in ((4, "iptables-restore"), (6, "ip6tables-restore")):
+        text = save(ns.iptables[fam])
+        if text.strip():
+            steps.append([tool, text])
+
+
+def _sockets(ns: Netns, made: Plan) -> None:
+    every: list[Socket] = [s for group in ns.sockets.values() for s in group]
+    for s in every:
+        number = len(made.sockets)
+        if s.proto not in (6, 17):
+            made.missing.append(
+                Missing(
+                    ns.name, f"socket of protocol {s.proto} on port {s.port}", "the twin serves TCP and UDP"
+                )
+            )
+            continue
+        if s.handler is not None:
+            made.handlers[number] = s.handler
+        made.sockets.append({
+            "id": number, "ns": ns.name, "proto": s.proto, "address": s.address, "port": s.port,
+            "handler": s.handler is not None, "backlog_full": s.backlog_full,
+            "page": f"{ns.name.rpartition('/')[2]}: hello, {{source}}\n",
+        })  # fmt: skip
+
+
+__all__ = ["BIGGEST_MTU", "UNDERLAY", "ZERO_MAC", "Missing", "Plan", "file_name", "plan"]

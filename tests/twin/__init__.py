@@ -1,0 +1,1 @@
+"""The model against this machine's kernel."""
