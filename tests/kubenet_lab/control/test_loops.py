@@ -49,7 +49,8 @@ def run_pods(store: Store) -> None:
 
 
 def service(name: str, spec: str) -> str:
-    return f"---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec: {{ports: [{{port: 80}}], {spec}}}\n"
+    head = f"---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\n"
+    return head + f"spec: {{ports: [{{port: 80}}], {spec}}}\n"
 
 
 def test_a_new_cluster_has_its_namespaces_and_the_service_kubernetes() -> None:
@@ -205,7 +206,8 @@ def test_a_pod_that_fits_nowhere_stays_pending_and_says_why() -> None:
     (condition,) = store.get(Pod, "a").status.conditions
     assert (condition.type, condition.status, condition.reason) == ("PodScheduled", "False", "Unschedulable")
     assert condition.message.startswith(
-        "0/3 nodes are available: 1 node(s) were unschedulable, 2 node(s) didn't match Pod's node affinity/selector."
+        "0/3 nodes are available: 1 node(s) were unschedulable, "
+        "2 node(s) didn't match Pod's node affinity/selector."
     )
     assert scheduler.reconcile(store, Settings()) == []
 
