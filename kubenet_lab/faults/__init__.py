@@ -1,0 +1,27 @@
+"""Things that break, one file each: `FAULTS` lists them. Each changes state and returns its undo.
+
+A fault never edits a result: what tools and callers then see follows from the state by itself.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kubenet_lab.errors import NotFound
+from kubenet_lab.faults.fault import Fault, Undo
+from kubenet_lab.faults.fdb_entry_missing import FdbEntryMissing
+from kubenet_lab.faults.kube_dns_rules_missing import KubeDnsRulesMissing
+from kubenet_lab.faults.pod_not_listening import PodNotListening
+
+FAULTS: tuple[type[Fault], ...] = (PodNotListening, FdbEntryMissing, KubeDnsRulesMissing)
+
+
+def make(name: str, **details: Any) -> Fault:
+    """Return a fault by name ("fdb-entry-missing"), with its details. Raises NotFound."""
+    for kind in FAULTS:
+        if kind.NAME == name:
+            return kind(**details)
+    raise NotFound("fault", name, known=[kind.NAME for kind in FAULTS])
+
+
+__all__ = ["FAULTS", "Fault", "Undo", "make"]
