@@ -52,12 +52,18 @@ def lookup(walk: Walk, ns: Netns, name: str) -> Lookup:
         now=walk.now,
         usable=lambda address: ns.lookup(address) is not None,
     )
-    return Lookup(found.addresses, asker.queries, "" if found.addresses else _failure(found, asker.queries), found)
+    return Lookup(
+        found.addresses, asker.queries, "" if found.addresses else _failure(found, asker.queries), found
+    )
 
 
 def _failure(found: Resolution, queries: list[Query]) -> str:
     if found.error == "EAI_AGAIN":
-        return "dns-timeout" if any(q.rcode in ("timeout", "refused", "unreachable") for q in queries) else "dns-failure"
+        return (
+            "dns-timeout"
+            if any(q.rcode in ("timeout", "refused", "unreachable") for q in queries)
+            else "dns-failure"
+        )
     return "no-address" if found.error == "EAI_NODATA" else "no-such-name"
 
 
