@@ -1,0 +1,196 @@
+"""The map stays readable at any size that fits a course: nothing overlaps, nothing is cut."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from itertools import pairwise
+
+import pytest
+
+from kubenet_lab.packet.packet import SYN, TCP, Packet
+from kubenet_lab.trace import Hop, Step, Trace
+from kubenet_lab.views.cluster_map import (
+    MapDevice,
+    MapModel,
+    MapNode,
+    MapPod,
+    MapService,
+    key,
+    lane,
+    lay_out,
+    map_svg,
+    way,
+    way_points,
+)
+from kubenet_lab.views.theme import text_width, wrap
+from tests.kubenet_lab.views.pictures import boxed_faults, faults, texts
+
+LONG = (
+    "default/web",
+    "kube-system/coredns-668d6bf9bc-abcde",
+    "a-long-namespace-name/payment-service-7d9c5b6f4-x2x8k",
+)
+
+
+def model(nodes: int, pods: int, kind: str = "v4") -> MapModel:
+    made = []
+    for n in range(1, nodes + 1):
+        own = [
+            MapPod(
+                f"{LONG[p % 3]}-{n}-{p}",
+                f"10.244.{n}.{p + 2}" if kind == "v4" else f"fd00:10:244:{n}::{p + 2:x}",
+                "eth0",
+                f"veth{p}",
+                "cni0",
+            )
+            for p in range(pods)
+        ]
+        devices = (
+            MapDevice("eth0", "physical", f"192.168.1.{n * 10}/24", "", "underlay"),
+            MapDevice("cni0", "bridge", f"10.244.{n}.1/24", "bridge"),
+            MapDevice("flannel.1", "vxlan", f"10.244.{n}.0/32", "VXLAN, VNI 1"),
+        )
+        made.append(MapNode(f"node-{n}", "node", f"192.168.1.{n * 10}", tuple(own), devices))
+    hosts = (
+        MapNode(
+            "router",
+            "router",
+            "192.168.1.1",
+            (),
+            (
+                MapDevice("eth0", "physical", "192.168.1.1/24", "", "underlay"),
+                MapDevice("eth1", "physical", "203.0.113.1/24", "", "internet"),
+            ),
+        ),
+        MapNode(
+            "outside",
+            "host",
+            "203.0.113.9",
+            (),
+            (MapDevice("eth0", "physical", "203.0.113.9/24", "", "internet"),),
+        ),
+    )
+    services = tuple(MapService(f"default/service-number-{n}", f"10.96.0.{n}") for n in range(1, 20))
+    return MapModel(tuple(made), hosts, services)
+
+
+def crossing(a: str, b: str, pod_a: str, pod_b: str) -> Trace:
+    """A packet from one node to another through flannel, with the hops only."""
+    packet = Packet("10.244.1.2", "10.244.2.2", TCP, 1, 80, flags=SYN)
+    route = [Step("route", "input")]
+    hops = [
+        Hop(pod_a, a, "", packet, [Step("send", "socket")], "eth0"),
+        Hop(a, a, "veth0", packet, [Step("bridge", "cni0"), *route], "flannel.1"),
+        Hop(a, a, "flannel.1", packet, route, "eth0", True),
+        Hop(b, b, "eth0", packet, route, "", True),
+        Hop(b, b, "flannel.1", packet, route, "veth0"),
+        Hop(pod_b, b, "eth0", packet, [Step("deliver", "socket")]),
+    ]
+    return Trace(packet, "request", hops, "delivered", "socket")
+
+
+@pytest.mark.parametrize("nodes", [1, 2, 3, 4, 5, 6, 7, 10])
+@pytest.mark.parametrize("pods", [0, 1, 3, 7, 20])
+def test_no_text_overlaps_or_leaves(nodes: int, pods: int) -> None:
+    world = model(nodes, pods)
+    marks = {"10.96.0.3": "called", f"{LONG[0]}-1-0": "caller", "outside": "caller"}
+    broken = {
+        key("node-1", "flannel.1"): "the FDB entry of node-2 is missing",
+        key(f"{LONG[0]}-1-0"): "nothing listens on port 8080",
+    }
+    for svg in (map_svg(world), map_svg(world, marks=marks, faults=broken, selected=key("node-1"))):
+        assert faults(svg) == []
+        assert boxed_faults(svg) == []
+
+
+def test_ipv6_addresses_fit() -> None:
+    svg = map_svg(model(5, 4, "v6"))
+    assert faults(svg) == []
+    assert boxed_faults(svg) == []
+
+
+def test_every_name_is_shown_whole() -> None:
+    world = model(3, 5)
+    shown = "".join(text.words for text in texts(map_svg(world)))
+    for node in world.nodes:
+        assert node.address in shown
+        for pod in node.pods:
+            assert pod.netns.rpartition("/")[2] in shown
+            assert pod.address in shown
+
+
+def test_a_way_visits_each_place_in_order() -> None:
+    world = model(2, 2)
+    a, b = (node.pods[0].netns for node in world.nodes)
+    layout = lay_out(world)
+    visited = [name for name, _ in way(layout, crossing("node-1", "node-2", a, b))]
+    assert visited == [
+        key(a),
+        key(a, "eth0"),
+        key("node-1", "veth0"),
+        key("node-1", "cni0"),
+        key("node-1"),
+        key("node-1", "flannel.1"),
+        key("node-1", "eth0"),
+        key("node-2", "eth0"),
+        key("node-2", "flannel.1"),
+        key("node-2"),
+        key("node-2", "veth0"),
+        key(b, "eth0"),
+        key(b),
+    ]
+
+
+@pytest.mark.parametrize("nodes", [2, 7])
+def test_a_way_is_one_upright_line_and_its_tunnel_part_crosses_the_wire(nodes: int) -> None:
+    world = model(nodes, 9)
+    last = world.nodes[-1]
+    layout = lay_out(world)
+    trace = crossing("node-1", last.name, world.nodes[0].pods[0].netns, last.pods[0].netns)
+    points = way_points(layout, way(layout, trace))
+    assert len(points) > 8
+    for ((x1, y1), _), ((x2, y2), _) in pairwise(points):
+        assert abs(x1 - x2) < 0.1 or abs(y1 - y2) < 0.1, "a slanted piece"
+    lowest = max(points, key=lambda p: p[0][1])
+    assert lowest[1], "the lowest point is the wire, and the packet is inside a tunnel there"
+
+
+def test_lanes_of_two_directions_never_lie_on_each_other() -> None:
+    there = [(0.0, 0.0), (0.0, 50.0), (80.0, 50.0), (80.0, 10.0)]
+    one, other = lane(there, 4), lane(list(reversed(there)), 4)
+    assert not set(one) & set(other)
+    assert lane([(0.0, 0.0), (10.0, 0.0)], 4) == [(0.0, 4.0), (10.0, 4.0)]
+
+
+def test_legend_names_what_is_drawn_and_faults_are_words() -> None:
+    world = model(2, 1)
+    trace = crossing("node-1", "node-2", world.nodes[0].pods[0].netns, world.nodes[1].pods[0].netns)
+    words = [
+        t.words for t in texts(map_svg(world, [trace], faults={key("node-2", "flannel.1"): "no FDB entry"}))
+    ]
+    assert "request" in words
+    assert "reply" not in words
+    assert "inside a tunnel: a letter in a letter" in words
+    assert "✕ fault at node-2 flannel.1: no FDB entry" in words
+    assert "✕ fault" in words
+
+
+def test_the_map_carries_both_sets_of_colours_and_asks_for_nothing() -> None:
+    svg = map_svg(model(1, 1))
+    assert "prefers-color-scheme:dark" in svg
+    assert 'data-jp-theme-light="false"' in svg
+    root = ElementTree.fromstring(svg)
+    for node in root.iter():
+        for value in node.attrib.values():
+            assert "http" not in value or value.startswith("http://www.w3.org/")
+    assert root.attrib["aria-label"]
+
+
+@pytest.mark.parametrize(
+    "text", ["a-b-c", "backend-7d9c5b6f4-x2x8k", "192.168.100.200", "words with blanks between"]
+)
+@pytest.mark.parametrize("width", [30, 60, 1000])
+def test_wrap_loses_nothing_and_keeps_to_the_width(text: str, width: float) -> None:
+    lines = wrap(text, width, 12, breaks=" -.")
+    assert "".join(lines).replace(" ", "") == text.replace(" ", "")
+    assert all(text_width(line, 12) <= width for line in lines)
