@@ -7,8 +7,9 @@ from kubenet_lab.cni.flannel.plugin import PLUGIN as FLANNEL
 from kubenet_lab.cni.ipam.host_local import PLUGIN as HOST_LOCAL
 from kubenet_lab.cni.loopback.plugin import PLUGIN as LOOPBACK
 from kubenet_lab.cni.plugin import CniError, Plugin, Result
+from kubenet_lab.cni.portmap.plugin import PLUGIN as PORTMAP
 
-PLUGINS: tuple[Plugin, ...] = (LOOPBACK, BRIDGE, HOST_LOCAL, FLANNEL)
+PLUGINS: tuple[Plugin, ...] = (LOOPBACK, BRIDGE, HOST_LOCAL, FLANNEL, PORTMAP)
 """What is installed in /opt/cni/bin of every node."""
 
 __all__ = ["PLUGINS", "CniError", "Plugin", "Result"]

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from kubenet_lab.errors import KubenetLabError
+from kubenet_lab.errors import InputError, KubenetLabError
 from kubenet_lab.kernel.errors import KernelError
 from kubenet_lab.kernel.netns import Netns
 from kubenet_lab.kernel.network import Network
@@ -208,6 +208,8 @@ class Plugin(Struct, frozen=True, kw_only=True):
     add: Callable[[Call], Result]
     delete: Callable[[Call], None]
     check: Callable[[Call], None]
+    status: Callable[[Call], None] | None = None
+    """Raises CniError when the plugin cannot serve an ADD; None is always ready."""
 
 
 _VALID_ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*\Z")
@@ -263,7 +265,9 @@ def execute(plugin: Plugin, call: Call) -> Result | None:
             plugin.delete(call)
         elif call.command == "CHECK":
             plugin.check(call)
-    except KernelError as fault:
+        elif call.command == "STATUS" and plugin.status is not None:
+            plugin.status(call)
+    except (KernelError, InputError) as fault:
         raise CniError(str(fault)) from fault
     return None
 
@@ -295,3 +299,16 @@ def add_lines(ns: Netns, fam: int, lines: str) -> None:
     from kubenet_lab.kernel.dialects import iptables
 
     ns.set_iptables(fam, iptables.restore(ns.iptables[fam], lines, noflush=True))
+
+
+def has_chain(ns: Netns, fam: int, table: str, chain: str) -> bool:
+    """True when the table has a chain of that name."""
+    found = ns.iptables[fam].tables.get(table)
+    return found is not None and chain in found.chains
+
+
+def chain_lines(ns: Netns, fam: int, table: str, chain: str) -> list[str]:
+    """`iptables -t TABLE -S CHAIN`, the rules only; none when the chain is not there."""
+    from kubenet_lab.kernel.dialects import iptables
+
+    return iptables.chain_text(ns.iptables[fam], table, chain)[1:] if has_chain(ns, fam, table, chain) else []

@@ -47,10 +47,6 @@ def load(body: Json) -> Config:
         raise CniError(f"failed to load netconf: {fault}", DECODING_FAILURE) from fault
     if not 0 <= conf.vlan <= 4094:
         raise CniError(f"invalid VLAN ID {conf.vlan} (must be between 0 and 4094)")
-    if conf.layer3 and conf.disable_container_interface:
-        raise CniError("cannot use IPAM when DisableContainerInterface flag is set")
-    if conf.hairpin_mode and conf.promisc_mode:
-        raise CniError("cannot set hairpin mode and promiscuous mode at the same time")
     for key, used in (
         ("vlan", conf.vlan),
         ("macspoofchk", conf.macspoofchk),

@@ -35,6 +35,10 @@ def add(call: Call) -> Result:
     """Connect the container to the bridge."""
     call.arguments()
     conf = load(call.conf)
+    if conf.layer3 and conf.disable_container_interface:
+        raise CniError("cannot use IPAM when DisableContainerInterface flag is set")
+    if conf.hairpin_mode and conf.promisc_mode:
+        raise CniError("cannot set hairpin mode and promiscuous mode at the same time")
     _ensure_bridge(call.node, conf)
     sandbox = call.sandbox()
     host_name = _make_pair(call, conf, sandbox)
@@ -268,4 +272,11 @@ def check(call: Call) -> None:
             raise CniError(f"Expected Route {route.dst} not found in routing table")
 
 
-PLUGIN = Plugin(name="bridge", add=add, delete=delete, check=check)
+def status(call: Call) -> None:
+    """Ready when the IPAM plugin is."""
+    conf = load(call.conf)
+    if conf.layer3:
+        call.delegate(conf.ipam["type"])
+
+
+PLUGIN = Plugin(name="bridge", add=add, delete=delete, check=check, status=status)

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from kubenet_lab.cni.flannel.config import NetConf
 from kubenet_lab.cni.flannel.plugin import SUBNET_FILE
-from kubenet_lab.cni.plugin import add_lines
+from kubenet_lab.cni.plugin import add_lines, chain_lines
 from kubenet_lab.errors import InputError
 from kubenet_lab.kernel.bridge import FdbEntry
 from kubenet_lab.kernel.errors import KernelError
@@ -115,13 +115,14 @@ class Agent:
                 raise InputError(f'failed to acquire lease: node "{self.node}" pod cidr not assigned')
             if not self._subnet:
                 self._start(own, subnet)
+        if self._subnet and self.conf.backend.type == "vxlan" and self.device not in self.netns.links:
+            # Deleted under the daemon: it makes it again, but routes and entries only come with a lease event.
+            self._make_device(own)
+        if own is not None:
             if (wished := self._announce(own)) != own:
                 changed.append(wished)
         if not self._subnet:
             return changed
-        if self.conf.backend.type == "vxlan" and self.device not in self.netns.links:
-            # The link was deleted under the daemon: it makes it again, but routes and entries only come with a lease event.
-            self._make_device(own)
         wanted = {
             name: lease
             for name, node in all_nodes.items()
@@ -143,8 +144,11 @@ class Agent:
         self._subnet = subnet
         if self.conf.backend.type == "vxlan":
             self._make_device(own)
-        for text in self.rules():
-            add_lines(self.netns, 4, text)
+        for table, builtin, text in (("nat", "POSTROUTING", self._masquerading()), ("filter", "FORWARD", self._forwarding())):
+            # Rules of an earlier run stay when flanneld stops; only what is missing is added.
+            present = set(chain_lines(self.netns, 4, table, builtin))
+            lines = [line for line in text.splitlines() if line not in present]
+            add_lines(self.netns, 4, "\n".join(lines) + "\n") if text else None
         self.netns.files[SUBNET_FILE] = self.subnet_env()
 
     def _make_device(self, own: Node | None) -> None:
@@ -209,30 +213,30 @@ class Agent:
             f"FLANNEL_IPMASQ={'true' if self.ip_masq else 'false'}\n"
         )
 
-    def rules(self) -> list[str]:
-        """The `iptables-restore --noflush` texts: forwarding, and (with --ip-masq) masquerading."""
-        net, own = self.conf.network, self._subnet
-        forward = '-m comment --comment "flanneld forward"'
-        masq = '-m comment --comment "flanneld masq"'
-        texts = [
+    def _forwarding(self) -> str:
+        net, comment = self.conf.network, '-m comment --comment "flanneld forward"'
+        return (
             "*filter\n:FLANNEL-FWD - [0:0]\n"
-            f"-A FORWARD {forward} -j FLANNEL-FWD\n"
-            f"-A FLANNEL-FWD -s {net} {forward} -j ACCEPT\n"
-            f"-A FLANNEL-FWD -d {net} {forward} -j ACCEPT\nCOMMIT\n"
-        ]
-        if self.ip_masq:
-            texts.insert(
-                0,
-                "*nat\n:FLANNEL-POSTRTG - [0:0]\n"
-                f"-A POSTROUTING {masq} -j FLANNEL-POSTRTG\n"
-                f"-A FLANNEL-POSTRTG -m mark --mark 0x4000/0x4000 {masq} -j RETURN\n"
-                f"-A FLANNEL-POSTRTG -s {own} -d {net} {masq} -j RETURN\n"
-                f"-A FLANNEL-POSTRTG -s {net} -d {own} {masq} -j RETURN\n"
-                f"-A FLANNEL-POSTRTG ! -s {net} -d {own} {masq} -j RETURN\n"
-                f"-A FLANNEL-POSTRTG -s {net} ! -d 224.0.0.0/4 {masq} -j MASQUERADE --random-fully\n"
-                f"-A FLANNEL-POSTRTG ! -s {net} -d {net} {masq} -j MASQUERADE --random-fully\nCOMMIT\n",
-            )
-        return texts
+            f"-A FORWARD {comment} -j FLANNEL-FWD\n"
+            f"-A FLANNEL-FWD -s {net} {comment} -j ACCEPT\n"
+            f"-A FLANNEL-FWD -d {net} {comment} -j ACCEPT\nCOMMIT\n"
+        )
+
+    def _masquerading(self) -> str:
+        """Pod traffic that leaves the pod network gets the node's address; 0x4000 is kube-proxy's own mark."""
+        if not self.ip_masq:
+            return ""
+        net, own, comment = self.conf.network, self._subnet, '-m comment --comment "flanneld masq"'
+        return (
+            "*nat\n:FLANNEL-POSTRTG - [0:0]\n"
+            f"-A POSTROUTING {comment} -j FLANNEL-POSTRTG\n"
+            f"-A FLANNEL-POSTRTG -m mark --mark 0x4000/0x4000 {comment} -j RETURN\n"
+            f"-A FLANNEL-POSTRTG -s {own} -d {net} {comment} -j RETURN\n"
+            f"-A FLANNEL-POSTRTG -s {net} -d {own} {comment} -j RETURN\n"
+            f"-A FLANNEL-POSTRTG ! -s {net} -d {own} {comment} -j RETURN\n"
+            f"-A FLANNEL-POSTRTG -s {net} ! -d 224.0.0.0/4 {comment} -j MASQUERADE --random-fully\n"
+            f"-A FLANNEL-POSTRTG ! -s {net} -d {net} {comment} -j MASQUERADE --random-fully\nCOMMIT\n"
+        )
 
     # -- the other nodes ------------------------------------------------------------------------------------------
 
