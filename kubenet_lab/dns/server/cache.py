@@ -15,6 +15,9 @@ from kubenet_lab.dns.server.corefile import Controller, CorefileError, duration,
 from kubenet_lab.dns.server.plugin import Failure, Plugin, Request
 
 _MIN_TTL = 5
+_OPTIONS = frozenset(
+    {"success", "denial", "servfail", "disable", "keepttl", "prefetch", "serve_stale", "serve_stale_policy"}
+)
 Key = tuple[str, str, str, bool, bool]
 
 
@@ -205,6 +208,8 @@ def _parse(c: Controller) -> Options:
         zones = c.zones_or(args)
         while c.next_block():
             word = c.value
+            if word not in _OPTIONS:
+                raise c.arg_error()
             words = c.args()
             if word in ("success", "denial"):
                 if not words:
@@ -237,10 +242,8 @@ def _parse(c: Controller) -> Options:
                 if words:
                     raise c.arg_error()
                 fields["keep_ttl"] = True
-            elif word in ("prefetch", "serve_stale", "serve_stale_policy"):
-                raise CorefileError(f"{word}: not modelled")
             else:
-                raise c.arg_error()
+                raise CorefileError(f"{word}: not modelled")
         options = Options(zones=zones, **fields)  # type: ignore[arg-type]
     assert options is not None
     return options

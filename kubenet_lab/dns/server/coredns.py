@@ -26,7 +26,7 @@ from kubenet_lab.dns.server.health import Health
 from kubenet_lab.dns.server.kubernetes import Kubernetes
 from kubenet_lab.dns.server.loadbalance import LoadBalance
 from kubenet_lab.dns.server.log import Log
-from kubenet_lab.dns.server.loop import Loop, LoopDetected
+from kubenet_lab.dns.server.loop import Loop
 from kubenet_lab.dns.server.plugin import Failure, Plugin, Request, Upstream
 from kubenet_lab.dns.server.prometheus import Prometheus
 from kubenet_lab.dns.server.ready import Ready
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 VERSION = "1.15.0"
 _MAX_UDP_PAYLOAD = 65507
+_MAX_DEPTH = 30
 _FRAGMENT_V4, _FRAGMENT_V6 = 1480, 1220
 
 DIRECTIVES: tuple[str, ...] = (
@@ -61,6 +62,9 @@ _ANY_CLASS = frozenset({"chaos", "forward"})
 DEFAULT_FILES: Mapping[str, str] = {"/etc/resolv.conf": "nameserver 192.168.1.1\n"}
 
 
+IN_CLUSTER: Mapping[str, str] = {"KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_SERVICE_PORT": "443"}
+
+
 class NotModelled(CorefileError):
     """A Corefile that is right, with a plugin or option this model does not have."""
 
@@ -69,12 +73,18 @@ class Environment:
     """What plugins are made of and what they set up, one for each load of a Corefile."""
 
     def __init__(
-        self, view: ServiceView, upstream: Upstream, local_ips: tuple[str, ...], output: Callable[[str], None]
+        self,
+        view: ServiceView,
+        upstream: Upstream,
+        local_ips: tuple[str, ...],
+        output: Callable[[str], None],
+        variables: Mapping[str, str],
     ) -> None:
         self.view = view
         self.upstream = upstream
         self.local_ips = local_ips
         self.output = output
+        self.variables = variables
         self.lameduck = 0.0
 
 
@@ -102,6 +112,7 @@ class CoreDNS:
         upstream: (query, server) -> answer, None for silence; raises ConnectionRefusedError for a closed port.
         local_ips: Its own addresses, which tell it which Service it stands behind.
         files: The machine's files by path: /etc/resolv.conf, what `import` names.
+        variables: Its environment; by default what every pod has.
         seed: Of the shuffles.
         port: The port it serves; blocks on other ports are read and not served.
 
@@ -128,13 +139,14 @@ class CoreDNS:
         self.upstream = upstream
         self.local_ips = local_ips
         self.files = {**DEFAULT_FILES, **(files or {})}
-        self.variables = variables or {}
+        self.variables = IN_CLUSTER if variables is None else variables
         self.random = random.Random(seed)
         self.port = port
         self.log: deque[str] = deque(maxlen=10000)
         self.corefile = ""
         self.lameduck = 0.0
         self.servers: dict[str, Server] = {}
+        self._depth = 0
         self._load(corefile)
 
     def reload(self, corefile: str) -> bool:
@@ -168,8 +180,15 @@ class CoreDNS:
         server = self._server(name, query.type)
         if server is None or server.first is None or (query.cls != "IN" and not server.any_class):
             return self._fit(reply(query, "REFUSED"), query, client, protocol)
+        if self._depth > _MAX_DEPTH:
+            # Queries go round without `loop` to notice: nobody will ever answer this one.
+            return None
         request = Request(query, name, client, protocol, now, self._lookup, self.random, port)
-        result = server.first.serve(request)
+        self._depth += 1
+        try:
+            result = server.first.serve(request)
+        finally:
+            self._depth -= 1
         if isinstance(result, Failure):
             result = reply(query, result.rcode, delay=result.delay)
         if request.elapsed:
@@ -233,8 +252,6 @@ class CoreDNS:
                     plugin.probe = f"{self.random.getrandbits(62)}.{self.random.getrandbits(62)}.{zone}"
                     try:
                         self.answer(Query(plugin.probe, "HINFO"), now=now)
-                    except RecursionError:  # a loop that does not pass this plugin's block
-                        raise LoopDetected(plugin.zone, plugin.probe) from None
                     finally:
                         plugin.probe = ""
 
@@ -304,7 +321,7 @@ class CoreDNS:
         blocks = _corefile.parse(text, DIRECTIVES, self.files, self.variables)
         if not blocks and not text.strip():
             blocks = _corefile.parse(f".:{self.port} {{\nwhoami\nlog\n}}", DIRECTIVES)
-        environment = Environment(self.view, self.upstream, self.local_ips, self.log.append)
+        environment = Environment(self.view, self.upstream, self.local_ips, self.log.append, self.variables)
         zones = [_corefile.zones_of(block, self.port) for block in blocks]
         chains: list[list[Plugin]] = [[] for _ in blocks]
         for name in DIRECTIVES:

@@ -45,6 +45,8 @@ class Options(Struct, frozen=True):
         noendpoints: EndpointSlices are not watched.
         ignore_empty_service: A ClusterIP Service without a ready endpoint does not exist.
         zonal: Names with a topology zone are served.
+        startup_timeout: Seconds the server waits for the API before it starts without.
+        api: The stanza names an API server (`endpoint` or `kubeconfig`); else the pod's environment does.
     """
 
     zones: tuple[str, ...]
@@ -59,6 +61,7 @@ class Options(Struct, frozen=True):
     ignore_empty_service: bool = False
     zonal: bool = False
     startup_timeout: float = 5.0
+    api: bool = False
 
 
 class Parsed(Struct, frozen=True):
@@ -195,7 +198,15 @@ class Kubernetes(Plugin):
 
         environment = controller.environment
         assert isinstance(environment, Environment)
-        return cls(_parse(controller), environment.view, environment.local_ips)
+        options = _parse(controller)
+        if not options.api and not {"KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"} <= set(
+            environment.variables
+        ):
+            raise CorefileError(
+                "unable to load in-cluster configuration, KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT must "
+                "be defined"
+            )
+        return cls(options, environment.view, environment.local_ips)
 
     def ready(self) -> bool:
         """Has the first list arrived? (the `ready` plugin asks)"""
@@ -491,7 +502,9 @@ def _option(c: Controller, fields: dict[str, object]) -> None:
     elif word in ("namespaces", "endpoint"):
         if not args:
             raise c.arg_error()
-        if word == "namespaces":
+        if word == "endpoint":
+            fields["api"] = True
+        else:
             fields[word] = (*fields.get(word, ()), *args)  # type: ignore[misc]
     elif word == "tls":
         if len(args) != 3:
@@ -522,6 +535,7 @@ def _option(c: Controller, fields: dict[str, object]) -> None:
     elif word == "kubeconfig":
         if len(args) not in (1, 2):
             raise c.arg_error()
+        fields["api"] = True
     elif word == "multicluster":
         raise CorefileError("multicluster: not modelled")
     elif word == "startup_timeout":

@@ -14,7 +14,7 @@ from kubenet_lab.dns.server.corefile import Controller, CorefileError
 from kubenet_lab.dns.server.plugin import Failure, Plugin, Request
 
 COMMON = '{remote}:{port} - {>id} "{type} {class} {name} {proto} {size} {>do} {>bufsize}" {rcode} {>rflags} {rsize} {duration}'
-COMBINED = COMMON + " {/forward/upstream}"
+COMBINED = COMMON + ' "{>opcode}"'
 _CLASSES = ("all", "success", "denial", "error")
 _WORD = re.compile(r"\{[^{}]*\}")
 
@@ -63,6 +63,7 @@ def line(form: str, request: Request, answer: Response) -> str:
     values: dict[str, object] = {
         "remote": f"[{request.client}]" if ":" in request.client else request.client,
         "port": request.port,
+        "local": "[::]",
         ">id": query.id,
         "type": query.type,
         "class": query.cls,
