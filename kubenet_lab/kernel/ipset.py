@@ -132,8 +132,8 @@ class IpSet:
             if self.type == "bitmap:port":
                 parts = (parts[0].rpartition(":")[2],)
             elif dimensions == ("ip",) and "netmask" in self.settings:
-                length = self._setting("netmask", "32")
-                parts = (PREFIX[f"{parts[0]}/{length}"].text.partition("/")[0],)
+                netmask = self._setting("netmask", "32")
+                parts = (PREFIX[f"{parts[0]}/{netmask}"].text.partition("/")[0],)
             text = ",".join(parts)
             return text if text in entries else None
         for lengths in product(*self._prefix_lengths()):
@@ -237,7 +237,7 @@ def port_part(proto: int, port: int, icmp_type: int = 0, icmp_code: int = 0) -> 
 
 
 def _ports(text: str, type: str, family: str) -> list[str]:
-    proto, colon, ports = text.rpartition(":")
+    proto, _, ports = text.rpartition(":")
     proto = (proto or "tcp").lower()
     if proto.isdigit():
         proto = next((name for name, number in _PROTOCOLS.items() if number == int(proto)), proto)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from functools import lru_cache
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from kubenet_lab.errors import Fault, InputError
 from kubenet_lab.kernel.netfilter.addresses import block
@@ -27,11 +27,67 @@ from kubenet_lab.kernel.netfilter.ruleset import BUILTIN, PRINT_ORDER, Edit, Net
 from kubenet_lab.kernel.netfilter.targets import TARGETS, Goto, Jump, UnknownTarget
 
 OTHER_MATCHES = frozenset(
-    ["ah", "bpf", "cgroup", "cluster", "connbytes", "connlabel", "connlimit", "cpu", "dccp", "devgroup", "dst", "ecn", "esp", "eui64", "frag", "hbh", "helper", "ipcomp", "ipv6header", "ipvs", "l2tp", "mh", "nfacct", "osf", "policy", "quota", "quota2", "rateest", "realm", "rt", "srh", "udplite"]
+    [
+        "ah",
+        "bpf",
+        "cgroup",
+        "cluster",
+        "connbytes",
+        "connlabel",
+        "connlimit",
+        "cpu",
+        "dccp",
+        "devgroup",
+        "dst",
+        "ecn",
+        "esp",
+        "eui64",
+        "frag",
+        "hbh",
+        "helper",
+        "ipcomp",
+        "ipv6header",
+        "ipvs",
+        "l2tp",
+        "mh",
+        "nfacct",
+        "osf",
+        "policy",
+        "quota",
+        "quota2",
+        "rateest",
+        "realm",
+        "rt",
+        "srh",
+        "udplite",
+    ]
 )
 """Matches iptables has and this model does not: carried as they are."""
 OTHER_TARGETS = frozenset(
-    ["AUDIT", "CHECKSUM", "CLASSIFY", "CLUSTERIP", "CONNSECMARK", "DNPT", "DSCP", "ECN", "HMARK", "IDLETIMER", "LED", "MIRROR", "RATEEST", "SECMARK", "SET", "SNPT", "SYNPROXY", "TCPOPTSTRIP", "TEE", "TOS", "TPROXY", "ULOG"]
+    [
+        "AUDIT",
+        "CHECKSUM",
+        "CLASSIFY",
+        "CLUSTERIP",
+        "CONNSECMARK",
+        "DNPT",
+        "DSCP",
+        "ECN",
+        "HMARK",
+        "IDLETIMER",
+        "LED",
+        "MIRROR",
+        "RATEEST",
+        "SECMARK",
+        "SET",
+        "SNPT",
+        "SYNPROXY",
+        "TCPOPTSTRIP",
+        "TEE",
+        "TOS",
+        "TPROXY",
+        "ULOG",
+    ]
 )
 """Targets iptables has and this model does not: carried as they are."""
 
@@ -748,7 +804,7 @@ def _rules(
                 word,
                 f"declare the chain first: :{word.value} - [0:0]",
             )
-    fields: dict[str, object] = {}
+    fields: dict[str, Any] = {}
     for option, name, limit in (("-i", "indev", 15), ("-o", "outdev", 15)):
         if option in reader.seen:
             argument, negated = reader.seen[option]
@@ -808,7 +864,7 @@ def _rules(
             matches=tuple(matches),
             target=target,
             **fields,
-        )  # type: ignore[arg-type]
+        )
         for (src, not_src), (dst, not_dst) in product(*sides)
     ]
     troubles = [(message, 0, help) for message, help in _refusals(rules[0], table, chain)]

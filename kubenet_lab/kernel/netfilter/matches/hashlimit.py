@@ -125,10 +125,10 @@ class HashLimit(Match, frozen=True):
                 value = number(setting.value, setting.name, cls.NAME)
                 if value != defaults[key]:
                     table.append((key, value))
-        masks = [
+        srcmask, dstmask = (
             number(found[key].value, key, cls.NAME, BITS[family]) if key in found else None
             for key in ("--hashlimit-srcmask", "--hashlimit-dstmask")
-        ]
+        )
         interval = found.get("--hashlimit-rate-interval")
         return cls(
             name,
@@ -137,7 +137,8 @@ class HashLimit(Match, frozen=True):
             by_bytes,
             burst,
             tuple(m for m in _MODES if m in mode),
-            *(None if m == BITS[family] else m for m in masks),
+            None if srcmask == BITS[family] else srcmask,
+            None if dstmask == BITS[family] else dstmask,
             "--hashlimit-rate-match" in found,
             number(interval.value, interval.name, cls.NAME, low=1) if interval else 1,
             tuple(table),

@@ -1,4 +1,4 @@
-"""`-m length`: bytes of the IP packet (IPv6: of its payload, as the kernel counts)."""
+"""`-m length`: bytes of the IP packet."""
 
 from __future__ import annotations
 

@@ -49,11 +49,13 @@ class SetMatch(Match, frozen=True):
                     raise BadOption(
                         key, f"set: cannot parse {found[key].value!r} as a counter", "write a number"
                     ) from None
-        updates = [
+        update, sub = (
             key not in found or not found[key].negated
             for key in ("--update-counters", "--update-subcounters")
-        ]
-        return cls(name, directions, option.negated, "--return-nomatch" in found, *updates, tuple(counters))
+        )
+        return cls(
+            name, directions, option.negated, "--return-nomatch" in found, update, sub, tuple(counters)
+        )
 
     def options(self, family: int) -> str:
         """Return the options as iptables-save prints them."""
