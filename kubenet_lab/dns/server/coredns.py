@@ -9,6 +9,7 @@ equals `dig @10.96.0.10 backend.default.svc.cluster.local` asked from that clien
 from __future__ import annotations
 
 import random
+import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -146,7 +147,7 @@ class CoreDNS:
         self.corefile = ""
         self.lameduck = 0.0
         self.servers: dict[str, Server] = {}
-        self._depth = 0
+        self._within = threading.local()
         self._load(corefile)
 
     def reload(self, corefile: str) -> bool:
@@ -180,15 +181,16 @@ class CoreDNS:
         server = self._server(name, query.type)
         if server is None or server.first is None or (query.cls != "IN" and not server.any_class):
             return self._fit(reply(query, "REFUSED"), query, client, protocol)
-        if self._depth > _MAX_DEPTH:
+        depth = getattr(self._within, "depth", 0)
+        if depth > _MAX_DEPTH:
             # Queries go round without `loop` to notice: nobody will ever answer this one.
             return None
         request = Request(query, name, client, protocol, now, self._lookup, self.random, port)
-        self._depth += 1
+        self._within.depth = depth + 1
         try:
             result = server.first.serve(request)
         finally:
-            self._depth -= 1
+            self._within.depth = depth
         if isinstance(result, Failure):
             result = reply(query, result.rcode, delay=result.delay)
         if request.elapsed:

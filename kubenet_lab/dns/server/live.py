@@ -1,0 +1,294 @@
+"""CoreDNS on real sockets: the same code, asked by any client over UDP and TCP.
+
+    python -m kubenet_lab.dns.server.live --corefile F --manifests F... --bind 127.0.0.1 --port 5300
+
+`--port 0` takes any free port. The first line printed is `listening on ADDRESS:PORT`. The server stops on
+SIGTERM and SIGINT, and when its standard input is closed, so that it cannot outlive who started it. What it
+does not know goes to the upstreams its Corefile names, over real sockets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import select
+import selectors
+import signal
+import socket
+import struct
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from kubenet_lab.dns.message import BadMessage, from_wire, to_wire
+from kubenet_lab.dns.records import Query, Response
+from kubenet_lab.dns.server.coredns import CoreDNS, no_upstream
+from kubenet_lab.dns.server.corefile import CorefileError
+from kubenet_lab.dns.server.plugin import Upstream
+from kubenet_lab.dns.server.view import ServiceView
+
+_TIMEOUT = 2.0
+_WORKERS = 64
+_MAX_TCP = 65535 + 2
+
+
+def ask_upstream(query: Query, server: str) -> Response | None:
+    """One query over real UDP: the answer, or None after two seconds. Raises ConnectionRefusedError."""
+    host, _, port = server.rpartition(":")
+    host = host.strip("[]")
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        asking.settimeout(_TIMEOUT)
+        try:
+            asking.connect((host, int(port)))
+            asking.send(to_wire(query))
+            answer = from_wire(asking.recv(65535))
+        except ConnectionRefusedError:
+            raise
+        except (OSError, BadMessage):
+            return None
+    return answer if isinstance(answer, Response) and answer.id == query.id else None
+
+
+class Turn:
+    """Who may be inside the server: one at a time, except while it waits for an upstream.
+
+    So a silent upstream keeps only those waiting who asked for it, as in the real server.
+    """
+
+    def __init__(self, ask: Upstream) -> None:
+        self.ask = ask
+        self.lock = threading.Lock()
+
+    def upstream(self, query: Query, server: str) -> Response | None:
+        """`ask`, with the turn given away meanwhile."""
+        self.lock.release()
+        try:
+            return self.ask(query, server)
+        finally:
+            self.lock.acquire()
+
+    def answer(
+        self, server: CoreDNS, data: bytes, address: Sequence[Any], now: float, protocol: str
+    ) -> bytes | None:
+        """The server's answer, once it is this caller's turn."""
+        with self.lock:
+            return server.answer_wire(data, _plain(address[0]), now, protocol, address[1])
+
+
+def serve(
+    server: CoreDNS,
+    udp: socket.socket,
+    tcp: socket.socket,
+    clock: Callable[[], float] = time.monotonic,
+    stop: Sequence[Any] = (),
+    turn: Turn | None = None,
+) -> None:
+    """Answer on bound sockets (`tcp` listening) until one of `stop` becomes readable; blocks.
+
+    Args:
+        clock: Gives the seconds cached TTLs are counted by.
+        stop: Files or sockets; what is read from one does not matter, only that it ends or speaks.
+        turn: Whose `upstream` the server asks, if it asks any.
+    """
+    turn = turn or Turn(no_upstream)
+    with selectors.DefaultSelector() as selector, ThreadPoolExecutor(_WORKERS) as workers:
+        udp.setblocking(False)
+        tcp.setblocking(False)
+        selector.register(udp, selectors.EVENT_READ, "udp")
+        selector.register(tcp, selectors.EVENT_READ, "tcp")
+        for each in stop:
+            selector.register(each, selectors.EVENT_READ, "stop")
+        while True:
+            for key, _ in selector.select():
+                if key.data == "stop":
+                    return
+                if key.data == "udp":
+                    _datagram(server, udp, clock, turn, workers)
+                elif key.data == "tcp":
+                    connection, address = tcp.accept()
+                    connection.setblocking(False)
+                    selector.register(connection, selectors.EVENT_READ, _Connection(connection, address[:2]))
+                elif not key.data.read(server, clock, turn, workers):
+                    selector.unregister(key.fileobj)
+                    key.data.socket.close()
+
+
+def _datagram(
+    server: CoreDNS, udp: socket.socket, clock: Callable[[], float], turn: Turn, workers: ThreadPoolExecutor
+) -> None:
+    try:
+        data, address = udp.recvfrom(65535)
+    except (BlockingIOError, ConnectionError):
+        # An ICMP error for an earlier answer is reported here; its asker is gone.
+        return
+
+    def reply() -> None:
+        answer = turn.answer(server, data, address, clock(), "udp")
+        if answer is not None:
+            udp.sendto(answer, address)
+
+    workers.submit(reply)
+
+
+class _Connection:
+    """A client's TCP connection: messages with their length in front (RFC 7766)."""
+
+    def __init__(self, connection: socket.socket, address: tuple[str, int]) -> None:
+        self.socket = connection
+        self.address = address
+        self.buffer = b""
+
+    def read(
+        self, server: CoreDNS, clock: Callable[[], float], turn: Turn, workers: ThreadPoolExecutor
+    ) -> bool:
+        """Take what has arrived and have it answered, in order; False once the connection is over."""
+        try:
+            data = self.socket.recv(65536)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        self.buffer += data
+        messages: list[bytes] = []
+        while len(self.buffer) >= 2:
+            (length,) = struct.unpack("!H", self.buffer[:2])
+            if len(self.buffer) < length + 2:
+                break
+            messages.append(self.buffer[2 : length + 2])
+            self.buffer = self.buffer[length + 2 :]
+        if messages:
+            out = self.socket.dup()
+            workers.submit(self._reply, out, messages, server, clock, turn)
+        return bool(data) and len(self.buffer) <= _MAX_TCP
+
+    def _reply(
+        self,
+        out: socket.socket,
+        messages: list[bytes],
+        server: CoreDNS,
+        clock: Callable[[], float],
+        turn: Turn,
+    ) -> None:
+        # A duplicate of the socket, so that a client which stopped sending still gets its answers.
+        with out:
+            for message in messages:
+                answer = turn.answer(server, message, self.address, clock(), "tcp")
+                if answer is not None:
+                    _send_all(out, struct.pack("!H", len(answer)) + answer)
+
+
+def _send_all(out: socket.socket, data: bytes) -> None:
+    """Send everything on a socket that does not block; give up on a client that does not read."""
+    sent = 0
+    while sent < len(data):
+        try:
+            sent += out.send(data[sent:])
+        except BlockingIOError:
+            if not select.select([], [out], [], _TIMEOUT)[1]:
+                return
+        except OSError:
+            return
+
+
+def _plain(address: str) -> str:
+    return address.removeprefix("::ffff:").partition("%")[0]
+
+
+def load_manifests(paths: Sequence[str]) -> list[dict[str, Any]]:
+    """Objects of YAML or JSON files ("-" is standard input), Lists unpacked."""
+    import yaml
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    found: list[dict[str, Any]] = []
+    for path in paths:
+        text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
+        for document in yaml.load_all(text, Loader=loader):
+            if isinstance(document, dict) and str(document.get("kind", "")).endswith("List"):
+                found += [each for each in document.get("items") or () if isinstance(each, dict)]
+            elif isinstance(document, list):
+                found += [each for each in document if isinstance(each, dict)]
+            elif isinstance(document, dict):
+                found.append(document)
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; the exit status is 1 for a Corefile that is refused."""
+    parser = argparse.ArgumentParser(prog="python -m kubenet_lab.dns.server.live", description=__doc__)
+    parser.add_argument("--corefile", required=True, help="the Corefile")
+    parser.add_argument(
+        "--manifests", nargs="*", default=[], help="YAML or JSON files of the cluster's objects"
+    )
+    parser.add_argument("--bind", action="append", help="address to serve (may be given again); 127.0.0.1")
+    parser.add_argument("--port", type=int, default=53, help="port to serve; 0 for any")
+    parser.add_argument("--local-ip", action="append", help="the server's address as its Service knows it")
+    options = parser.parse_args(arguments)
+    addresses = options.bind or ["127.0.0.1"]
+    view = ServiceView.from_objects(load_manifests(options.manifests), time.time())
+    files = {}
+    if Path("/etc/resolv.conf").is_file():
+        files["/etc/resolv.conf"] = Path("/etc/resolv.conf").read_text(encoding="utf-8", errors="replace")
+    turn = Turn(ask_upstream)
+    try:
+        server = CoreDNS(
+            Path(options.corefile).read_text(encoding="utf-8"),
+            view,
+            turn.upstream,
+            local_ips=tuple(options.local_ip or addresses),
+            files=files,
+            seed=time.time_ns(),
+        )
+    except CorefileError as error:
+        print(error, file=sys.stderr)
+        return 1
+    udp, tcp = open_sockets(addresses[0], options.port)
+    woken, waker = socket.socketpair()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: waker.send(b"."))
+    host, port = udp.getsockname()[:2]
+    print(f"listening on {f'[{host}]' if ':' in host else host}:{port}", flush=True)
+    stop: list[Any] = [woken]
+    if not sys.stdin.closed and _can_wait(sys.stdin):
+        stop.append(sys.stdin)
+    with udp, tcp, woken, waker:
+        serve(server, udp, tcp, stop=stop, turn=turn)
+    return 0
+
+
+def open_sockets(address: str, port: int) -> tuple[socket.socket, socket.socket]:
+    """A bound UDP and a listening TCP socket on the same port. Raises OSError."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    for _ in range(20):
+        udp = socket.socket(family, socket.SOCK_DGRAM)
+        tcp = socket.socket(family, socket.SOCK_STREAM)
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            udp.bind((address, port))
+            tcp.bind((address, udp.getsockname()[1]))
+            tcp.listen(64)
+        except OSError:
+            udp.close()
+            tcp.close()
+            if port:
+                raise
+            # The free UDP port was taken for TCP: try another one.
+            continue
+        return udp, tcp
+    raise OSError(f"no port of {address} is free for UDP and TCP alike")
+
+
+def _can_wait(file: Any) -> bool:
+    """Can this file be waited for? A plain file or a device without an end cannot."""
+    with selectors.DefaultSelector() as selector:
+        try:
+            selector.register(file, selectors.EVENT_READ)
+        except (OSError, ValueError):
+            return False
+    return True
+
+
+if __name__ == "__main__":
+    sys.exit(main())
