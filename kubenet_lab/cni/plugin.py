@@ -1,8 +1,10 @@
-"""The CNI protocol: what a runtime hands to a plugin, what comes back, and the checks every plugin makes first.
+"""The CNI protocol: what a runtime hands to a plugin, what comes back, and what every plugin checks.
 
-Source: https://www.cni.dev/docs/spec/ (1.1.0) and `github.com/containernetworking/cni/pkg/{skel,types}`. A real plugin is
-an executable: parameters in the environment, configuration on standard input, a result on standard output. Here a plugin
-is a `Plugin` value, `Call` is one execution of it, and `execute` is the `skel.PluginMain` around it.
+Source: https://www.cni.dev/docs/spec/ (1.1.0) and `github.com/containernetworking/cni/pkg/{skel,types}`. A
+real plugin is
+an executable: parameters in the environment, configuration on standard input, a result on standard output.
+    Here a plugin is a `Plugin` value, `Call` is one execution of it, and `execute` is the `skel.PluginMain`
+    around it.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ class CniError(KubenetLabError):
 
 
 class Interface(Struct, frozen=True, omit_defaults=True):
-    """A link that the plugin made or manages. `sandbox` is the path of its network namespace, "" for the host's."""
+    """A link the plugin made or manages. `sandbox` is its namespace's path, "" for the host's."""
 
     name: str
     mac: str = ""
@@ -54,7 +56,7 @@ class Interface(Struct, frozen=True, omit_defaults=True):
 
 
 class Ip(Struct, frozen=True):
-    """An address given to the container: `address` with its prefix length, `interface` an index into the interfaces."""
+    """An address of the container, with prefix length; `interface` is an index into the interfaces."""
 
     address: str
     gateway: str = ""
@@ -166,7 +168,8 @@ class Call(Struct, frozen=True, kw_only=True):
         found = self.node.files.get(self.netns)
         if found is None or found not in self.network.netns:
             raise CniError(
-                f'failed to open netns "{self.netns}": failed to Statfs "{self.netns}": no such file or directory'
+                f'failed to open netns "{self.netns}": '
+                f'failed to Statfs "{self.netns}": no such file or directory'
             )
         return self.network.ns(found)
 
@@ -188,7 +191,7 @@ class Call(Struct, frozen=True, kw_only=True):
         return None if body is None else Result.from_json(body)
 
     def arguments(self) -> dict[str, str]:
-        """CNI_ARGS, "K=V;K=V". Raises CniError for a malformed pair, and for unknown keys unless IgnoreUnknown is set."""
+        """CNI_ARGS, "K=V;K=V". Raises CniError: a malformed pair, or unknown keys without IgnoreUnknown."""
         pairs: dict[str, str] = {}
         for pair in self.args.split(";") if self.args else []:
             key, sign, value = pair.partition("=")
@@ -236,8 +239,8 @@ def decode(text: str) -> Json:
 def execute(plugin: Plugin, call: Call) -> Result | None:
     """Run one plugin as `skel.PluginMain` does: parameters and version first, then the command.
 
-    Returns the result of ADD, None for the others. Raises CniError with the plugin's code and text; what was changed
-    before the failure stays, as with the real one.
+    Returns the result of ADD, None for the others. Raises CniError with the plugin's code and text; what
+    was changed before the failure stays, as with the real one.
     """
     if call.command not in ("ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION"):
         raise CniError(f"unknown CNI_COMMAND: {call.command}", INVALID_ENVIRONMENT)

@@ -1,7 +1,8 @@
 """The container runtime's part of CNI: which network a node has, and running its plugins in order.
 
-Source: libcni and containerd's `go-cni`: the first configuration by file name in /etc/cni/net.d is the node's network;
-ADD runs its plugins in order, each getting the previous one's result; DEL runs them backwards with the cached result.
+Source: libcni and containerd's `go-cni`: the first configuration by file name in /etc/cni/net.d is the
+node's network; ADD runs its plugins in order, each getting the previous one's result; DEL runs them
+backwards with the cached result.
 """
 
 from __future__ import annotations
@@ -71,9 +72,10 @@ def parse(text: str, file: str = "") -> NetworkConf:
 def node_network(node: Netns) -> NetworkConf:
     """The node's network: the first usable configuration by file name. Raises CniError when there is none."""
     names = sorted(
-        path for path in node.files
+        path
+        for path in node.files
         if path.startswith(CONF_DIR + "/") and path.endswith((".conf", ".conflist", ".json"))
-    )  # fmt: skip
+    )
     for path in names:
         try:
             return parse(node.files[path], path)
@@ -96,7 +98,7 @@ class Runtime:
         return self.network.ns(self.host)
 
     def make_sandbox(self, name: str, container_id: str) -> str:
-        """Make a network namespace and bind it to a path in /var/run/netns; return the path. `lo` is still down."""
+        """Make a network namespace, bind it to a path in /var/run/netns and return that; `lo` is down."""
         sandbox = self.network.add_netns(name, self.host)
         sandbox.set_link("lo", up=False)
         digest = hashlib.sha256(container_id.encode()).hexdigest()
@@ -120,10 +122,17 @@ class Runtime:
         return execute(found, call)
 
     def add(
-        self, conf: NetworkConf, container_id: str, path: str, *, ifname: str = "eth0", args: str = "",
-        capabilities: Json | None = None, now: float = 0.0,
-    ) -> Result:  # fmt: skip
-        """ADD: each plugin in order, each with the result of the one before. Raises CniError; nothing is undone here."""
+        self,
+        conf: NetworkConf,
+        container_id: str,
+        path: str,
+        *,
+        ifname: str = "eth0",
+        args: str = "",
+        capabilities: Json | None = None,
+        now: float = 0.0,
+    ) -> Result:
+        """ADD: the plugins in order, each with the last one's result. Raises CniError and undoes nothing."""
         result: Result | None = None
         for body in conf.plugins:
             call = self._call("ADD", conf, body, container_id, path, ifname, args, capabilities, result, now)
@@ -135,9 +144,15 @@ class Runtime:
                 ) from fault
         assert result is not None
         self.node.files[self._cache(conf, container_id, ifname)] = json.dumps(
-            {"kind": "cniCacheV1", "containerId": container_id, "ifName": ifname, "networkName": conf.name,
-             "result": result.to_json(conf.version or "1.0.0"), "capabilityArgs": capabilities or {}}
-        )  # fmt: skip
+            {
+                "kind": "cniCacheV1",
+                "containerId": container_id,
+                "ifName": ifname,
+                "networkName": conf.name,
+                "result": result.to_json(conf.version or "1.0.0"),
+                "capabilityArgs": capabilities or {},
+            }
+        )
         return result
 
     def delete(
@@ -169,7 +184,7 @@ class Runtime:
     def check(
         self, conf: NetworkConf, container_id: str, path: str, *, ifname: str = "eth0", args: str = ""
     ) -> None:
-        """CHECK: the plugins in order, each with the cached result. Raises CniError of the first that fails."""
+        """CHECK: the plugins in order, with the cached result. Raises CniError of the first that fails."""
         cached = self.node.files.get(self._cache(conf, container_id, ifname))
         entry = json.loads(cached) if cached else {}
         result = Result.from_json(entry["result"]) if entry else None
@@ -194,10 +209,19 @@ class Runtime:
         return f"{CACHE_DIR}/{conf.name}-{container_id}-{ifname}"
 
     def _call(
-        self, command: str, conf: NetworkConf, body: Json, container_id: str, path: str, ifname: str, args: str,
-        capabilities: Json | None, result: Result | None, now: float,
-    ) -> Call:  # fmt: skip
-        """Standard input of one plugin: its own part of the list, the list's name and version, and what was injected."""
+        self,
+        command: str,
+        conf: NetworkConf,
+        body: Json,
+        container_id: str,
+        path: str,
+        ifname: str,
+        args: str,
+        capabilities: Json | None,
+        result: Result | None,
+        now: float,
+    ) -> Call:
+        """One plugin's parameters; its standard input is its part of the list and what the runtime adds."""
         given = {**body, "name": conf.name, "cniVersion": conf.version}
         wanted = given.pop("capabilities", None) or {}
         chosen = {k: v for k, v in (capabilities or {}).items() if wanted.get(k)}
@@ -206,6 +230,14 @@ class Runtime:
         if result is not None:
             given["prevResult"] = result.to_json(conf.version or "1.0.0")
         return Call(
-            command=command, network=self.network, host=self.host, container_id=container_id, netns=path, ifname=ifname,
-            args=args, conf=given, now=now, run=self.run,
-        )  # fmt: skip
+            command=command,
+            network=self.network,
+            host=self.host,
+            container_id=container_id,
+            netns=path,
+            ifname=ifname,
+            args=args,
+            conf=given,
+            now=now,
+            run=self.run,
+        )

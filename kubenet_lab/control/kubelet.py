@@ -2,10 +2,12 @@
 
 1. kubelet: writes the pod's resolv.conf and asks the runtime for a sandbox.
 2. runtime: makes the network namespace, sets `lo` up (CNI loopback), runs the node's CNI chain (ADD).
-3. kubelet: reads the pod's address from the sandbox, writes /etc/hosts, starts the containers, reports the status.
+3. kubelet: reads the pod's address from the sandbox, writes /etc/hosts, starts the containers, reports the
+   status.
 
 A pod with `hostNetwork` has none of 2: it lives in the node's namespace and has the node's addresses.
-Source: `pkg/kubelet/kuberuntime/kuberuntime_sandbox.go`, `pkg/kubelet/kubelet_pods.go`, containerd `sandbox_run.go`.
+Source: `pkg/kubelet/kuberuntime/kuberuntime_sandbox.go`, `pkg/kubelet/kubelet_pods.go`, containerd
+`sandbox_run.go`.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ Files = Callable[[Pod], Mapping[str, str]]
 """(pod with its addresses in the status) -> path -> text: /etc/resolv.conf, /etc/hosts."""
 
 Handlers = Callable[[Pod, ListeningPort], Handler | None]
-"""Which program answers behind a port; None leaves a TCP listener that accepts, or a UDP socket that stays silent."""
+"""Which program answers behind a port; with None TCP accepts and UDP stays silent."""
 
 
 class Step(Struct, frozen=True):
@@ -53,8 +55,8 @@ class Event(Struct, frozen=True):
 class Started(Struct, frozen=True):
     """What came of starting a pod: the pod to write back, the CNI result, the steps in order, and events.
 
-    `pod` is None when nothing has to be written. On failure `ok` is False and `events` says why; what the failed ADD left in
-    the kernel stays until `stop_pod`.
+    `pod` is None when nothing has to be written. On failure `ok` is False and `events` says why; what the
+    failed ADD left in the kernel stays until `stop_pod`.
     """
 
     pod: Pod
@@ -65,12 +67,12 @@ class Started(Struct, frozen=True):
 
 
 def netns_name(pod: Pod) -> str:
-    """Name of the namespace a pod's containers are in: "namespace/pod", or the node's for a host-network pod."""
+    """Name of the namespace a pod is in: "namespace/pod", or the node's for a host-network pod."""
     return pod.spec.node_name if pod.spec.host_network else f"{pod.metadata.namespace}/{pod.metadata.name}"
 
 
 def sandbox_id(pod: Pod) -> str:
-    """The sandbox's id, 64 hex digits: random in the real runtime, here derived from the pod, so that a world repeats."""
+    """The sandbox's id, 64 hex digits: random in reality, here derived so that a world repeats."""
     meta = pod.metadata
     return hashlib.sha256(f"{meta.namespace}/{meta.name}/{meta.uid}".encode()).hexdigest()
 
@@ -96,7 +98,8 @@ def start_pod(
 ) -> Started:
     """Start a pod that is bound to a node: sandbox, CNI ADD, files, listening sockets, status.
 
-    `node` is the Node (or its name; then hostIP is the address of its namespace's eth0). Never raises for what goes wrong
+    `node` is the Node (or its name; then hostIP is the address of its namespace's eth0). Never raises for
+    what goes wrong
     on the node: `Started.events` has it in the component's words.
     """
     host = node if isinstance(node, str) else node.name
@@ -179,7 +182,7 @@ def _host_ips(ns: Netns, node: Node | str) -> tuple[str, ...]:
 
 
 def _listen(space: Netns, pod: Pod, handlers: Handlers | None, steps: list[Step]) -> list[Event]:
-    """Open the containers' ports; one that is taken (host network) ends its container, as the program would exit."""
+    """Open the containers' ports; one that is taken (host network) ends its container."""
     events: list[Event] = []
     for port in listening_ports(pod):
         handler = handlers(pod, port) if handlers else None
@@ -246,10 +249,12 @@ def node_condition(node: Node, network: Network) -> Node:
         )
     except CniError as fault:
         ready = NodeCondition(
-            type="Ready", status="False", reason="KubeletNotReady",
+            type="Ready",
+            status="False",
+            reason="KubeletNotReady",
             message="container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady "
             f"message:Network plugin returns error: {fault}",
-        )  # fmt: skip
+        )
     if ready in node.status.conditions:
         return node
     others = tuple(c for c in node.status.conditions if c.type != "Ready")

@@ -1,11 +1,12 @@
-"""Machines before Kubernetes: nodes as kubeadm wants to find them, the router between them, and a host outside.
+"""Machines before Kubernetes: nodes as kubeadm wants them, the router, and a host outside.
 
     node-1 .10 --+                                  +-- outside 203.0.113.10 (a web server)
     node-2 .20 --+-- underlay 192.168.1.0/24 -- .1 router .1 -- 203.0.113.0/24
     node-3 .30 --+
 
-The outside has no route to pod addresses, as the internet has none: a pod that wants an answer has to be masqueraded.
-Source: https://kubernetes.io/docs/setup/production-environment/container-runtimes/#install-and-configure-prerequisites
+The outside has no route to pod addresses, as the internet has none: a pod that wants an answer has to be
+masqueraded. Source:
+https://kubernetes.io/docs/setup/production-environment/container-runtimes/#install-and-configure-prerequisites
 """
 
 from __future__ import annotations
@@ -51,13 +52,18 @@ def build_underlay(network: Network, *, subnet: str = "192.168.1.0/24", mtu: int
 
 
 def build_node(
-    network: Network, name: str, address: str = "192.168.1.10/24", *, gateway: str = "", mtu: int = 1500,
+    network: Network,
+    name: str,
+    address: str = "192.168.1.10/24",
+    *,
+    gateway: str = "",
+    mtu: int = 1500,
     sysctls: dict[str, str] | None = None,
-) -> Netns:  # fmt: skip
-    """Build one node: root namespace `name`, eth0 on the underlay, default route, sysctls, the kubelet's port.
+) -> Netns:
+    """Build one node: root namespace `name`, eth0, default route, sysctls, the kubelet's port.
 
-    A node in another subnet than the first gets a wire of its own behind the router. `gateway` defaults to the subnet's first
-    address. Raises KernelError EEXIST when the name is taken.
+    A node in another subnet than the first gets a wire of its own behind the router. `gateway` defaults to
+    the subnet's first address. Raises KernelError EEXIST when the name is taken.
     """
     if UNDERLAY not in network.wires:
         build_underlay(network, subnet=str(prefix(address)), mtu=mtu)
@@ -86,7 +92,7 @@ def _first(cidr: str) -> str:
 
 
 def _wire_of(network: Network, address: str, gateway: str, mtu: int) -> str:
-    """The wire on which a node of this subnet stands; made, with the router's link, when it is the first there."""
+    """The wire of this subnet; made, with the router's link, when the node is the first there."""
     router = network.ns(ROUTER)
     for present in router.addrs(fam=4):
         if present.dev != "lo" and present.local == gateway:

@@ -1,7 +1,7 @@
-"""bridge: makes the bridge when it is missing, a veth pair a container, and (isGateway) the container's gateway.
+"""bridge: makes the bridge if it is missing, a veth pair a container, and the gateway (isGateway).
 
-The steps are those of `plugins/main/bridge/bridge.go` (v1.9.1), in its order; a step that fails leaves the earlier ones
-done, as there. https://www.cni.dev/plugins/current/main/bridge/
+The steps are those of `plugins/main/bridge/bridge.go` (v1.9.1), in its order; a step that fails leaves the
+earlier ones done, as there. https://www.cni.dev/plugins/current/main/bridge/
 """
 
 from __future__ import annotations
@@ -102,9 +102,14 @@ def _make_pair(call: Call, conf: Config, sandbox: Netns) -> str:
     if mac and not re.fullmatch(r"([0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}", mac):
         raise CniError(f"failed to make veth pair: address {mac}: invalid MAC address")
     call.network.add_veth(
-        sandbox.name, call.ifname, call.node.name, name,
-        mac_a=mac or mac_from(sandbox.name, call.ifname), mac_b=mac_from(call.node.name, name), mtu=conf.mtu or 1500,
-    )  # fmt: skip
+        sandbox.name,
+        call.ifname,
+        call.node.name,
+        name,
+        mac_a=mac or mac_from(sandbox.name, call.ifname),
+        mac_b=mac_from(call.node.name, name),
+        mtu=conf.mtu or 1500,
+    )
     call.node.set_link(name, up=True)
     return name
 
@@ -191,8 +196,9 @@ def _ensure_address(node: Netns, conf: Config, cidr: str) -> None:
                 raise CniError(f'"{name}" already has an IP address different from {cidr}')
             node.delete_address(name, present)
     node.add_address(name, cidr, broadcast=_broadcast(cidr))
-    # Setting the MAC makes the bridge keep it; otherwise it takes its lowest port's and changes as pods come and go. The plugin
-    # looked the bridge up before the first port joined, so the MAC it sets is the one the bridge was born with.
+    # Setting the MAC makes the bridge keep it; otherwise it takes its lowest port's and changes as pods
+    # come and go. The plugin looked the bridge up before the first port joined, so the MAC it sets is the
+    # one the bridge was born with.
     if not node.link(name).mac_set:
         node.set_link(name, mac=mac_from(node.name, name, first=0x02))
 
@@ -208,7 +214,7 @@ def _rules(call: Call) -> tuple[str, str]:
 
 
 def _masquerade(call: Call, ip: Ip) -> None:
-    """One chain a container: accept inside the subnet, masquerade what is not multicast (`ip.SetupIPMasq`)."""
+    """One chain a container: accept inside the subnet, masquerade the rest but multicast."""
     chain, comment = _rules(call)
     fam, address = family(ip.address), ip.address.partition("/")[0]
     lines = (

@@ -1,1 +1,1 @@
-"""Flannel: a daemon a node that routes to the other nodes' pod subnets, and a plugin that delegates to bridge."""
+"""Flannel: a daemon a node that routes to the others' pod subnets, and a plugin that runs bridge."""

@@ -1,9 +1,10 @@
 """flanneld: the daemon on each node that tells the others about its pod subnet and routes to theirs.
 
-It keeps a lease a node in that Node's annotations, makes `flannel.<VNI>`, and for each other lease one route, one permanent
-neighbour and one FDB entry, so that no broadcast ever crosses the tunnel. Like the real one it acts on lease events only:
-what is deleted by hand stays deleted until the daemon restarts (a new `Agent`) or the lease changes.
-Source: https://github.com/flannel-io/flannel (v0.28): `pkg/backend/vxlan`, `pkg/backend/hostgw`, `pkg/trafficmngr/iptables`.
+It keeps a lease a node in that Node's annotations, makes `flannel.<VNI>`, and for each other lease one
+route, one permanent neighbour and one FDB entry, so that no broadcast ever crosses the tunnel. Like the
+real one it acts on lease events only: what is deleted by hand stays deleted until the daemon restarts (a
+new `Agent`) or the lease changes. Source: https://github.com/flannel-io/flannel (v0.28):
+`pkg/backend/vxlan`, `pkg/backend/hostgw`, `pkg/trafficmngr/iptables`.
 """
 
 from __future__ import annotations
@@ -53,9 +54,12 @@ class Lease(Struct, frozen=True):
             return None
         data = json.loads(notes.get(PREFIX + "backend-data") or "null") or {}
         return cls(
-            node.name, _pod_cidr(node), notes.get(PREFIX + "public-ip", ""), notes.get(PREFIX + "backend-type", ""),
+            node.name,
+            _pod_cidr(node),
+            notes.get(PREFIX + "public-ip", ""),
+            notes.get(PREFIX + "backend-type", ""),
             data.get("VtepMAC", ""),
-        )  # fmt: skip
+        )
 
 
 def _pod_cidr(node: Node) -> str:
@@ -101,10 +105,10 @@ class Agent:
         return mtu - VXLAN_OVERHEAD if self.conf.backend.type == "vxlan" else mtu
 
     def reconcile(self, nodes: Iterable[Node]) -> list[Node]:
-        """Bring this node's routes in line with the leases of `nodes`; return the own Node if it has to be written.
+        """Bring this node's routes in line with the leases of `nodes`; return the own Node if it changed.
 
-        Does nothing, and returns nothing, while the own Node is not there. Raises InputError when it has no pod CIDR
-        (the real daemon exits with that message).
+        Does nothing, and returns nothing, while the own Node is not there. Raises InputError when it has no
+        pod CIDR (the real daemon exits with that message).
         """
         all_nodes = {node.name: node for node in nodes}
         own = all_nodes.get(self.node)
@@ -116,7 +120,8 @@ class Agent:
             if not self._subnet:
                 self._start(own, subnet)
         if self._subnet and self.conf.backend.type == "vxlan" and self.device not in self.netns.links:
-            # Deleted under the daemon: it makes it again, but routes and entries only come with a lease event.
+            # Deleted under the daemon: it makes it again, but routes and entries only come with a lease
+            # event.
             self._make_device(own)
         if own is not None:
             if (wished := self._announce(own)) != own:
@@ -138,13 +143,16 @@ class Agent:
                 self.leases[name] = lease
         return changed
 
-    # -- the node's own part --------------------------------------------------------------------------------------
+    # -- the node's own part -------------------------------------------------------------------------------
 
     def _start(self, own: Node, subnet: str) -> None:
         self._subnet = subnet
         if self.conf.backend.type == "vxlan":
             self._make_device(own)
-        for table, builtin, text in (("nat", "POSTROUTING", self._masquerading()), ("filter", "FORWARD", self._forwarding())):
+        for table, builtin, text in (
+            ("nat", "POSTROUTING", self._masquerading()),
+            ("filter", "FORWARD", self._forwarding()),
+        ):
             # Rules of an earlier run stay when flanneld stops; only what is missing is added.
             present = set(chain_lines(self.netns, 4, table, builtin))
             lines = [line for line in text.splitlines() if line not in present]
@@ -152,7 +160,7 @@ class Agent:
         self.netns.files[SUBNET_FILE] = self.subnet_env()
 
     def _make_device(self, own: Node | None) -> None:
-        """`ip link add flannel.1 type vxlan id 1 local IP dev eth0 dstport 8472 nolearning; ip addr add NET.0/32`."""
+        """`ip link add flannel.1 type vxlan id 1 local IP dev eth0 dstport 8472 nolearning`, and its address."""
         ns, backend = self.netns, self.conf.backend
         lease = Lease.of(own) if own is not None else None
         # Random at first, then taken from the annotation, so that a restart keeps it.
@@ -204,7 +212,7 @@ class Agent:
         return changed
 
     def subnet_env(self) -> str:
-        """Text of /run/flannel/subnet.env, which the CNI plugin reads. FLANNEL_SUBNET holds the bridge's address."""
+        """Text of /run/flannel/subnet.env, for the CNI plugin. FLANNEL_SUBNET holds the bridge's address."""
         block = prefix(self._subnet)
         return (
             f"FLANNEL_NETWORK={self.conf.network}\n"
@@ -223,7 +231,7 @@ class Agent:
         )
 
     def _masquerading(self) -> str:
-        """Pod traffic that leaves the pod network gets the node's address; 0x4000 is kube-proxy's own mark."""
+        """What leaves the pod network gets the node's address; 0x4000 is kube-proxy's own mark."""
         if not self.ip_masq:
             return ""
         net, own, comment = self.conf.network, self._subnet, '-m comment --comment "flanneld masq"'
@@ -238,7 +246,7 @@ class Agent:
             f"-A FLANNEL-POSTRTG ! -s {net} -d {net} {comment} -j MASQUERADE --random-fully\nCOMMIT\n"
         )
 
-    # -- the other nodes ------------------------------------------------------------------------------------------
+    # -- the other nodes -----------------------------------------------------------------------------------
 
     def _direct(self, lease: Lease) -> bool:
         """True when the other node is on our link, so that no tunnel is needed (DirectRouting)."""
@@ -248,7 +256,7 @@ class Agent:
     def _learn(self, lease: Lease) -> None:
         ns, dev = self.netns, self.device
         self.log.append(
-            f"Received Subnet Event with VxLan: BackendType: {lease.backend_type}, PublicIP: {lease.public_ip}"
+            f"Received Subnet Event: BackendType: {lease.backend_type}, PublicIP: {lease.public_ip}"
         )
         try:
             if self.conf.backend.type == "host-gw" or self._direct(lease):
@@ -262,7 +270,8 @@ class Agent:
                     lease.subnet, via=lease.network_address, dev=dev, onlink=True, replace_existing=True
                 )
         except KernelError as fault:
-            # "network is unreachable" for a host-gw peer in another subnet: logged, and the daemon goes on without it.
+            # "network is unreachable" for a host-gw peer in another subnet: logged, and the daemon goes on
+            # without it.
             self.log.append(f"failed to add route to {lease.subnet}: {fault}")
 
     def _forget(self, lease: Lease) -> None:

@@ -1,8 +1,9 @@
 """host-local: addresses from ranges, each written to a file of the host.
 
-The store is `/var/lib/cni/networks/<network>/`: one file an address, holding "<container>\\r\\n<interface>", and
-`last_reserved_ip.<range>`, from which the search goes on, so a freed address is not handed out again until the range has
-wrapped. Source: https://www.cni.dev/plugins/current/ipam/host-local/ and `plugins/ipam/host-local/backend` (v1.9.1).
+The store is `/var/lib/cni/networks/<network>/`: one file an address, holding
+"<container>\\r\\n<interface>", and `last_reserved_ip.<range>`, from which the search goes on, so a freed
+address is not handed out again until the range has wrapped. Source:
+https://www.cni.dev/plugins/current/ipam/host-local/ and `plugins/ipam/host-local/backend` (v1.9.1).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """portmap: forwards ports of the host to the container (a pod's `hostPort`).
 
-It is chained after the plugin that made the interface. Modelled is its iptables backend for IPv4 and IPv6 pods.
-Source: `plugins/meta/portmap` (v1.9.1); https://www.cni.dev/plugins/current/meta/portmap/
+It is chained after the plugin that made the interface. Modelled is its iptables backend for IPv4 and IPv6
+pods. Source: `plugins/meta/portmap` (v1.9.1); https://www.cni.dev/plugins/current/meta/portmap/
 """
 
 from __future__ import annotations
@@ -11,7 +11,16 @@ import hashlib
 import msgspec
 from msgspec import Struct
 
-from kubenet_lab.cni.plugin import DECODING_FAILURE, Call, CniError, Plugin, Result, add_lines, chain_lines, has_chain
+from kubenet_lab.cni.plugin import (
+    DECODING_FAILURE,
+    Call,
+    CniError,
+    Plugin,
+    Result,
+    add_lines,
+    chain_lines,
+    has_chain,
+)
 from kubenet_lab.kernel.sysctl import conf as sysctl_of
 from kubenet_lab.packet.ip import family, ip_int, prefix
 
@@ -29,7 +38,7 @@ class Mapping(Struct, frozen=True, rename="camel"):
     host_ip: str = msgspec.field(default="", name="hostIP")
 
     def on(self, fam: int) -> str:
-        """The host address it is limited to, "" for all; None-like "-" when it is for the other family only."""
+        """The host address it is limited to, "" for all, "-" when it is for the other family only."""
         try:
             zero = not self.host_ip or ip_int(self.host_ip) == 0
         except ValueError:
@@ -68,8 +77,10 @@ def load(call: Call) -> Config:
         raise CniError("portmap: backend nftables is not modelled")
     for item in conf.mappings:
         if item.host_port <= 0 or item.container_port <= 0:
-            which = "host" if item.host_port <= 0 else "container"
-            raise CniError(f"failed to parse config: Invalid {which} port number: {min(item.host_port, item.container_port)}")
+            which, wrong = (
+                ("host", item.host_port) if item.host_port <= 0 else ("container", item.container_port)
+            )
+            raise CniError(f"failed to parse config: Invalid {which} port number: {wrong}")
     return conf
 
 
@@ -111,7 +122,9 @@ def _forward(call: Call, conf: Config, fam: int, cidr: str) -> None:
             node.set_sysctl(sysctl_of(4, way.dev, "route_localnet"), 1)
     if not has_chain(node, fam, "nat", DNAT):
         text += f":{DNAT} - [0:0]\n"
-        text += "".join(f"-A {hook} -m addrtype --dst-type LOCAL -j {DNAT}\n" for hook in ("PREROUTING", "OUTPUT"))
+        text += "".join(
+            f"-A {hook} -m addrtype --dst-type LOCAL -j {DNAT}\n" for hook in ("PREROUTING", "OUTPUT")
+        )
     text += f":{own} - [0:0]\n"
     text += "".join(_entry(call, conf, fam, mine)) + "".join(_targets(conf, fam, mine, own, cidr))
     add_lines(node, fam, f"*nat\n{text}COMMIT\n")
@@ -155,7 +168,9 @@ def _targets(conf: Config, fam: int, mine: list[Mapping], own: str, cidr: str) -
     sources = [str(prefix(cidr))] + (["127.0.0.1"] if fam == 4 else [])
     rules = []
     for item in mine:
-        match = f"-p {item.protocol} --dport {item.host_port}" + (f" -d {item.on(fam)}" if item.on(fam) else "")
+        match = f"-p {item.protocol} --dport {item.host_port}" + (
+            f" -d {item.on(fam)}" if item.on(fam) else ""
+        )
         if conf.snat:
             rules += [f"-A {own} {match} -s {source} -j {setmark}\n" for source in sources]
         rules.append(f"-A {own} {match} -j DNAT --to-destination {target}:{item.container_port}\n")

@@ -1,4 +1,4 @@
-"""Reading recorded CNI state: our kernel state in the recording's shape, and a comparison that knows its masks."""
+"""Our kernel state in the recordings' shape, and a comparison that knows their placeholders."""
 
 from __future__ import annotations
 
@@ -52,7 +52,9 @@ class Masks:
             pattern += re.escape(recorded[end : found.start()])
             end = found.end()
             names.append((found[1] or found[2], bool(found[1])))
-            pattern += r"(fe80::[0-9a-f:]+)" if found[1] else r"((?:[0-9a-f]{2}:){5}[0-9a-f]{2}|veth[0-9a-f]{8})"
+            pattern += (
+                r"(fe80::[0-9a-f:]+)" if found[1] else r"((?:[0-9a-f]{2}:){5}[0-9a-f]{2}|veth[0-9a-f]{8})"
+            )
         hit = re.fullmatch(pattern + re.escape(recorded[end:]), ours)
         assert hit, f"{path}: recorded {self.fill(recorded)!r}, ours {ours!r}"
         for (name, derived), value in zip(names, hit.groups(), strict=True):
@@ -61,7 +63,7 @@ class Masks:
             assert bound == value, f"{path}: {name} was {bound}, here it is {value} ({recorded!r})"
 
     def fill(self, recorded: Any) -> Any:
-        """Return a recorded value with our values in place of placeholders, invented ones where none is known."""
+        """Return a recorded value with our values for placeholders, invented ones where none is known."""
         if isinstance(recorded, dict):
             return {key: self.fill(value) for key, value in recorded.items()}
         if isinstance(recorded, list):
@@ -81,17 +83,19 @@ class Masks:
         assert len(set(self.bound.values())) == len(self.bound), self.bound
 
 
-# -- our state in the recording's shape -------------------------------------------------------------------------
+# -- our state in the recording's shape --------------------------------------------------------------------
 
 
 def state(ns: Netns) -> Json:
-    """Return what is compared of a namespace: links, addresses, routes, permanent neighbours, unicast FDB, rules."""
+    """Return what is compared: links, addresses, routes, permanent neighbours, unicast FDB, rules."""
     return {
         "link": [_link(link) for link in ns.links.values()],
         "addr": [{"ifname": name, "addr_info": _addresses(ns, name)} for name in ns.links],
         "route": [_route(r) for r in ns.route_list(4)],
         "route6": [_route(r) for r in ns.route_list(6)],
-        "neigh": sorted(f"{n.address} dev {n.dev} {n.mac}" for n in ns.neighbours.values() if n.state == "PERMANENT"),
+        "neigh": sorted(
+            f"{n.address} dev {n.dev} {n.mac}" for n in ns.neighbours.values() if n.state == "PERMANENT"
+        ),
         "fdb": sorted(
             (
                 {"mac": e.mac, "ifname": e.dev, "dst": e.dst, "master": e.master, "state": e.state}
@@ -106,12 +110,22 @@ def state(ns: Netns) -> Json:
 
 def _link(link: Link) -> Json:
     body: Json = {"ifname": link.name, "flags": sorted(link.flags), "mtu": link.mtu, "address": link.mac}
-    body |= {"operstate": link.operstate, "master": link.master, "kind": "" if link.kind in ("loopback", "physical") else link.kind}
+    body |= {
+        "operstate": link.operstate,
+        "master": link.master,
+        "kind": "" if link.kind in ("loopback", "physical") else link.kind,
+    }
     if link.vxlan is not None:
         v = link.vxlan
         body["vxlan"] = {
-            "id": v.vni, "local": v.local, "link": v.link, "port": v.port, "learning": v.learning, "ttl": v.ttl, "df": v.df,
-        }  # fmt: skip
+            "id": v.vni,
+            "local": v.local,
+            "link": v.link,
+            "port": v.port,
+            "learning": v.learning,
+            "ttl": v.ttl,
+            "df": v.df,
+        }
     if link.port is not None:
         body["hairpin"], body["isolated"] = link.port.hairpin, link.port.isolated
     return body
@@ -119,7 +133,13 @@ def _link(link: Link) -> Json:
 
 def _addresses(ns: Netns, name: str) -> list[Json]:
     found = [
-        {"local": a.local, "prefixlen": a.length, "scope": a.scope, "label": a.label, "broadcast": a.broadcast}
+        {
+            "local": a.local,
+            "prefixlen": a.length,
+            "scope": a.scope,
+            "label": a.label,
+            "broadcast": a.broadcast,
+        }
         for a in ns.addrs(name)
     ]
     return sorted(found, key=lambda a: (":" in a["local"], a["scope"]))
@@ -128,13 +148,17 @@ def _addresses(ns: Netns, name: str) -> list[Json]:
 def _route(route: Route) -> Json:
     return {
         "dst": "default" if route.dst in ("0.0.0.0/0", "::/0") else route.dst,
-        "gateway": route.via, "dev": route.dev, "protocol": "" if route.proto == "boot" else route.proto,
-        "scope": "" if route.scope == "global" else route.scope, "prefsrc": route.prefsrc, "metric": route.metric,
+        "gateway": route.via,
+        "dev": route.dev,
+        "protocol": "" if route.proto == "boot" else route.proto,
+        "scope": "" if route.scope == "global" else route.scope,
+        "prefsrc": route.prefsrc,
+        "metric": route.metric,
         "flags": ["onlink"] if route.onlink else [],
-    }  # fmt: skip
+    }
 
 
-# -- the recording in the same shape -----------------------------------------------------------------------------
+# -- the recording in the same shape -----------------------------------------------------------------------
 
 
 def recorded_state(body: Json) -> Json:
@@ -144,7 +168,8 @@ def recorded_state(body: Json) -> Json:
         out["link"] = [recorded_link(item) for item in body["link"]]
     if "addr" in body:
         out["addr"] = [
-            {"ifname": i["ifname"], "addr_info": [recorded_address(a) for a in i["addr_info"]]} for i in body["addr"]
+            {"ifname": i["ifname"], "addr_info": [recorded_address(a) for a in i["addr_info"]]}
+            for i in body["addr"]
         ]
     for key in ("route", "route6"):
         if key in body:
@@ -156,7 +181,11 @@ def recorded_state(body: Json) -> Json:
     if "fdb" in body:
         names = list(dict.fromkeys(item["ifname"] for item in body["fdb"]))
         out["fdb"] = sorted(
-            (recorded_fdb(item) for item in body["fdb"] if not item["mac"].startswith(("33:33:", "01:00:5e:"))),
+            (
+                recorded_fdb(item)
+                for item in body["fdb"]
+                if not item["mac"].startswith(("33:33:", "01:00:5e:"))
+            ),
             key=lambda e: (names.index(e["ifname"]), e["state"], e["dst"]),
         )
     if "iptables_save" in body:
@@ -169,13 +198,26 @@ def recorded_link(item: Json) -> Json:
     info = item.get("linkinfo", {})
     kind = info.get("info_kind", "")
     outside = item["ifname"] == "eth0" and "master" not in item
-    body: Json = {"ifname": item["ifname"], "flags": sorted(item["flags"]), "mtu": item["mtu"], "address": item["address"]}
-    body |= {"operstate": item["operstate"], "master": item.get("master", ""), "kind": kind, "outside": outside}
+    body: Json = {
+        "ifname": item["ifname"],
+        "flags": sorted(item["flags"]),
+        "mtu": item["mtu"],
+        "address": item["address"],
+    }
+    body |= {
+        "operstate": item["operstate"],
+        "master": item.get("master", ""),
+        "kind": kind,
+        "outside": outside,
+    }
     if kind == "vxlan":
         keys = ("id", "local", "link", "port", "learning", "ttl", "df")
         body["vxlan"] = {key: info["info_data"][key] for key in keys}
     if "info_slave_data" in info:
-        body["hairpin"], body["isolated"] = info["info_slave_data"]["hairpin"], info["info_slave_data"]["isolated"]
+        body["hairpin"], body["isolated"] = (
+            info["info_slave_data"]["hairpin"],
+            info["info_slave_data"]["isolated"],
+        )
     return body
 
 
@@ -196,7 +238,7 @@ def recorded_fdb(item: Json) -> Json:
 
 
 def compare(masks: Masks, recorded: Json, ours: Json, path: str) -> None:
-    """Assert that two states are equal part by part, with the veth that stands for the machine's cable taken for one."""
+    """Assert that two states are equal part by part; the machine's cable was a veth there."""
     for key, value in recorded.items():
         mine = ours[key]
         if key == "link":

@@ -1,4 +1,4 @@
-"""Flannel with VXLAN and host-gw: every table of every node equals what the real flanneld and plugins left."""
+"""Flannel with VXLAN and host-gw: every table of every node equals what the real one left."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 import pytest
-from tests.oracles import open_case
 
 from kubenet_lab.cni.flannel.agent import PREFIX, Agent
 from kubenet_lab.cni.flannel.config import load
@@ -16,6 +15,7 @@ from kubenet_lab.control.machine import build_node
 from kubenet_lab.errors import InputError
 from kubenet_lab.kernel.network import Network
 from kubenet_lab.objects import Node, default_nodes
+from tests.oracles import open_case
 
 from .recorded import Masks, Recording, compare, files_of, recorded_state, sandbox, state
 
@@ -41,7 +41,9 @@ class World:
         """Run the daemons until nothing changes; return how many writes it took."""
         writes = 0
         while True:
-            changed = [node for agent in self.agents.values() for node in agent.reconcile(self.nodes.values())]
+            changed = [
+                node for agent in self.agents.values() for node in agent.reconcile(self.nodes.values())
+            ]
             if not changed:
                 return writes
             writes += len(changed)
@@ -63,11 +65,20 @@ def test_nodes_and_pods_equal_the_recording(case: str) -> None:
     for name, body in start["state"].items():
         ns = world.network.ns(name)
         compare(masks, recorded_state(body), state(ns), name)
-        masks.match(body["subnet_env"], ns.files["/run/flannel/subnet.env"].splitlines(), f"{name}.subnet_env")
-        masks.match(body["node"]["annotations"], world.nodes[name].metadata.annotations, f"{name}.annotations")
+        masks.match(
+            body["subnet_env"], ns.files["/run/flannel/subnet.env"].splitlines(), f"{name}.subnet_env"
+        )
+        masks.match(
+            body["node"]["annotations"], world.nodes[name].metadata.annotations, f"{name}.annotations"
+        )
         [condition] = [c for c in world.nodes[name].status.conditions if c.type == "NetworkUnavailable"]
         assert body["node"]["conditions"] == [
-            {"type": condition.type, "status": condition.status, "reason": condition.reason, "message": condition.message}
+            {
+                "type": condition.type,
+                "status": condition.status,
+                "reason": condition.reason,
+                "message": condition.message,
+            }
         ]
         assert ns.sysctl("net.ipv4.ip_forward") == body["sysctl"]["net.ipv4.ip_forward"]
     conf = parse(json.dumps(pods["conflist"]))
@@ -96,7 +107,7 @@ def test_nodes_and_pods_equal_the_recording(case: str) -> None:
 
 
 def test_del_leaves_what_the_real_one_leaves() -> None:
-    """DEL, DEL again, DEL when the namespace is gone already: silent, and only the bridge and shared chains stay."""
+    """DEL, DEL again, DEL without a namespace: silent; only the bridge and shared chains stay."""
     pods, gone = open_case("cni-flannel", "vxlan-ipv4.pods"), open_case("cni-flannel", "vxlan-ipv4.del")
     world = World({"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan"}})
     conf, runtime = parse(json.dumps(pods["conflist"])), Recording(world.network, "node-1")
@@ -116,7 +127,10 @@ def test_del_leaves_what_the_real_one_leaves() -> None:
     assert lost
     assert not lost & set(state(node)["iptables_save"])
     bridge = gone["node_diff"]["link"]["+"][0]
-    assert (node.link("cni0").mtu, node.link("cni0").carrier) == (bridge["mtu"], "LOWER_UP" in bridge["flags"])
+    assert (node.link("cni0").mtu, node.link("cni0").carrier) == (
+        bridge["mtu"],
+        "LOWER_UP" in bridge["flags"],
+    )
 
 
 def test_a_node_that_joins_costs_the_others_three_entries() -> None:
@@ -174,7 +188,10 @@ def test_public_ip_overwrite_moves_the_other_nodes_entries() -> None:
     world.agents["node-2"] = Agent(world.network, "node-2", world.conf)
     world.settle()
     ns = world.network.ns("node-1")
-    assert sorted(e.dst for entries in ns.fdb.values() for e in entries if e.dev == "flannel.1") == ["192.168.1.30", "192.168.1.99"]
+    assert sorted(e.dst for entries in ns.fdb.values() for e in entries if e.dev == "flannel.1") == [
+        "192.168.1.30",
+        "192.168.1.99",
+    ]
 
 
 def test_a_settled_world_writes_nothing() -> None:

@@ -1,4 +1,4 @@
-"""bridge, host-local, portmap, loopback: results, errors and kernel state equal what the real plugins gave and left."""
+"""bridge, host-local, portmap, loopback: results, errors and state equal the real plugins'."""
 
 from __future__ import annotations
 
@@ -48,10 +48,14 @@ PORTS = {
     "portmap-hostip-sctp": _limited,
     "portmap-dual-stack": _two,
 }
-"""The port mappings of the recorded cases (read off their rules; the recording has no standard input for them)."""
+"""Port mappings of the recorded cases, read off their rules."""
 
 ARGS = {"host-local-cni-args-ip": "IgnoreUnknown=1;IP=10.22.0.88"}
-CASES = [name for prefix in ("bridge-", "host-local-", "portmap-", "loopback") for name in cases("cni-plugins", prefix)]
+CASES = [
+    name
+    for prefix in ("bridge-", "host-local-", "portmap-", "loopback")
+    for name in cases("cni-plugins", prefix)
+]
 
 
 def _host(case: dict[str, Any]) -> tuple[Network, Recording]:
@@ -60,7 +64,9 @@ def _host(case: dict[str, Any]) -> tuple[Network, Recording]:
     if "dns" in json.dumps(case["pods"]):
         node.files["/run/rc"] = "nameserver 1.2.3.4\nsearch a.b c.d\ndomain d.e\noptions ndots:5\n"
     if "KUBE-MARK-MASQ" in json.dumps(case["conflist"]):
-        add_lines(node, 4, "*nat\n:KUBE-MARK-MASQ - [0:0]\n-A KUBE-MARK-MASQ -j MARK --or-mark 0x4000\nCOMMIT\n")
+        add_lines(
+            node, 4, "*nat\n:KUBE-MARK-MASQ - [0:0]\n-A KUBE-MARK-MASQ -j MARK --or-mark 0x4000\nCOMMIT\n"
+        )
     return network, Recording(network, "node-1")
 
 
@@ -101,24 +107,29 @@ def test_add_check_and_del_equal_the_recording(name: str) -> None:
     _check_and_delete(name, case, runtime, masks, next(iter(given.values())))
 
 
-def _check_and_delete(name: str, case: dict[str, Any], runtime: Recording, masks: Masks, given: dict[str, Any]) -> None:
+def _check_and_delete(
+    name: str, case: dict[str, Any], runtime: Recording, masks: Masks, given: dict[str, Any]
+) -> None:
     conf, node = parse(json.dumps(case["conflist"])), runtime.node
     pod = next(iter(case["pods"]))
     failed = [step["stdout"]["msg"] for step in case["CHECK"] if step["exit"]]
-    try:
-        runtime.check(conf, pod, f"/run/netns/{pod}", args=ARGS.get(name, ""))
-    except CniError as fault:
-        assert [fault.msg] == failed
+    if failed:
+        with pytest.raises(CniError) as caught:
+            runtime.check(conf, pod, f"/run/netns/{pod}", args=ARGS.get(name, ""))
+        assert [caught.value.msg] == failed
     else:
-        assert not failed
+        runtime.check(conf, pod, f"/run/netns/{pod}", args=ARGS.get(name, ""))
     before = state(node)
     runtime.delete(conf, pod, f"/run/netns/{pod}", args=ARGS.get(name, ""))
     runtime.delete(conf, pod, f"/run/netns/{pod}", args=ARGS.get(name, ""))
-    assert [link.name for link in runtime.network.ns(pod).links.values()] == [i["ifname"] for i in case["netns_after_DEL"]]
+    assert [link.name for link in runtime.network.ns(pod).links.values()] == [
+        i["ifname"] for i in case["netns_after_DEL"]
+    ]
     masks.match(case["files_after_DEL"], files_of(node), "files after DEL")
     gone = added(state(node), before)
     recorded = {key: value["-"] for key, value in case["DEL_host_diff"].items() if key != "neigh"}
-    # The bridge's own route is in the recording when `linkdown` was already noticed; it depends on the moment.
+    # The bridge's own route is in the recording when `linkdown` was already noticed; it depends on the
+    # moment.
     recorded["route6"] = [item for item in recorded.get("route6", []) if item["dev"] != "cni0"]
     for key in ("fdb", "route6", "iptables_save"):
         masks.match(recorded_state({key: recorded.get(key, [])})[key], gone[key], f"gone {key}")
@@ -131,9 +142,11 @@ def test_what_is_not_modelled_says_so(name: str) -> None:
     network, runtime = _host(case)
     with pytest.raises(CniError, match=NOT_MODELLED[name]):
         runtime.add(
-            parse(json.dumps(case["conflist"])), "pod-1", sandbox(network, "node-1", "pod-1"),
+            parse(json.dumps(case["conflist"])),
+            "pod-1",
+            sandbox(network, "node-1", "pod-1"),
             capabilities={"portMappings": _two(1)},
-        )  # fmt: skip
+        )
 
 
 def test_every_recorded_case_is_covered() -> None:
@@ -148,10 +161,20 @@ def test_host_local_hands_out_addresses_in_the_recorded_order() -> None:
     network = Network()
     build_node(network, "node-1")
     runtime = Recording(network, "node-1")
-    conf = {"cniVersion": "1.0.0", "name": "net1", "ipam": {"type": "host-local", "ranges": [[{"subnet": case["subnet"]}]]}}
+    conf = {
+        "cniVersion": "1.0.0",
+        "name": "net1",
+        "ipam": {"type": "host-local", "ranges": [[{"subnet": case["subnet"]}]]},
+    }
     for command, container, code, said in case["steps [cmd, id, exit, address or error]"]:
         status, answer = outcome(
-            runtime, command, "host-local", container_id=container, netns="/run/netns/x", ifname="eth0", conf=conf
+            runtime,
+            command,
+            "host-local",
+            container_id=container,
+            netns="/run/netns/x",
+            ifname="eth0",
+            conf=conf,
         )
         address = answer["ips"][0]["address"] if isinstance(answer, dict) and "ips" in answer else answer
         assert (status, address) == (code, said), container
@@ -183,11 +206,17 @@ def test_errors_equal_the_recording() -> None:
                 decode(row["stdin"])
             assert caught.value.code == row["stdout"]["code"]
             continue
-        links = len(node.links)
+        len(node.links)
         status, answer = outcome(
-            runtime, row["command"], row["plugin"], container_id=env["CNI_CONTAINERID"] or "", netns=path,
-            ifname=env["CNI_IFNAME"] or "", args=CNI_ARGS.get(name, ""), conf=masks.fill(row["stdin"]),
-        )  # fmt: skip
+            runtime,
+            row["command"],
+            row["plugin"],
+            container_id=env["CNI_CONTAINERID"] or "",
+            netns=path,
+            ifname=env["CNI_IFNAME"] or "",
+            args=CNI_ARGS.get(name, ""),
+            conf=masks.fill(row["stdin"]),
+        )
         if row["command"] != "VERSION":
             assert status == row["exit"], f"{name}: {answer}"
             if name in OWN_WORDS:
