@@ -87,6 +87,7 @@ class Agent:
         self.leases: dict[str, Lease] = {}
         self.log: list[str] = []
         self._subnet = ""
+        self._read: dict[str, tuple[Node, Lease | None]] = {}
 
     @property
     def netns(self) -> Netns:
@@ -132,7 +133,7 @@ class Agent:
             name: lease
             for name, node in all_nodes.items()
             if name != self.node
-            and (lease := Lease.of(node)) is not None
+            and (lease := self._lease(node)) is not None
             and lease.backend_type == self.conf.backend.type
         }
         for name in [name for name in self.leases if self.leases[name] != wanted.get(name)]:
@@ -142,6 +143,13 @@ class Agent:
                 self._learn(lease)
                 self.leases[name] = lease
         return changed
+
+    def _lease(self, node: Node) -> Lease | None:
+        """A Node's lease, read again only when the Node changed."""
+        seen = self._read.get(node.name)
+        if seen is None or seen[0] is not node:
+            seen = self._read[node.name] = (node, Lease.of(node))
+        return seen[1]
 
     # -- the node's own part -------------------------------------------------------------------------------
 
@@ -160,7 +168,7 @@ class Agent:
         self.netns.files[SUBNET_FILE] = self.subnet_env()
 
     def _make_device(self, own: Node | None) -> None:
-        """`ip link add flannel.1 type vxlan id 1 local IP dev eth0 dstport 8472 nolearning`, and its address."""
+        """`ip link add flannel.1 type vxlan id 1 local IP dev eth0 dstport 8472 nolearning`; its address."""
         ns, backend = self.netns, self.conf.backend
         lease = Lease.of(own) if own is not None else None
         # Random at first, then taken from the annotation, so that a restart keeps it.
@@ -250,8 +258,10 @@ class Agent:
 
     def _direct(self, lease: Lease) -> bool:
         """True when the other node is on our link, so that no tunnel is needed (DirectRouting)."""
+        if not self.conf.backend.direct_routing:
+            return False
         way = self.netns.lookup(lease.public_ip)
-        return self.conf.backend.direct_routing and way is not None and not way.via
+        return way is not None and not way.via
 
     def _learn(self, lease: Lease) -> None:
         ns, dev = self.netns, self.device
@@ -262,13 +272,10 @@ class Agent:
             if self.conf.backend.type == "host-gw" or self._direct(lease):
                 ns.add_route(lease.subnet, via=lease.public_ip, dev=self.iface, replace_existing=True)
                 return
-            with ns.transaction():
-                ns.set_neighbour(dev, lease.network_address, lease.vtep_mac)
-                entry = FdbEntry(dev, lease.vtep_mac, dst=lease.public_ip, state="permanent")
-                ns.add_fdb(entry, replace_existing=True)
-                ns.add_route(
-                    lease.subnet, via=lease.network_address, dev=dev, onlink=True, replace_existing=True
-                )
+            ns.set_neighbour(dev, lease.network_address, lease.vtep_mac)
+            entry = FdbEntry(dev, lease.vtep_mac, dst=lease.public_ip, state="permanent")
+            ns.add_fdb(entry, replace_existing=True)
+            ns.add_route(lease.subnet, via=lease.network_address, dev=dev, onlink=True, replace_existing=True)
         except KernelError as fault:
             # "network is unreachable" for a host-gw peer in another subnet: logged, and the daemon goes on
             # without it.
