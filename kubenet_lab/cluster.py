@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 CLUSTER_DNS = "10.96.0.10"
 CLUSTER_DOMAIN = "cluster.local"
+COREDNS = Path(__file__).parent / "scenarios" / "coredns.yaml"
+"""CoreDNS as kubeadm installs it."""
 
 
 class Cluster:
@@ -104,10 +106,22 @@ class Cluster:
         CoreDNS as kubeadm installs it is added unless the manifests bring a Service `kube-system/kube-dns`, or `dns`
         is False. Raises InputError with every fault, before anything is built.
         """
-        objects = manifests.load(list(paths), lenient=lenient)
-        if dns and not any(o.kind == "Service" and o.name == "kube-dns" and o.namespace == "kube-system" for o in objects):
-            objects = [*manifests.load(Path(__file__).parent / "scenarios" / "coredns.yaml"), *objects]
-        return cls(objects, nodes=nodes, **options)
+        return cls.from_objects(manifests.load(list(paths), lenient=lenient), nodes=nodes, dns=dns, **options)
+
+    @classmethod
+    def from_objects(cls, objects: Iterable[AnyObject], *, nodes: int = 3, dns: bool = True, **options: Any) -> Cluster:
+        """Build a cluster from objects that were read already, as `from_files` does.
+
+        They may be a dump (`kubectl get -A -o json`), whole or in part: pods keep their nodes and addresses, and an
+        owner that was not dumped is not taken for one that was deleted.
+        """
+        given = _unlisted_owners([*objects])
+        if dns and not any(_is(obj, "Service", "kube-dns") for obj in given):
+            given = [*manifests.load(COREDNS), *given]
+        elif dns and not any(_is(obj, "ConfigMap", "coredns") for obj in given):
+            # CoreDNS without its Corefile: `kubectl get all` leaves it out. kubeadm's stands in for it.
+            given = [*(obj for obj in manifests.load(COREDNS) if obj.kind == "ConfigMap"), *given]
+        return cls(given, nodes=nodes, **options)
 
     def __repr__(self) -> str:
         pods, services = len(self.store.list("Pod")), len(self.store.list("Service"))
@@ -226,7 +240,8 @@ class Cluster:
                 self.dns.pop(key, None)
                 changed = True
         runtimes: dict[str, Runtime] = {}
-        for key, pod in present.items():
+        # Pods that had an address before (a dump's) come first, so that nobody else is given it.
+        for key, pod in sorted(present.items(), key=lambda item: not item[1].ips):
             if key in self._running or not pod.spec.node_name or pod.spec.node_name not in self.network.netns or pod.finished:
                 continue
             node = self.store.get(Node, pod.spec.node_name)
@@ -517,6 +532,24 @@ def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
 
 def _echo(packet: Packet, now: float) -> Packet:
     return packet
+
+
+def _is(obj: AnyObject, kind: str, name: str) -> bool:
+    return obj.kind == kind and obj.name == name and obj.namespace == "kube-system"
+
+
+def _unlisted_owners(objects: list[AnyObject]) -> list[AnyObject]:
+    """Take the uid off references to owners that are not among the objects: nobody can say that they are gone."""
+    listed = {obj.metadata.uid for obj in objects}
+    out: list[AnyObject] = []
+    for obj in objects:
+        owners = obj.metadata.owner_references
+        if any(owner.uid not in listed for owner in owners):
+            kept = tuple(owner if owner.uid in listed else replace(owner, uid="") for owner in owners)
+            out.append(obj.with_metadata(owner_references=kept))
+        else:
+            out.append(obj)
+    return out
 
 
 def _workload(pod: Pod) -> str:

@@ -26,6 +26,7 @@ from kubenet_lab.kernel.network import Network
 from kubenet_lab.kernel.socket import Handler, Socket
 from kubenet_lab.objects.node import Node, NodeCondition
 from kubenet_lab.objects.pod import ListeningPort, Pod, listening_ports
+from kubenet_lab.packet.ip import ip_int, prefix
 from kubenet_lab.packet.packet import SCTP, TCP, UDP
 
 PROTOCOLS = {"TCP": TCP, "UDP": UDP, "SCTP": SCTP}
@@ -112,7 +113,7 @@ def start_pod(
         space = network.ns(host)
     else:
         try:
-            result = _run_sandbox(runtime, pod, steps, now)
+            result = _run_sandbox(runtime, pod, _known_address(pod, node), steps, now)
         except (CniError, KernelError) as fault:
             return Started(pod, False, None, tuple(steps), (_failed(pod, fault),))
         ips = tuple(ip.address.partition("/")[0] for ip in result.ips)
@@ -123,11 +124,35 @@ def start_pod(
             space.files[path] = text
             steps.append(Step("kubelet", f"write {path}"))
     events = _listen(space, started, handlers, steps)
-    ready = not events
+    ready = not events and not _known_unready(pod)
     return Started(started.with_status(ready=ready), ready, result, tuple(steps), tuple(events))
 
 
-def _run_sandbox(runtime: Runtime, pod: Pod, steps: list[Step], now: float) -> Result:
+def _known_unready(pod: Pod) -> bool:
+    """Whether the pod was running and not ready when it was dumped; nobody here can say what is wrong with it."""
+    return pod.status.phase == "Running" and any(
+        c.type == "Ready" and c.status == "False" for c in pod.status.conditions
+    )
+
+
+def _known_address(pod: Pod, node: Node | str) -> str:
+    """The IPv4 address a pod had when it was dumped, if its node's CNI can give that again; else "".
+
+    A kubelet never asks for an address. Bringing a running pod back into a model does, by the means CNI has for it:
+    `IP=` in CNI_ARGS (https://www.cni.dev/docs/conventions/#cni_args).
+    """
+    if isinstance(node, str):
+        return ""
+    for cidr in node.spec.pod_cidrs or (node.spec.pod_cidr,):
+        block = prefix(cidr) if cidr and ":" not in cidr else None
+        for ip in pod.ips:
+            # A block's first address is cni0's, and the network and broadcast addresses are nobody's.
+            if block is not None and ip in block and 1 < ip_int(ip) - block.net < (1 << 32 - block.length) - 1:
+                return ip
+    return ""
+
+
+def _run_sandbox(runtime: Runtime, pod: Pod, address: str, steps: list[Step], now: float) -> Result:
     """The runtime's RunPodSandbox: namespace, loopback, the node's network."""
     name, identity = netns_name(pod), sandbox_id(pod)
     conf = node_network(runtime.node)
@@ -136,17 +161,18 @@ def _run_sandbox(runtime: Runtime, pod: Pod, steps: list[Step], now: float) -> R
     runtime.network.ns(name).set_link("lo", up=True)
     steps.append(Step("runtime", "CNI ADD loopback: ip link set lo up"))
     result = runtime.add(
-        conf, identity, path, args=_cni_args(pod, identity), capabilities=_capabilities(pod), now=now
+        conf, identity, path, args=_cni_args(pod, identity, address), capabilities=_capabilities(pod), now=now
     )
     steps += [Step("runtime", f"CNI ADD {body.get('type')}") for body in conf.plugins]
     return result
 
 
-def _cni_args(pod: Pod, identity: str) -> str:
+def _cni_args(pod: Pod, identity: str, address: str = "") -> str:
     meta = pod.metadata
+    wish = f";IP={address}" if address else ""
     return (
         f"IgnoreUnknown=1;K8S_POD_NAMESPACE={meta.namespace};K8S_POD_NAME={meta.name};"
-        f"K8S_POD_INFRA_CONTAINER_ID={identity};K8S_POD_UID={meta.uid}"
+        f"K8S_POD_INFRA_CONTAINER_ID={identity};K8S_POD_UID={meta.uid}{wish}"
     )
 
 
