@@ -258,10 +258,17 @@ class Cluster:
 
     def _files(self, pod: Pod) -> Mapping[str, str]:
         """The files the kubelet writes for a pod."""
-        from kubenet_lab.dns.resolvconf import pod_files
+        from kubenet_lab.dns.resolvconf import RESOLV_CONF, KubeletDns, hosts_text, pod_dns
 
-        host = self.network.ns(pod.spec.node_name).files.get("/etc/resolv.conf", "")
-        return pod_files(pod, host_resolv_conf=host, cluster_dns=(CLUSTER_DNS,), cluster_domain=CLUSTER_DOMAIN)
+        host = self.network.ns(pod.spec.node_name).files.get(RESOLV_CONF, "")
+        dns = pod_dns(pod, KubeletDns((self.cluster_dns,), CLUSTER_DOMAIN, host))
+        return {RESOLV_CONF: dns.text(host), "/etc/hosts": hosts_text(pod, pod.ips, CLUSTER_DOMAIN)}
+
+    @property
+    def cluster_dns(self) -> str:
+        """The kubelets' `clusterDNS`: the address of Service kube-system/kube-dns, or where kubeadm puts it."""
+        service = self.store.find(Service, "kube-dns", "kube-system")
+        return service.addresses[0] if service is not None and service.addresses else CLUSTER_DNS
 
     def _handler(self, pod: Pod, port: ListeningPort) -> Handler | None:
         """The program behind a port: CoreDNS by its image; any other UDP server sends back what it got."""
