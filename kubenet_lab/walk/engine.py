@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from kubenet_lab.kernel.conntrack import Flow
 from kubenet_lab.kernel.netns import Netns
 from kubenet_lab.kernel.network import Network
 from kubenet_lab.packet.packet import Frame, Packet
@@ -35,7 +36,7 @@ SOFT_ENDS = frozenset({"not-my-mac", "bridged-to-nobody", "hairpin-off", "not-fo
 class Pending:
     """A packet a namespace is about to send, with what the sending socket asked for."""
 
-    __slots__ = ("cause", "gid", "mark", "ns", "oif", "packet", "pmtudisc", "role", "uid")
+    __slots__ = ("cause", "flow", "flow_reply", "gid", "mark", "ns", "oif", "packet", "pmtudisc", "role", "uid")
 
     def __init__(
         self,
@@ -49,7 +50,11 @@ class Pending:
         mark: int = 0,
         pmtudisc: str = "want",
         oif: str = "",
+        flow: Flow | None = None,
+        flow_reply: bool = False,
     ) -> None:
+        self.flow = flow
+        self.flow_reply = flow_reply
         self.ns = ns
         self.packet = packet
         self.role = role

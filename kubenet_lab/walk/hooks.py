@@ -14,12 +14,12 @@ from __future__ import annotations
 
 from kubenet_lab.kernel.netfilter import Ruleset
 from kubenet_lab.kernel.netns import Netns
-from kubenet_lab.packet.packet import TCP
-from kubenet_lab.walk import nat
+from kubenet_lab.packet.packet import RST, TCP
+from kubenet_lab.walk import deliver, nat, routing
 from kubenet_lab.walk.conntracking import confirm, track
 from kubenet_lab.walk.engine import Walk
 from kubenet_lab.walk.skb import Skb
-from kubenet_lab.walk.xtables import ACCEPT, DROP, NAT, REJECT, run_hook
+from kubenet_lab.walk.xtables import ACCEPT, DROP, NAT, REJECT, NatRange, Verdict, evaluate
 
 _TRACKING_MATCHES = frozenset({"conntrack", "state", "connmark", "connbytes", "connlimit", "connlabel", "cluster"})
 _TRACKING_TARGETS = frozenset({"CONNMARK", "CT", "CONNSECMARK", "NOTRACK"})
@@ -129,7 +129,7 @@ def postrouting(w: Walk, skb: Skb) -> bool:
 
 
 def _table(w: Walk, skb: Skb, fam: int, table: str, hook: str) -> bool:
-    verdict = run_hook(skb, fam, table, hook, w)
+    verdict = evaluate(skb.ns.iptables[fam], skb, table, hook, w)
     kind = verdict.kind
     if kind == ACCEPT:
         return True
@@ -150,12 +150,13 @@ def _nat(w: Walk, skb: Skb, fam: int, hook: str, side: str, has_rules: bool) -> 
     if skb.ctinfo == "NEW" and not (flow.src_nat_done if side == nat.SRC else flow.dst_nat_done):
         wanted: nat.NatRange | None = None
         if has_rules:
-            verdict = run_hook(skb, fam, "nat", hook, w)
+            verdict = evaluate(skb.ns.iptables[fam], skb, "nat", hook, w)
             if verdict.kind == DROP:
                 _dropped(w, skb, verdict, "nat", hook)
                 return False
             if verdict.kind == NAT:
-                wanted = _range(skb, verdict, hook)
+                assert verdict.range is not None
+                wanted = _range(skb, verdict.range)
                 if wanted is None:
                     w.end("dropped", "no-source", skb.ns, f"nat {hook}", verdict.rule)
                     return False
@@ -163,3 +164,59 @@ def _nat(w: Walk, skb: Skb, fam: int, hook: str, side: str, has_rules: bool) -> 
             return False
     nat.apply(w, skb, side)
     return True
+
+
+def _dropped(w: Walk, skb: Skb, verdict: Verdict, table: str, hook: str) -> None:
+    reason = "policy-drop" if verdict.rule.number == 0 else "rule-drop"
+    w.end("dropped", reason, skb.ns, f"{table} {hook}", verdict.rule)
+
+
+def _rejected(w: Walk, skb: Skb, fam: int, verdict: Verdict, table: str, hook: str) -> None:
+    """`nf_send_unreach`, `nf_send_reset`: the error is a packet of this host's own."""
+    w.end("rejected", "rule-reject", skb.ns, f"{table} {hook}", verdict.rule)
+    if verdict.icmp is not None:
+        deliver.icmp_error(w, skb, *verdict.icmp)
+        return
+    pkt = skb.pkt
+    if pkt.proto != TCP or pkt.flags & RST:
+        return
+    reset = deliver.reset_for(w, pkt)
+    # nf_ct_attach: the reset belongs to the connection of the packet it answers, and is translated like its replies.
+    w.reply(skb.ns, reset, "error", uid=None, gid=None, flow=skb.ct, flow_reply=not skb.reply)
+
+
+def _range(skb: Skb, wanted: NatRange) -> nat.NatRange | None:
+    """Fill in what the target leaves to the host: MASQUERADE's source, REDIRECT's destination."""
+    ns, pkt = skb.ns, skb.pkt
+    low, high = wanted.addr_min, wanted.addr_max
+    if not low:
+        if wanted.kind == "MASQUERADE":
+            way = ns.lookup(pkt.dst, oif=skb.outdev)
+            low = routing.primary_address(ns, skb.outdev, way.via if way is not None and way.via else pkt.dst, pkt.family)
+            if not low:
+                return None
+        elif wanted.kind == "REDIRECT":
+            low = _redirected(ns, skb)
+            if not low:
+                return None
+        else:
+            low = pkt.src if wanted.side == nat.SRC else pkt.dst
+        high = low
+    return nat.NatRange(
+        low,
+        high,
+        wanted.port_min,
+        wanted.port_max,
+        wanted.random or wanted.random_fully,
+        wanted.persistent,
+        wanted.base,
+    )
+
+
+def _redirected(ns: Netns, skb: Skb) -> str:
+    """REDIRECT's destination: loopback for what is made here, the incoming link's first address otherwise."""
+    six = ":" in skb.pkt.dst
+    if not skb.indev:
+        return "::1" if six else "127.0.0.1"
+    here = [a for a in ns.addrs(skb.indev, 6 if six else 4) if not six or a.scope == "global"]
+    return here[0].local if here else ""

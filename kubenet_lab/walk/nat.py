@@ -23,10 +23,21 @@ _PORTS = (TCP, UDP, SCTP)
 class NatRange:
     """What a NAT target allows: an address range, a port range (0 = any), and how to pick."""
 
-    __slots__ = ("high", "low", "persistent", "port_high", "port_low", "random")
+    __slots__ = ("base", "high", "low", "persistent", "port_high", "port_low", "random")
 
-    def __init__(self, low: str, high: str, port_low: int, port_high: int, random: bool, persistent: bool = False) -> None:
+    def __init__(
+        self,
+        low: str,
+        high: str,
+        port_low: int,
+        port_high: int,
+        random: bool,
+        persistent: bool = False,
+        base: int = 0,
+    ) -> None:
         self.low, self.high = low, high
+        self.base = base
+        """First original port of a shifted range (`--to-destination A:80-90/8080`); 0 for none."""
         self.port_low, self.port_high = port_low, port_high
         self.random = random
         self.persistent = persistent
@@ -74,6 +85,8 @@ def _unique(w: Walk, ns: Netns, flow: Flow, current: FlowTuple, side: str, wante
             return (proto, src, dst, number, dport, zone)
         return (proto, src, dst, sport, number, zone)
 
+    if wanted.base and low:
+        return with_port(low + (port - wanted.base) % (high - low + 1))
     kept = with_port(port)
     if not wanted.random:
         fits = not low or low <= port <= high

@@ -45,6 +45,8 @@ def send_local(w: Walk, item: Pending) -> None:
     w.step("route", "output", way.route)
     skb = Skb(pkt, ns)
     skb.mark, skb.uid, skb.gid = item.mark, item.uid, item.gid
+    if item.flow is not None:
+        skb.ct, skb.ctinfo, skb.reply = item.flow, "RELATED", item.flow_reply
     skb.outdev = _device(way)
     if not _fits_locally(w, skb, way, item.pmtudisc):
         return
