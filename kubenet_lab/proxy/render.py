@@ -45,7 +45,7 @@ def proxy_node(objects: Iterable[AnyObject | Json], name: str) -> ProxyNode:
     for node in nodes:
         if node.name == name:
             return ProxyNode.from_node(node)
-    raise NotFound("Node", name, resource="nodes", nearest=nodes[0].name if len(nodes) == 1 else "")
+    raise NotFound("Node", name, resource="nodes", known=[node.name for node in nodes])
 
 
 def _started(

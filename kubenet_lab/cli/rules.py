@@ -1,0 +1,109 @@
+"""`kubenet-lab rules`: what kube-proxy writes on a node, or what `iptables-save` prints there afterwards."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kubenet_lab.cli import output as out
+from kubenet_lab.cli import world
+from kubenet_lab.errors import Fault, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kubenet_lab.objects import AnyObject
+
+MODES = ("iptables",)
+
+
+class Form(str, Enum):
+    """Text as a tool takes or prints it, or one JSON document with all four texts."""
+
+    text = "text"
+    json = "json"
+
+
+class How(str, Enum):
+    """`written`: fed to iptables-restore. `saved`: printed by iptables-save."""
+
+    written = "written"
+    saved = "saved"
+
+
+class Family(str, Enum):
+    """Which of a node's two rule sets."""
+
+    ipv4 = "ipv4"
+    ipv6 = "ipv6"
+
+
+def rules(
+    node: Annotated[str, typer.Option("--node", help="The node whose rules these are.")],
+    file: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--file", "-f", metavar="FILE...", help="Manifests: files, folders, - for standard input."
+        ),
+    ] = None,
+    mode: Annotated[str, typer.Option("--mode", help="kube-proxy's --proxy-mode.")] = "iptables",
+    family: Annotated[Family, typer.Option("--family")] = Family.ipv4,
+    how: Annotated[
+        How, typer.Option("--as", help="As fed to iptables-restore, or as iptables-save prints it.")
+    ] = How.written,
+    flag: Annotated[
+        list[str] | None,
+        typer.Option("--kube-proxy-flag", metavar="FLAG", help="A flag kube-proxy runs with; may repeat."),
+    ] = None,
+    form: Annotated[Form, typer.Option("-o", help="json prints all four texts.")] = Form.text,
+    output: Annotated[Path | None, typer.Option("--output", help=world.OUTPUT_HELP)] = None,
+    nodes: Annotated[int, typer.Option("--nodes", min=1, max=6000, help=world.NODES_HELP)] = 3,
+    lenient: Annotated[bool, typer.Option("--lenient", help=world.LENIENT_HELP)] = False,
+) -> None:
+    """Print kube-proxy's rules on one node, and nothing else.
+
+    kubenet-lab rules -f services.yaml --node node-1 --as saved
+
+    EndpointSlices in the files are taken as they are. Where the files hold none but have pods, or Services without
+    an address, the cluster of `kubenet-lab trace` is built first, and its Services and slices are used.
+    """
+    from kubenet_lab.proxy import render
+
+    faults: list[Fault] = []
+    if mode not in MODES:
+        faults.append(world.not_modelled("--mode", mode, MODES))
+    world.collect(faults, lambda: world.need_files(file or []))
+    inputs = world.Inputs(file or [], lenient=lenient)
+    objects = world.collect(faults, inputs.objects) if file else None
+    if faults or objects is None:
+        raise InputError(faults)
+    given = completed(objects, inputs, nodes)
+    flags = flag or []
+    if form is Form.json:
+        out.write(out.json_text(render.rules_document(given, node, flags)), output)
+        return
+    lines = render.rules(given, node, flags, 4 if family is Family.ipv4 else 6, how.value)
+    out.write("\n".join(lines), output)
+
+
+def completed(objects: Sequence[AnyObject], inputs: world.Inputs, nodes: int) -> list[AnyObject]:
+    """Return the objects kube-proxy reads: those given, or those of a cluster that was made of them."""
+    from kubenet_lab.objects import EndpointSlice, Node, Service
+
+    services = [obj for obj in objects if isinstance(obj, Service)]
+    slices = [obj for obj in objects if isinstance(obj, EndpointSlice)]
+    addressed = all(service.external or service.addresses or service.headless for service in services)
+    runs = any(obj.kind in ("Pod", "Deployment", "ReplicaSet") for obj in objects)
+    if addressed and (slices or not runs):
+        given_nodes = [obj for obj in objects if isinstance(obj, Node)]
+        if not given_nodes and nodes != 3:
+            from kubenet_lab.proxy.render import lab_nodes
+
+            return [*objects, *lab_nodes(nodes)]
+        return list(objects)
+    cluster = inputs.build(objects, nodes)
+    store = cluster.store
+    return [*store.list(Node), *store.list(Service), *store.list(EndpointSlice)]

@@ -1,0 +1,144 @@
+"""Files named on the command line, made into objects or a cluster; every fault at once, each with its place."""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import typer
+
+from kubenet_lab.errors import Fault, InputError, Invalid
+
+if TYPE_CHECKING:
+    from kubenet_lab.cluster import Cluster
+    from kubenet_lab.objects import AnyObject
+
+T = TypeVar("T")
+
+NODES_HELP = "Nodes of a world whose files name none."
+SEED_HELP = "One seed gives one world and one random choice of backends."
+LENIENT_HELP = "Warn of unknown fields instead of refusing them (kubectl's --validate=warn)."
+OUTPUT_HELP = "Write to this file instead of standard output."
+
+
+class Inputs:
+    """The files of one command. Standard input is read once, when it is first needed."""
+
+    def __init__(self, files: Sequence[str], *, lenient: bool = False) -> None:
+        self.files = list(files)
+        self.lenient = lenient
+        self._stdin: str | None = None
+
+    def stdin(self) -> io.StringIO:
+        """Standard input, from its start."""
+        if self._stdin is None:
+            self._stdin = sys.stdin.read() if "-" in self.files else ""
+        return io.StringIO(self._stdin)
+
+    def objects(self) -> list[AnyObject]:
+        """Read the files; warnings go to standard error. Raises InputError."""
+        from kubenet_lab import manifests
+
+        found = manifests.read(*self.files, lenient=self.lenient, stdin=self.stdin())
+        for warning in found.warnings:
+            typer.echo(f"warning: {warning}", err=True)
+        return list(found.objects)
+
+    def build(self, objects: Sequence[AnyObject], nodes: int, seed: int = 0) -> Cluster:
+        """Build the world of some objects, CoreDNS added where they bring none. Raises InputError."""
+        from kubenet_lab.cluster import Cluster
+
+        try:
+            return Cluster.from_objects(objects, nodes=nodes, seed=seed)
+        except Invalid as error:
+            raise InputError([self._located(error)]) from error
+
+    def cluster(self, nodes: int, seed: int = 0) -> Cluster:
+        """Read the files and build their world. Raises InputError."""
+        return self.build(self.objects(), nodes, seed)
+
+    def _located(self, error: Invalid) -> Fault:
+        """Return a refusal of the API server with the place of the object that was refused."""
+        from kubenet_lab.manifests.text import Document, documents
+
+        path = _steps(error.field)
+        for file, text in self._texts():
+            for document in documents(text, file):
+                if not isinstance(document, Document):
+                    continue
+                at = _find(document.value, error)
+                if at is not None:
+                    line, column = document.place((*at, *path))
+                    return Fault(
+                        error.detail, file, line, column, document.number, error.field, "", error.kind, error.name,
+                        "FieldValueInvalid",
+                    )  # fmt: skip
+        return Fault(error.detail, ", ".join(self.files), path=error.field, kind=error.kind, name=error.name)
+
+    def _texts(self) -> list[tuple[str, str]]:
+        from kubenet_lab.manifests.load import SUFFIXES
+
+        texts: list[tuple[str, str]] = []
+        for name in self.files:
+            path = Path(name)
+            if name == "-":
+                texts.append(("<stdin>", self.stdin().read()))
+            elif path.is_dir():
+                texts += [
+                    (str(p), p.read_text("utf-8-sig"))
+                    for p in sorted(path.rglob("*"))
+                    if p.suffix in SUFFIXES
+                ]
+            else:
+                texts.append((name, path.read_text("utf-8-sig")))
+        return texts
+
+
+def _steps(field: str) -> tuple[str | int, ...]:
+    """`spec.ports[0].port` as the steps of a path."""
+    return tuple(int(step) if step.isdigit() else step for step in re.findall(r"[^.\[\]]+", field))
+
+
+def _find(value: object, error: Invalid) -> tuple[str | int, ...] | None:
+    """Where in a document the refused object is; None when it is not there."""
+    if not isinstance(value, dict):
+        return None
+    items = value.get("items")
+    if isinstance(items, list):
+        for index, item in enumerate(items):
+            found = _find(item, error)
+            if found is not None:
+                return ("items", index, *found)
+        return None
+    meta = value.get("metadata")
+    if value.get("kind") != error.kind or not isinstance(meta, dict) or meta.get("name") != error.name:
+        return None
+    return (
+        () if meta.get("namespace", error.namespace or "default") == (error.namespace or "default") else None
+    )
+
+
+def collect(faults: list[Fault], make: Callable[[], T]) -> T | None:
+    """Return what `make` makes, or None after adding its faults to the others."""
+    try:
+        return make()
+    except InputError as error:
+        faults += error.faults
+        return None
+
+
+def need_files(files: Sequence[str]) -> None:
+    """Raise InputError when no file was named."""
+    if not files:
+        raise InputError(
+            [Fault("no manifests", "-f", help="write -f FILE, -f FOLDER, or -f - for standard input")]
+        )
+
+
+def not_modelled(option: str, value: str, known: Sequence[str]) -> Fault:
+    """The fault of an option's value that Kubernetes knows and this model does not."""
+    return Fault(f"{value!r} is not modelled", option, help=f"write one of: {', '.join(known)}")

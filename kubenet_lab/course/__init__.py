@@ -1,0 +1,1 @@
+"""The course: its launcher, and what judges its exercises."""
