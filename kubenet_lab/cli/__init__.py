@@ -1,8 +1,8 @@
 """The command line, `kubenet-lab`: one file a command.
 
-Standard output carries what was asked for and nothing else; faults and warnings go to standard error. Exit status:
-0 when the question was answered, whatever the answer; 1 when this machine cannot do it; 2 on bad input. `twin` ends
-with the status of the command it ran.
+Standard output carries what was asked for and nothing else; faults and warnings go to standard error. Exit
+status: 0 when the question was answered, whatever the answer; 1 when this machine cannot do it; 2 on bad
+input. `twin` ends with the status of the command it ran.
 """
 
 from __future__ import annotations

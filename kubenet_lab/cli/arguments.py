@@ -15,9 +15,9 @@ WANTED = {"trace": 2}
 def spread(command: Any, argv: Sequence[str]) -> list[str]:
     """Return the arguments with `-f` written before each file.
 
-    Everything after `-f` up to the next option is a file, except the words the command itself needs: those are the
-    last ones (`trace -f a.yaml b.yaml frontend http://backend`). `twin` takes one word, its pod: the last one before
-    `--`, or else the last one if it is no file.
+    Everything after `-f` up to the next option is a file, except the words the command itself needs: those
+    are the last ones (`trace -f a.yaml b.yaml frontend http://backend`). `twin` takes one word, its pod: the
+    last one before `--`, or else the last one if it is no file.
     """
     args = list(argv)
     at = next((i for i, word in enumerate(args) if not word.startswith("-")), len(args))

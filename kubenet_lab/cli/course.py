@@ -36,7 +36,8 @@ def course(
 ) -> None:
     """Kubernetes networking that you can run, break and see inside.
 
-    Without a command: copy the course to the learner's folder, never over what they changed, and open JupyterLab there.
+    Without a command: copy the course to the learner's folder, never over what they changed, and open
+    JupyterLab there.
     """
     if ctx.invoked_subcommand is not None:
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +12,7 @@ from kubenet_lab.cli import output as out
 from kubenet_lab.cli import world
 
 
-class Form(str, Enum):
+class Form(StrEnum):
     """A picture, or a page with it."""
 
     svg = "svg"

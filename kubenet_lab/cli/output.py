@@ -14,7 +14,10 @@ from kubenet_lab.errors import Fault, InputError
 
 
 def write(content: str | bytes, target: Path | None) -> None:
-    """Write the answer as it is, byte for byte; text is UTF-8. Raises InputError when the file cannot be written."""
+    """Write the answer as it is, byte for byte; text is UTF-8.
+
+    Raises InputError when the file cannot be written.
+    """
     data = content.encode() if isinstance(content, str) else content
     if target is None:
         typer.echo(data, nl=False)

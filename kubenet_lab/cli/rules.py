@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
 MODES = ("iptables",)
 
 
-class Form(str, Enum):
+class Form(StrEnum):
     """Text as a tool takes or prints it, or one JSON document with all four texts."""
 
     text = "text"
     json = "json"
 
 
-class How(str, Enum):
+class How(StrEnum):
     """`written`: fed to iptables-restore. `saved`: printed by iptables-save."""
 
     written = "written"
     saved = "saved"
 
 
-class Family(str, Enum):
+class Family(StrEnum):
     """Which of a node's two rule sets."""
 
     ipv4 = "ipv4"
@@ -67,8 +67,8 @@ def rules(
 
     kubenet-lab rules -f services.yaml --node node-1 --as saved
 
-    EndpointSlices in the files are taken as they are. Where the files hold none but have pods, or Services without
-    an address, the cluster of `kubenet-lab trace` is built first, and its Services and slices are used.
+    EndpointSlices in the files are taken as they are. Where the files hold none but have pods, or Services
+    without an address, the cluster of `kubenet-lab trace` is built first, and its Services and slices are used.
     """
     from kubenet_lab.proxy import render
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from kubenet_lab.trip import Trip
 
 
-class Form(str, Enum):
+class Form(StrEnum):
     """What a trip is printed as."""
 
     text = "text"

@@ -38,8 +38,8 @@ def twin(
 
     kubenet-lab twin -f shop.yaml frontend -- curl -s http://backend
 
-    With a command: run it, and end with its exit status. With a pod alone: open a shell there. With neither: read
-    lines "POD COMMAND" from standard input. When it ends, nothing of it is left.
+    With a command: run it, and end with its exit status. With a pod alone: open a shell there. With neither:
+    read lines "POD COMMAND" from standard input. When it ends, nothing of it is left.
     """
     if file:
         cluster = world.Inputs(file, lenient=lenient).cluster(nodes, seed)

@@ -1,4 +1,4 @@
-"""Files named on the command line, made into objects or a cluster; every fault at once, each with its place."""
+"""Files named on the command line, made into objects or a cluster; every fault at once, with its place."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ class Inputs:
                 if at is not None:
                     line, column = document.place((*at, *path))
                     return Fault(
-                        error.detail, file, line, column, document.number, error.field, "", error.kind, error.name,
-                        "FieldValueInvalid",
+                        error.detail, file, line, column, document.number, error.field, "", error.kind,
+                        error.name, "FieldValueInvalid",
                     )  # fmt: skip
         return Fault(error.detail, ", ".join(self.files), path=error.field, kind=error.kind, name=error.name)
 

@@ -1,7 +1,7 @@
 """Copies the course to a folder of the learner's and opens JupyterLab there.
 
-A file the learner changed is never overwritten. `.kubenet/manifest.json` in the folder holds the hash of each file as
-it was last written here: a file with that hash is unedited and may be brought up to date.
+A file the learner changed is never overwritten. `.kubenet/manifest.json` in the folder holds the hash of each
+file as it was last written here: a file with that hash is unedited and may be brought up to date.
 """
 
 from __future__ import annotations
@@ -109,7 +109,10 @@ def _sync(folder: Path, origin: Path) -> dict[str, str]:
 
 
 def _manifest(path: Path) -> dict[str, str]:
-    """What was written last time. A manifest that cannot be read counts as none: then every file is the learner's."""
+    """What was written last time.
+
+    A manifest that cannot be read counts as none: then every file is the learner's.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
