@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from typing import NamedTuple
+
 from msgspec import Struct, field
 
 from kubenet_lab.packet.packet import ICMP, ICMPV6, TCP, UDP, Packet
@@ -18,6 +20,29 @@ For ICMP the ports are (id, type << 8 | code) of the request, as the kernel keys
 """
 
 _ECHO = {8: 0, 0: 8, 128: 129, 129: 128, 13: 14, 14: 13}
+
+
+class FlowRecord(NamedTuple):
+    """What a flow was at one moment, as `conntrack -L` would have printed it."""
+
+    orig: FlowTuple
+    reply: FlowTuple
+    state: str
+    seen_reply: bool
+    assured: bool
+
+    def __str__(self) -> str:
+        unreplied = "" if self.seen_reply else " [UNREPLIED]"
+        state = f"{self.state} " if self.state else ""
+        assured = " [ASSURED]" if self.assured else ""
+        return f"{state}{tuple_text(self.orig)}{unreplied} {tuple_text(self.reply)}{assured}"
+
+
+def tuple_text(t: FlowTuple) -> str:
+    """Return "src=10.0.0.1 dst=10.0.0.2 sport=1 dport=2"."""
+    if t[0] in (ICMP, ICMPV6):
+        return f"src={t[1]} dst={t[2]} type={t[4] >> 8} code={t[4] & 255} id={t[3]}"
+    return f"src={t[1]} dst={t[2]} sport={t[3]} dport={t[4]}"
 
 
 class Flow(Struct, kw_only=True):
@@ -46,15 +71,12 @@ class Flow(Struct, kw_only=True):
         """The conntrack zone."""
         return self.orig[5]
 
-    def __str__(self) -> str:
-        def side(t: FlowTuple) -> str:
-            if t[0] in (ICMP, ICMPV6):
-                return f"src={t[1]} dst={t[2]} type={t[4] >> 8} code={t[4] & 255} id={t[3]}"
-            return f"src={t[1]} dst={t[2]} sport={t[3]} dport={t[4]}"
+    def record(self) -> FlowRecord:
+        """Return the flow as it is now, for a trace to keep."""
+        return FlowRecord(self.orig, self.reply, self.state, self.seen_reply, self.assured)
 
-        unreplied = "" if self.seen_reply else " [UNREPLIED]"
-        state = f"{self.state} " if self.state else ""
-        return f"{state}{side(self.orig)}{unreplied} {side(self.reply)}" + (" [ASSURED]" if self.assured else "")
+    def __str__(self) -> str:
+        return str(self.record())
 
 
 def tuple_of(packet: Packet, zone: int = 0) -> FlowTuple:

@@ -82,8 +82,8 @@ class Netns:
         self._parameters: dict[str, str] = {}
         self.rp_filter: dict[str, int] = {}
         """Reverse path mode in force, by link; derived from the sysctls when first needed."""
-        self.plans: dict[int, tuple[Ruleset, object]] = {}
-        """What the walk made of the present rules, by family."""
+        self.plans: dict[int, object] = {}
+        """What the walk made of the present rules, by family; emptied whenever they change."""
         self._lookups: dict[tuple[str, str, str, str, int], RouteLookup | None] = {}
         self._macs: dict[str, frozenset[str]] = {}
         self.generation = 0
@@ -136,6 +136,7 @@ class Netns:
         self._macs.clear()
         self._parameters.clear()
         self.rp_filter.clear()
+        self.plans.clear()
         self._local = None
 
     # -- links ----------------------------------------------------------------------------------------------------
@@ -653,15 +654,18 @@ class Netns:
         if self._build_rules is not None:
             build, self._build_rules = self._build_rules, None
             self._iptables = build()
+            self.plans.clear()
         return self._iptables
 
     def set_iptables(self, fam: int, ruleset: Ruleset) -> None:
         """Swap the whole rules of one family, as one `iptables-restore` does."""
         self._iptables = {**self.iptables, fam: ruleset}
+        self.plans.clear()
 
     def defer_iptables(self, build: Callable[[], dict[int, Ruleset]]) -> None:
         """Leave building the rules to the first look (a node of a big cluster that no packet meets costs nothing)."""
         self._build_rules = build
+        self.plans.clear()
 
     @property
     def rules_deferred(self) -> bool:

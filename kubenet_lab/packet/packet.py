@@ -119,6 +119,8 @@ class Frame(Struct, frozen=True, gc=False):
     dst: str
     body: Packet | Arp
     vlan: int = 0
+    size: int = 0
+    """Length of the body in bytes where the sender knows it; 0 lets `length` count."""
 
     @property
     def ethertype(self) -> int:
@@ -133,7 +135,7 @@ class Frame(Struct, frozen=True, gc=False):
         body = self.body
         if isinstance(body, Packet) and body.fragment:
             return 14 + body.fragment
-        return 14 + body.length
+        return 14 + (self.size or body.length)
 
     def __str__(self) -> str:
         return f"{self.src} > {self.dst} {self.body}"

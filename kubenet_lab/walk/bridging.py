@@ -60,7 +60,7 @@ def _learn(w: Walk, ns: Netns, bridge: Link, port: Link, mac: str) -> None:
 
 def _netfilter_first(w: Walk, ns: Netns, bridge: Link, port: Link, frame: Frame, pkt: Packet) -> None:
     """`br_nf_pre_routing`: PREROUTING sees the packet with the bridge as its input device, then bridging goes on."""
-    skb = Skb(pkt, ns, bridge.name)
+    skb = Skb(pkt, ns, bridge.name, frame.size)
     skb.physin = port.name
     skb.src_mac, skb.dst_mac = frame.src, frame.dst
     w.step("bridge", bridge.name, note="br_netfilter: the bridged packet passes iptables")
@@ -137,7 +137,7 @@ def _forward(w: Walk, ns: Netns, bridge: Link, frame: Frame, port: Link, target:
         w.end("dropped", "too-big-for-link", ns, target.name, target)
         return
     if skb is not None:
-        mine = Skb(skb.pkt, ns, bridge.name)
+        mine = Skb(skb.pkt, ns, bridge.name, skb.length)
         for name in ("mark", "ct", "ctinfo", "reply", "notrack", "zone", "physin", "src_mac", "dst_mac"):
             setattr(mine, name, getattr(skb, name))
         mine.outdev, mine.physout = bridge.name, target.name

@@ -135,7 +135,7 @@ def _advance(w: Walk, skb: Skb, flow: Flow) -> bool:
         flow.seen_reply = True
     flow.expires = w.now + float(skb.ns.sysctl(timeout_key(flow)))
     skb.ctinfo = "ESTABLISHED" if flow.seen_reply else "NEW"
-    w.step("conntrack", "reply" if reply else "original", note=str(flow))
+    w.step("conntrack", "reply" if reply else "original", flow.record())
     return True
 
 
@@ -149,7 +149,7 @@ def _relate(w: Walk, skb: Skb, quoted: Packet) -> None:
         return
     skb.ct, skb.ctinfo = flow, "RELATED"
     skb.reply = inverted(inner) == flow.reply
-    w.step("conntrack", "related", note=str(flow))
+    w.step("conntrack", "related", flow.record())
 
 
 def confirm(w: Walk, skb: Skb) -> bool:
@@ -158,7 +158,7 @@ def confirm(w: Walk, skb: Skb) -> bool:
     if flow is None or flow.confirmed or skb.ctinfo != "NEW":
         return True
     if skb.ns.conntrack.confirm(flow):
-        w.step("conntrack", "confirmed", note=str(flow))
+        w.step("conntrack", "confirmed", flow.record())
         return True
-    w.end("dropped", "conntrack-clash", skb.ns, "conntrack", note=str(flow))
+    w.end("dropped", "conntrack-clash", skb.ns, "conntrack", flow.record())
     return False

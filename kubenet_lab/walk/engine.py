@@ -17,7 +17,7 @@ from kubenet_lab.kernel.conntrack import Flow
 from kubenet_lab.kernel.netns import Netns
 from kubenet_lab.kernel.network import Network
 from kubenet_lab.packet.packet import Frame, Packet
-from kubenet_lab.trace import DELIVERED, Hop, Place, RuleRef, Step, Trace
+from kubenet_lab.trace import DELIVERED, Hop, Place, Step, Trace
 from kubenet_lab.walk.skb import Skb
 from kubenet_lab.walk.xtables import NotModelled
 
@@ -229,12 +229,6 @@ class Walk:
         """Return the next IP identification number."""
         self._ident = (self._ident + 1) & 0xFFFF
         return self._ident
-
-    # -- the hook context that matches ask (walk.xtables.HookContext) ---------------------------------------------
-
-    def rule_hit(self, table: str, chain: str, number: int, rule: Any, outcome: str) -> None:
-        """A rule matched: the trace shows it."""
-        self.steps.append(Step("rule", f"{table} {chain}", RuleRef(table, chain, number, rule), outcome))
 
 
 _NOWHERE = Trace(Packet("0.0.0.0", "0.0.0.0", 0), "none", [])

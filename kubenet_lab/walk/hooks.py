@@ -43,13 +43,11 @@ class Plan:
 
 def plan_of(ns: Netns, fam: int) -> Plan:
     """Return the plan of a namespace's present rules."""
-    rules = ns.iptables[fam]
-    kept = ns.plans.get(fam)
-    if kept is None or kept[0] is not rules:
-        kept = ns.plans[fam] = (rules, Plan(rules))
-    plan = kept[1]
-    assert isinstance(plan, Plan)
-    return plan
+    plan = ns.plans.get(fam)
+    if plan is None:
+        rules = ns.iptables[fam]
+        plan = ns.plans[fam] = Plan(rules)
+    return plan  # type: ignore[return-value]
 
 
 def prerouting(w: Walk, skb: Skb) -> bool:

@@ -17,9 +17,13 @@ VLAN_SLACK = 4
 """A device takes frames of its MTU plus Ethernet header plus one VLAN tag (`is_skb_forwardable`)."""
 
 
+_GROUP_DIGITS = frozenset("13579bdfBDF")
+"""Second digits of MACs whose lowest bit of the first byte is set."""
+
+
 def is_group(mac: str) -> bool:
     """True for broadcast and multicast MACs."""
-    return int(mac[1], 16) & 1 == 1
+    return mac[1] in _GROUP_DIGITS
 
 
 def transmit(w: Walk, ns: Netns, dev: str, frame: Frame, skb: Skb | None = None) -> None:
@@ -43,7 +47,7 @@ def transmit(w: Walk, ns: Netns, dev: str, frame: Frame, skb: Skb | None = None)
         tunnel.encapsulate(w, ns, link, frame, skb)
     elif kind == "loopback":
         assert skb is not None
-        again = Skb(skb.pkt, ns, dev)
+        again = Skb(skb.pkt, ns, dev, skb.length)
         again.ct, again.ctinfo, again.reply, again.mark = skb.ct, skb.ctinfo, skb.reply, skb.mark
         again.notrack, again.zone = skb.notrack, skb.zone
         routing.receive_ip(w, again)
@@ -116,7 +120,7 @@ def up(w: Walk, ns: Netns, dev: str, frame: Frame, skb: Skb | None = None) -> No
         neighbours.receive_arp(w, ns, dev, body)
         return
     if skb is None:
-        skb = Skb(body, ns, dev)
+        skb = Skb(body, ns, dev, frame.size)
         skb.src_mac, skb.dst_mac = frame.src, frame.dst
         routing.receive_ip(w, skb)
     else:

@@ -149,7 +149,7 @@ def apply(w: Walk, skb: Skb, side: str) -> None:
     else:
         skb.pkt = _rewrite(before, target, side)
     if skb.pkt != before:
-        w.step("nat", f"{'source' if side == SRC else 'destination'}", note=str(flow), before=before, after=skb.pkt)
+        w.step("nat", "source" if side == SRC else "destination", flow.record(), "", before, skb.pkt)
 
 
 def _rewrite(pkt: Packet, target: FlowTuple, side: str) -> Packet:

@@ -148,12 +148,12 @@ def _fits_locally(w: Walk, skb: Skb, way: RouteLookup, pmtudisc: str) -> bool:
     """Fragment, or refuse with EMSGSIZE, what is bigger than the way's MTU."""
     ns, pkt = skb.ns, skb.pkt
     mtu = path_mtu(w, ns, way, pkt.dst)
-    if pkt.length <= mtu:
+    if skb.length <= mtu:
         skb.pkt = replace(pkt, df=False) if pmtudisc == "dont" and pkt.df else pkt
         return True
     if pkt.proto == TCP:
         # TCP cuts its stream into segments that fit; a segment made by hand is refused.
-        w.end("dropped", "too-big", ns, "mtu", note=f"{pkt.length} bytes, MTU {mtu}")
+        w.end("dropped", "too-big", ns, "mtu", note=f"{skb.length} bytes, MTU {mtu}")
         return False
     if pmtudisc == "do":
         w.end("dropped", "too-big", ns, "mtu", note=f"local error: message too long, mtu={mtu}")
@@ -165,8 +165,8 @@ def _fits_locally(w: Walk, skb: Skb, way: RouteLookup, pmtudisc: str) -> bool:
 def fragment(w: Walk, skb: Skb, mtu: int) -> None:
     """Send the packet in pieces of at most `mtu` bytes (RFC 791)."""
     skb.pkt = replace(skb.pkt, df=False, fragment=mtu)
-    pieces = -(-(skb.pkt.length - 20) // ((mtu - 20) // 8 * 8))
-    w.step("mtu", "fragment", note=f"{skb.pkt.length} bytes leave in {pieces} fragments of at most {mtu} bytes")
+    pieces = -(-(skb.length - 20) // ((mtu - 20) // 8 * 8))
+    w.step("mtu", "fragment", note=f"{skb.length} bytes leave in {pieces} fragments of at most {mtu} bytes")
 
 
 def path_mtu(w: Walk, ns: Netns, way: RouteLookup, dst: str) -> int:
@@ -268,8 +268,8 @@ def forward(w: Walk, skb: Skb, way: RouteLookup) -> None:
         deliver.icmp_error(w, skb, *((11, 0) if fam == 4 else (ICMP6_TIME_EXCEEDED, 0)))
         return
     mtu = way.route.mtu or ns.links[way.dev].mtu
-    if (pkt.df or fam == 6) and pkt.length > mtu and not pkt.fragment:
-        w.end("rejected", "too-big", ns, "mtu", ns.links[way.dev], note=f"{pkt.length} bytes, MTU {mtu}")
+    if skb.length > mtu and (pkt.df or fam == 6) and not pkt.fragment:
+        w.end("rejected", "too-big", ns, "mtu", ns.links[way.dev], note=f"{skb.length} bytes, MTU {mtu}")
         deliver.icmp_error(w, skb, *((3, 4) if fam == 4 else (ICMP6_TOO_BIG, 0)), mtu=mtu)
         return
     skb.pkt = replace(pkt, ttl=pkt.ttl - 1)
@@ -287,13 +287,13 @@ def finish_output(w: Walk, skb: Skb, way: RouteLookup) -> None:
     pkt = skb.pkt
     link = ns.links[dev]
     if link.kind == "loopback":
-        links.transmit(w, ns, dev, Frame(link.mac, link.mac, pkt), skb)
+        links.transmit(w, ns, dev, Frame(link.mac, link.mac, pkt, 0, skb.length), skb)
         return
     if way.route.type == "broadcast" or pkt.dst == "255.255.255.255":
-        links.transmit(w, ns, dev, Frame(link.mac, links.BROADCAST, pkt), skb)
+        links.transmit(w, ns, dev, Frame(link.mac, links.BROADCAST, pkt, 0, skb.length), skb)
         return
     mtu = way.route.mtu or link.mtu
-    if pkt.length > mtu and not (pkt.fragment and pkt.fragment <= mtu) and pkt.family == 4:
+    if skb.length > mtu and not (pkt.fragment and pkt.fragment <= mtu) and pkt.family == 4:
         fragment(w, skb, mtu)
         pkt = skb.pkt
     mac = neighbours.resolve(w, ns, dev, way.via or pkt.dst, pkt.src)
@@ -302,4 +302,4 @@ def finish_output(w: Walk, skb: Skb, way: RouteLookup) -> None:
         if skb.indev:
             deliver.icmp_error(w, skb, *((3, 1) if pkt.family == 4 else (1, 3)))
         return
-    links.transmit(w, ns, dev, Frame(link.mac, mac, pkt), skb)
+    links.transmit(w, ns, dev, Frame(link.mac, mac, pkt, 0, skb.length), skb)

@@ -16,6 +16,7 @@ class Skb:
         "dst_mac",
         "gid",
         "indev",
+        "length",
         "mark",
         "notrack",
         "ns",
@@ -29,8 +30,10 @@ class Skb:
         "zone",
     )
 
-    def __init__(self, pkt: Packet, ns: Netns, indev: str = "") -> None:
+    def __init__(self, pkt: Packet, ns: Netns, indev: str = "", length: int = 0) -> None:
         self.pkt = pkt
+        self.length = length or pkt.length
+        """Bytes of the IP packet; rewrites never change it, so it is counted once."""
         self.ns = ns
         self.indev = indev
         self.outdev = ""

@@ -66,7 +66,7 @@ def _to_remote(w: Walk, ns: Netns, link: Link, frame: Frame, entry: FdbEntry, sk
     w.step("encapsulate", link.name, entry, before=inner, after=outer)
     w.begin_hop(ns, link.name, outer, encapsulated=True)
     w.step("route", "output", way.route)
-    carrier = Skb(outer, ns)
+    carrier = Skb(outer, ns, "", 36 + frame.length if ":" not in entry.dst else 0)
     carrier.mark = mark
     carrier.outdev = way.dev
     routing.output(w, carrier, way)
@@ -98,7 +98,7 @@ def decapsulate(w: Walk, skb: Skb) -> bool:
         if isinstance(inner, Arp):
             links.up(w, ns, link.name, frame)
             return True
-        again = Skb(inner, ns, link.name)
+        again = Skb(inner, ns, link.name, frame.size)
         again.src_mac, again.dst_mac, again.mark = frame.src, frame.dst, skb.mark
         routing.receive_ip(w, again)
         return True

@@ -1,9 +1,11 @@
-"""The iptables evaluator: one packet through one table at one hook, as net/ipv4/netfilter/ip_tables.c does it.
+"""The iptables evaluator: one packet through one table at one hook, as net/ipv4/netfilter/ip_tables.c does
+it.
 
-First match wins, a jump comes back at the end of its chain, a goto does not, and the policy closes a built-in chain.
-Chains are made ready when a packet first meets them: rules become lists of small functions (`xt_matches`,
-`xt_targets`), and a long chain is indexed by exact address and port, so that a hundred Services cost what ten do.
-What is tried in which order never shows: a linear kernel would have picked the same rule.
+First match wins, a jump comes back at the end of its chain, a goto does not, and the policy closes a
+built-in chain. Chains are made ready when a packet first meets them: rules become lists of small functions
+(`xt_matches`, `xt_targets`), and a long chain is indexed by exact address and port, so that a hundred
+Services cost what ten do. What is tried in which order never shows: a linear kernel would have picked the
+same rule.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from kubenet_lab.kernel.netfilter.extension import Target
 from kubenet_lab.kernel.netfilter.matches import Multiport, Sctp, Tcp, Udp
 from kubenet_lab.kernel.netfilter.targets import Return
 from kubenet_lab.packet.packet import Packet
-from kubenet_lab.trace import RuleRef
+from kubenet_lab.trace import RuleRef, Step
 from kubenet_lab.walk.skb import Skb
 
 ACCEPT, DROP, REJECT, NAT = "ACCEPT", "DROP", "REJECT", "NAT"
@@ -37,8 +39,8 @@ class HookContext(Protocol):
     choose: Callable[[Any, float], bool]
     """(rule, probability) -> does `-m statistic --mode random` fit this packet?"""
 
-    def rule_hit(self, table: str, chain: str, number: int, rule: Any, outcome: str) -> None:
-        """Tell that a rule fitted, and what came of it."""
+    steps: list[Step]
+    """The trace in the making; a rule that fits is written there with what came of it."""
 
 
 class NotModelled(KubenetLabError):
@@ -58,7 +60,8 @@ class NatRange:
     Attributes:
         kind: DNAT, SNAT, MASQUERADE, REDIRECT or NETMAP.
         side: "dst" or "src": what is rewritten.
-        addr_min, addr_max: The addresses to pick from; "" keeps the packet's (DNAT and SNAT) or is the host's own
+        addr_min, addr_max: The addresses to pick from; "" keeps the packet's (DNAT and SNAT) or is the
+        host's own
             (MASQUERADE: the outgoing interface's; REDIRECT: the incoming interface's, or loopback).
         port_min, port_max: The ports to pick from; 0 leaves the port to the NAT engine.
         base: Base port of a shifted range; 0 for none.
@@ -175,6 +178,7 @@ class ReadyRule:
         "outcome",
         "ref",
         "rule",
+        "spot",
         "tests",
         "transport",
         "verdict",
@@ -186,6 +190,7 @@ class ReadyRule:
 
         site = Site(family, ref, rule)
         self.rule, self.ref, self.number, self.counter = rule, ref, ref.number, counter
+        self.spot = f"{ref.table} {ref.chain}"
         self.tests: tuple[Test, ...] = tests_of(site)
         self.transport = any(isinstance(match, (Tcp, Udp, Sctp, Multiport)) for match in rule.matches)
         self.chain = ""
@@ -204,7 +209,10 @@ class ReadyRule:
 
 
 class ReadyChain:
-    """A chain made ready for packets. Rules of an indexed chain are made ready one by one, as packets need them."""
+    """A chain made ready for packets.
+
+    Rules of an indexed chain are made ready one by one, as packets need them.
+    """
 
     __slots__ = (
         "_by_dst",
@@ -324,6 +332,7 @@ def evaluate(
     fragmented = pkt.fragment != 0
     length = 0
     tried = position = index = 0
+    steps = ctx.steps
     rules = chain.candidates(pkt)
     stack: list[tuple[ReadyChain, tuple[ReadyRule, ...], int, int]] = []
     try:
@@ -340,16 +349,16 @@ def evaluate(
                     tried += rule.number - position
                     position = rule.number
                     if not length:
-                        length = pkt.length
+                        length = skb.length
                     counter = rule.counter
                     counter[0] += 1
                     counter[1] += length
                     action = rule.action
                     if action == PASS:
                         outcome = rule.act(skb, ctx) if rule.act is not None else rule.outcome
-                        ctx.rule_hit(table, chain.chain.name, rule.number, rule.rule, outcome)
+                        steps.append(Step("rule", rule.spot, rule.ref, outcome))
                         continue
-                    ctx.rule_hit(table, chain.chain.name, rule.number, rule.rule, rule.outcome)
+                    steps.append(Step("rule", rule.spot, rule.ref, rule.outcome))
                     if action == FINAL:
                         return rule.verdict  # type: ignore[return-value]
                     if action == RETURN:
@@ -372,7 +381,7 @@ def evaluate(
                 assert isinstance(policy, ReadyChain)
                 own = policy.counters[0]
                 own[0] += 1
-                own[1] += length or pkt.length
+                own[1] += length or skb.length
                 return policy.policy
             chain, rules, index, position = stack.pop()
     finally:
