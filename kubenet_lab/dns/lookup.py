@@ -134,7 +134,8 @@ class ResolvConf(Struct, frozen=True):
     def from_text(cls, text: str, environment: Mapping[str, str] | None = None) -> ResolvConf:
         """Read the file as `res_init` does: never an error, nonsense is ignored.
 
-        LOCALDOMAIN and RES_OPTIONS in the environment overrule it. Without a usable nameserver 127.0.0.1 is asked.
+        LOCALDOMAIN and RES_OPTIONS in the environment overrule it. Without a usable nameserver 127.0.0.1 is
+        asked.
         """
         environment = environment or {}
         servers: list[str] = []
@@ -237,7 +238,7 @@ DEFAULT_HOSTS = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback
 
 
 def sort_addresses(addresses: list[str], usable: Callable[[str], bool]) -> tuple[str, ...]:
-    """Addresses as an application gets them: reachable ones first, then by precedence (RFC 6724, rules 1 and 6).
+    """Addresses as an application gets them: reachable ones first, then by precedence (RFC 6724, 1 and 6).
 
     `usable` says whether the host has a source address for a destination. Within a class the order stays.
     """

@@ -32,7 +32,7 @@ _MAX_POINTER = 16384
 
 
 class BadMessage(KubenetLabError):
-    """Octets that are no DNS message, or a message that cannot be written (a name with an empty label, ...)."""
+    """Octets that are no DNS message, or one that cannot be written (a name with an empty label, ...)."""
 
 
 def to_wire(message: Query | Response) -> bytes:
@@ -50,7 +50,8 @@ def to_wire(message: Query | Response) -> bytes:
     rcode = RCODES[message.rcode]
     bits = QR | _opcode(message.opcode) << 11 | (rcode & 0xF)
     for bit, on in (
-        (AA, message.aa), (TC, message.tc), (RD, message.rd), (RA, message.ra), (AD, message.ad), (CD, message.cd)
+        (AA, message.aa), (TC, message.tc), (RD, message.rd),
+        (RA, message.ra), (AD, message.ad), (CD, message.cd),
     ):  # fmt: skip
         bits |= bit if on else 0
     counts = [

@@ -2,7 +2,8 @@
 
 As recorded from musl 1.2.3. What differs from glibc: every server is asked at once and the first answer wins,
 a negative one too; NODATA, SERVFAIL and silence end the search; a name with `ndots` dots or more never tries
-the search list; no TCP, so a truncated answer counts as it is; nsswitch.conf and the environment mean nothing.
+the search list; no TCP, so a truncated answer counts as it is; nsswitch.conf and the environment
+mean nothing.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import re
 from collections.abc import Callable
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from kubenet_lab.dns.lookup import (
     DEFAULT_HOSTS,
@@ -40,7 +42,7 @@ _LINE, _HOSTS_LINE, _MAX_SEARCH = 256, 512, 256
 
 
 def read_resolv_conf(text: str) -> ResolvConf:
-    """/etc/resolv.conf as musl reads it: 255 octets a line, `domain` and `search` alike, the last one counts."""
+    """/etc/resolv.conf as musl reads it: 255 octets a line, `domain` like `search`, the last one counts."""
     servers: list[str] = []
     search = ""
     numbers = {"ndots": 1, "attempts": 2, "timeout": 5}
@@ -81,7 +83,7 @@ def getaddrinfo(
     seed: int = 0,
     usable: Callable[[str], bool] = ipv4_only,
 ) -> Resolution:
-    """Look `name` up as a program in an Alpine pod does; the arguments are those of `resolver.getaddrinfo`."""
+    """Look `name` up as a program in an Alpine pod does; arguments as in `resolver.getaddrinfo`."""
     conf = read_resolv_conf(resolv_conf) if isinstance(resolv_conf, str) else resolv_conf
     asking = _Asking(conf, send, now, random.Random(seed))
     wanted = family
@@ -250,23 +252,15 @@ class _Asking:
 
     def _put(self, query: Query, server: str, waiting: list[_Waiting]) -> None:
         result = self.send(query, server, Via("udp", self.sockets, self.now))
-        heard = isinstance(result, Response)
-        self.sent.append(
-            Sent(
-                name=query.name,
-                type=query.type,
-                server=server,
-                socket=self.sockets,
-                at=self.now - self.start,
-                seconds=result.delay if result is not None else None,
-                rcode=""
-                if result is None
-                else result.rcode
-                if isinstance(result, Response)
-                else result.reason,
-                addresses=result.addresses if heard and isinstance(result, Response) else (),
-            )  # fmt: skip
-        )
+        record = Sent(query.name, query.type, server, socket=self.sockets, at=self.now - self.start)
+        if result is not None:
+            record = replace(
+                record,
+                seconds=result.delay,
+                rcode=result.rcode if isinstance(result, Response) else result.reason,
+                addresses=result.addresses if isinstance(result, Response) else (),
+            )
+        self.sent.append(record)
         if isinstance(result, Response):
             # An ICMP error never reaches a socket that is not connected.
             waiting.append(_Waiting(self.now + result.delay, server, result))

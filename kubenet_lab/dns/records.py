@@ -54,6 +54,7 @@ class Edns(Struct, frozen=True):
 
     @property
     def wire_length(self) -> int:
+        """Octets of the record."""
         return OPT_LENGTH + sum(4 + len(data) for _, data in self.options)
 
 
@@ -210,7 +211,7 @@ def message_length(message: Response, compressed: bool | None = None) -> int:
 
 
 def name_length(name: str, offset: int, seen: dict[str, int] | None, compress: bool) -> int:
-    """Octets of `name` at `offset`; new suffixes are noted in `seen`, known ones cost a pointer if `compress`.
+    """Octets of `name` at `offset`; new suffixes go into `seen`, known ones cost a pointer if `compress`.
 
     Suffixes are compared with their case, as the Go library CoreDNS uses does.
     """
@@ -308,7 +309,7 @@ def truncate(message: Response, size: int) -> Response:
 
 
 def address_type(text: str) -> tuple[str, str]:
-    """("A", canonical), ("AAAA", canonical) or ("CNAME", text) for what a Service or slice says its host is."""
+    """("A", canonical), ("AAAA", canonical) or ("CNAME", text) for what a Service or slice calls its host."""
     canonical = parse_ip(text)
     if not canonical:
         return "CNAME", text

@@ -1,7 +1,7 @@
 """What the kubelet gives a pod: resolv.conf, host name and /etc/hosts (kubelet's pkg/kubelet/network/dns).
 
-https://kubernetes.io/docs/concepts/services-networking/dns-pod-service/ says what a pod may ask for; the limits
-and what happens beyond them are the kubelet's own.
+https://kubernetes.io/docs/concepts/services-networking/dns-pod-service/ says what a pod may ask for; the
+limits and what happens beyond them are the kubelet's own.
 """
 
 from __future__ import annotations
@@ -81,6 +81,7 @@ class HostName(Struct, frozen=True):
 
     @property
     def fqdn(self) -> str:
+        """Name and domain."""
         return f"{self.name}.{self.domain}" if self.domain else self.name
 
 
@@ -163,8 +164,8 @@ def check_node(kubelet: KubeletDns) -> tuple[str, ...]:
 def host_name(pod: object, cluster_domain: str = "cluster.local") -> HostName:
     """The host name of a pod. Raises SandboxError where the kubelet refuses.
 
-    `hostnameOverride` wins and drops the domain; else `hostname` or the pod's name, cut to 63 characters, with
-    the domain of `subdomain`.
+    `hostnameOverride` wins and drops the domain; else `hostname` or the pod's name, cut to 63 characters,
+    with the domain of `subdomain`.
     """
     found = _host_name(pod, cluster_domain)
     spec = _manifest(pod).get("spec") or {}
@@ -230,9 +231,9 @@ def _label(field: str, text: str) -> str:
         faults.append(
             "must not contain dots"
             if "." in text
-            else "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must "
-            "start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for "
-            "validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')"
+            else "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', "
+            "and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used "
+            "for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')"
         )
     if faults:
         raise SandboxError(f'pod {field} "{text}" is not a valid DNS label: {";".join(faults)}')
@@ -245,8 +246,9 @@ def _subdomain(text: str) -> str:
     faults = [f"must be no more than {MAX_NAME} bytes"] if len(text) > MAX_NAME else []
     if not _SUBDOMAIN.fullmatch(text):
         faults.append(
-            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must "
-            "start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is "
+            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', "
+            "and must start and end with an alphanumeric character (e.g. 'example.com', regex used for "
+            "validation is "
             f"'{_SUBDOMAIN.pattern}')"
         )
     raise SandboxError(f'pod HostnameOverride "{text}" is not a valid DNS subdomain: {";".join(faults)}')

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from kubenet_lab.dns.lookup import (
     DEFAULT_HOSTS,
@@ -61,8 +62,8 @@ def getaddrinfo(
         send: Carries a query; see `lookup.Send`.
         hosts, nsswitch, host_conf: /etc/hosts, /etc/nsswitch.conf and /etc/host.conf.
         family: "unspec", "inet" or "inet6".
-        flags: Of "canonname", "numerichost", "v4mapped", "all", "addrconfig" (the last has no effect here: the
-            host is taken to have the addresses `usable` speaks of).
+        flags: Of "canonname", "numerichost", "v4mapped", "all", "addrconfig" (the last has no effect here:
+            the host is taken to have the addresses `usable` speaks of).
         environment: LOCALDOMAIN and RES_OPTIONS count.
         now: Seconds, when the call begins.
         seed: Of query ids and of the first server with `rotate`.
@@ -178,7 +179,7 @@ def _is_host_name(name: str) -> bool:
 
 
 def _is_multi(host_conf: str) -> bool:
-    """Does `host.conf` say that a name may stand in several lines of /etc/hosts? (host.conf(5); "off" unless set)"""
+    """Does host.conf(5) say that several lines of /etc/hosts count? It does not unless "multi" is "on"."""
     words = [line.split() for line in host_conf.splitlines()]
     return any(line[:2] == ["multi", "on"] for line in words)
 
@@ -506,18 +507,15 @@ class _Resolver:
     def _put(self, query: Query, server: int, socket: int, protocol: str = "udp") -> None:
         address = self.conf.nameservers[server]
         result = self.send(query, address, Via(protocol, socket, self.now))
-        record = Sent(
-            name=query.name, type=query.type, server=address, protocol=protocol, socket=socket,
-            at=self.now - self.start,
-        )  # fmt: skip
+        record = Sent(query.name, query.type, address, protocol, socket, self.now - self.start)
         if result is not None:
             self._waiting[socket].append(_Waiting(self.now + result.delay, result, query))
-            said = isinstance(result, Response)
-            record = Sent(
-                name=record.name, type=record.type, server=address, protocol=protocol, socket=socket, at=record.at,
-                seconds=result.delay, rcode=result.rcode if isinstance(result, Response) else result.reason,
-                addresses=result.addresses if said and isinstance(result, Response) else (),
-            )  # fmt: skip
+            record = replace(
+                record,
+                seconds=result.delay,
+                rcode=result.rcode if isinstance(result, Response) else result.reason,
+                addresses=result.addresses if isinstance(result, Response) else (),
+            )
         self.sent.append(record)
 
     def _next(self, socket: int, finish: float) -> _Waiting | None:

@@ -1,4 +1,4 @@
-"""The `cache` plugin (https://coredns.io/plugins/cache/): positive and negative answers, by name, type, class, DO and CD.
+"""The `cache` plugin (https://coredns.io/plugins/cache/): answers by name, type, class, DO and CD.
 
 Every answer that passes has all its TTLs set to one value, the least of them within the configured limits,
 whether it is kept or not.
@@ -62,6 +62,7 @@ class Cache(Plugin):
         self.misses = 0
 
     def serve(self, request: Request) -> Response | Failure:
+        """Answer from the cache, or pass on and keep."""
         options = self.options
         name = request.name
         if options.zones != (".",) and not any(is_subdomain(zone, name) for zone in options.zones):
@@ -123,6 +124,7 @@ class Cache(Plugin):
 
     @classmethod
     def setup(cls, controller: Controller) -> Cache:
+        """Read the stanza. Raises CorefileError."""
         return cls(_parse(controller))
 
 

@@ -12,6 +12,7 @@ import random
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
@@ -45,9 +46,10 @@ _FRAGMENT_V4, _FRAGMENT_V6 = 1480, 1220
 
 DIRECTIVES: tuple[str, ...] = (
     "root", "metadata", "geoip", "cancel", "proxyproto", "quic", "grpc_server", "https", "https3", "timeouts",
-    "multisocket", "tls", "reload", "nsid", "bufsize", "bind", "debug", "trace", "ready", "health", "pprof", "shed",
-    "prometheus", "errors", "log", "dnstap", "local", "dns64", "any", "chaos", "loadbalance", "tsig", "rewrite",
-    "autopath", "acl", "cache", "header", "dnssec", "minimal", "template", "transfer", "hosts", "route53", "azure",
+    "multisocket", "tls", "reload", "nsid", "bufsize", "bind", "debug", "trace", "ready", "health", "pprof",
+    "shed", "prometheus", "errors", "log", "dnstap", "local", "dns64", "any", "chaos", "loadbalance", "tsig",
+    "rewrite", "autopath", "acl", "cache", "header", "dnssec", "minimal", "template", "transfer", "hosts",
+    "route53", "azure",
     "clouddns", "k8s_external", "kubernetes", "file", "auto", "secondary", "etcd", "loop", "forward", "grpc",
     "erratic", "whoami", "on", "sign", "view", "nomad",
 )  # fmt: skip
@@ -110,7 +112,8 @@ class CoreDNS:
     Args:
         corefile: Its text.
         view: The objects it watches; it may change while the server runs.
-        upstream: (query, server) -> answer, None for silence; raises ConnectionRefusedError for a closed port.
+        upstream: (query, server) -> answer, None for silence; raises ConnectionRefusedError if the port is
+            closed.
         local_ips: Its own addresses, which tell it which Service it stands behind.
         files: The machine's files by path: /etc/resolv.conf, what `import` names.
         variables: Its environment; by default what every pod has.
@@ -151,7 +154,7 @@ class CoreDNS:
         self._load(corefile)
 
     def reload(self, corefile: str) -> bool:
-        """Take a changed Corefile, as the `reload` plugin does; False (and a line in the log) if it is broken.
+        """Take a changed Corefile, as the `reload` plugin does; False, and a line in the log, if broken.
 
         The cache starts empty, and a broken file leaves everything as it was.
         """
@@ -168,7 +171,7 @@ class CoreDNS:
     def answer(
         self, query: Query, client: str = "127.0.0.1", now: float = 0.0, protocol: str = "udp", port: int = 0
     ) -> Response | None:
-        """The answer to a query, or None for silence. `answer.delay` is how long it took, simulated seconds."""
+        """The answer to a query, or None for silence. `answer.delay` is how long it took, in seconds."""
         opcode = query.opcode
         if opcode not in ("QUERY", "NOTIFY"):
             return Response(
@@ -299,7 +302,7 @@ class CoreDNS:
         return answer
 
     def _fit(self, answer: Response, query: Query, client: str, protocol: str) -> Response | None:
-        """The answer as it leaves: OPT echoed, cut to what the client takes, or None if it cannot be written."""
+        """The answer as it leaves: OPT echoed, cut to what the client takes; None if it cannot be written."""
         edns = query.edns
         if edns is not None:
             answer = replace(answer, edns=Edns(payload=edns.payload, do=edns.do))
@@ -341,7 +344,7 @@ class CoreDNS:
         printed: list[str] = []
         taken: set[Zone] = set()
         for block_zones, chain in zip(zones, chains, strict=True):
-            for first, second in zip(chain, chain[1:], strict=False):
+            for first, second in pairwise(chain):
                 first.next = second
             for zone in block_zones:
                 if not 0 <= int(zone.port) <= 65535:

@@ -68,6 +68,7 @@ class Token(Struct, frozen=True):
 
     @property
     def last_line(self) -> int:
+        """The line it ends on."""
         return self.line + self.text.count("\n")
 
 
@@ -147,10 +148,12 @@ class Cursor:
 
     @property
     def value(self) -> str:
+        """The word here; "" before the first and after the last."""
         return self.tokens[self.at].text if 0 <= self.at < len(self.tokens) else ""
 
     @property
     def line(self) -> int:
+        """The line of the word here; 0 if there is none."""
         return self.tokens[self.at].line if 0 <= self.at < len(self.tokens) else 0
 
     def next(self) -> bool:
@@ -200,6 +203,7 @@ class Cursor:
         return found
 
     def is_new_line(self) -> bool:
+        """Is the word here the first of its line?"""
         return self.at < 1 or not self._joined(self.at - 1)
 
     def _joined(self, index: int) -> bool:
@@ -217,8 +221,10 @@ class Cursor:
         return self.error(f"Wrong argument count or unexpected line ending after '{self.value}'")
 
     def syntax_error(self, expected: str) -> CorefileError:
+        """The error of a brace that is missing."""
         return CorefileError(
-            f"{self._file}:{self.line} - Syntax error: Unexpected token '{self.value}', expecting '{expected}'",
+            f"{self._file}:{self.line} - Syntax error: Unexpected token '{self.value}', "
+            f"expecting '{expected}'",
             self.line,
         )
 

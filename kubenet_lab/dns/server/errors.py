@@ -1,4 +1,4 @@
-"""The `errors` plugin (https://coredns.io/plugins/errors/): a query that failed inside the server leaves a line in its log."""
+"""The `errors` plugin (https://coredns.io/plugins/errors/): a query that fails inside leaves a line."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from kubenet_lab.dns.server.plugin import Failure, Plugin, Request
 
 
 class Errors(Plugin):
+    """Logs the error of a query that got no answer."""
+
     name = "errors"
 
     def __init__(self, output: Callable[[str], None]) -> None:
         self.output = output
 
     def serve(self, request: Request) -> Response | Failure:
+        """Pass on; log what failed."""
         answer = self.pass_on(request)
         if isinstance(answer, Failure) and answer.error:
             query = request.query
@@ -26,6 +29,7 @@ class Errors(Plugin):
 
     @classmethod
     def setup(cls, controller: Controller) -> Errors:
+        """Read the stanza. Raises CorefileError."""
         from kubenet_lab.dns.server.coredns import Environment
 
         c = controller

@@ -1,8 +1,9 @@
-"""The `forward` plugin (https://coredns.io/plugins/forward/): the query goes to an upstream, its answer comes back as it is."""
+"""The `forward` plugin (https://coredns.io/plugins/forward/): an upstream's answer, passed on as it is."""
 
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -56,6 +57,7 @@ class Forward(Plugin):
         self._turn = 0
 
     def serve(self, request: Request) -> Response | Failure:
+        """Ask the upstreams in turn until one answers."""
         options = self.options
         if not is_subdomain(options.zone, request.name) or any(
             is_subdomain(zone, request.name) for zone in options.but
@@ -133,13 +135,14 @@ class Forward(Plugin):
 
     @classmethod
     def setup(cls, controller: Controller) -> Plugin:
+        """Read the stanza. Raises CorefileError."""
         from kubenet_lab.dns.server.coredns import Environment
 
         environment = controller.environment
         assert isinstance(environment, Environment)
         local = environment.local_ips[0] if environment.local_ips else "127.0.0.1"
         made = [cls(options, environment.upstream, local) for options in _parse(controller)]
-        for first, second in zip(made, made[1:], strict=False):
+        for first, second in pairwise(made):
             first.next = second
         return made[0]
 

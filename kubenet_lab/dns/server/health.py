@@ -1,4 +1,4 @@
-"""The `health` plugin (https://coredns.io/plugins/health/): HTTP 200 "OK" on :8080/health while the process lives."""
+"""The `health` plugin (https://coredns.io/plugins/health/): HTTP 200 on :8080 while the process lives."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ class Health(Plugin):
 
     @classmethod
     def setup(cls, controller: Controller) -> None:
+        """Read the stanza. Raises CorefileError."""
         from kubenet_lab.dns.server.coredns import Environment
 
         c = controller

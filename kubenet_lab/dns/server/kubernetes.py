@@ -1,8 +1,13 @@
 """The `kubernetes` plugin: names of Services, endpoints and pods (https://coredns.io/plugins/kubernetes/).
 
-The schema is https://github.com/kubernetes/dns/blob/master/docs/specification.md. Five shapes of name, all below
-a zone: `service.namespace.svc`, `endpoint.service.namespace.svc`, `_port._protocol.service.namespace.svc`,
-`10-244-1-7.namespace.pod`, and with the option `zonal` `topologyzone.pin|prefer._zone.service.namespace.svc`.
+The schema is https://github.com/kubernetes/dns/blob/master/docs/specification.md. Five shapes of name, all
+below a zone:
+
+- `service.namespace.svc`
+- `endpoint.service.namespace.svc`
+- `_port._protocol.service.namespace.svc`
+- `10-244-1-7.namespace.pod`
+- with the option `zonal`, `topologyzone.pin|prefer._zone.service.namespace.svc`
 """
 
 from __future__ import annotations
@@ -35,7 +40,8 @@ class Options(Struct, frozen=True):
     """A parsed stanza.
 
     Attributes:
-        zones: Zones served, lower case and absolute; the first that is no reverse zone names Services in PTR answers.
+        zones: Zones served, lower case and absolute; the first that is not a reverse zone names Services in
+            PTR answers.
         pods: "disabled", "insecure" or "verified".
         fallthrough: Zones whose unknown names go on to the next plugin.
         ttl: Seconds, of every record.
@@ -81,7 +87,7 @@ _APEX = Parsed()
 
 
 class Found(Struct, frozen=True):
-    """One thing a name stands for: a host (address or name), a port, and the name an SRV record would point at."""
+    """One thing a name stands for: a host (address or name), a port, and the name an SRV record points at."""
 
     host: str
     port: int = 0
@@ -143,6 +149,7 @@ class Kubernetes(Plugin):
         self._namespace_labels = matcher(options.namespace_labels)
 
     def serve(self, request: Request) -> Response | Failure:
+        """Answer names of the cluster; pass on the others, and what falls through."""
         query = request.query
         name = request.name
         zone = ""
@@ -194,6 +201,7 @@ class Kubernetes(Plugin):
 
     @classmethod
     def setup(cls, controller: Controller) -> Kubernetes:
+        """Read the stanza. Raises CorefileError."""
         from kubenet_lab.dns.server.coredns import Environment
 
         environment = controller.environment
@@ -203,8 +211,8 @@ class Kubernetes(Plugin):
             environment.variables
         ):
             raise CorefileError(
-                "unable to load in-cluster configuration, KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT must "
-                "be defined"
+                "unable to load in-cluster configuration, KUBERNETES_SERVICE_HOST and "
+                "KUBERNETES_SERVICE_PORT must be defined"
             )
         return cls(options, environment.view, environment.local_ips)
 

@@ -242,14 +242,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             seed=time.time_ns(),
         )
     except CorefileError as error:
-        print(error, file=sys.stderr)
+        sys.stderr.write(f"{error}\n")
         return 1
     udp, tcp = open_sockets(addresses[0], options.port)
     woken, waker = socket.socketpair()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: waker.send(b"."))
     host, port = udp.getsockname()[:2]
-    print(f"listening on {f'[{host}]' if ':' in host else host}:{port}", flush=True)
+    sys.stdout.write(f"listening on {f'[{host}]' if ':' in host else host}:{port}\n")
+    sys.stdout.flush()
     stop: list[Any] = [woken]
     if not sys.stdin.closed and _can_wait(sys.stdin):
         stop.append(sys.stdin)

@@ -1,4 +1,4 @@
-"""The `loadbalance` plugin (https://coredns.io/plugins/loadbalance/): addresses come in random order, CNAMEs first."""
+"""The `loadbalance` plugin (https://coredns.io/plugins/loadbalance/): addresses shuffled, CNAMEs first."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from kubenet_lab.dns.server.plugin import Failure, Plugin, Request
 
 
 class LoadBalance(Plugin):
+    """Shuffles every answer that has more than one address."""
+
     name = "loadbalance"
 
     def serve(self, request: Request) -> Response | Failure:
+        """Pass on; shuffle the answer."""
         answer = self.pass_on(request)
         if isinstance(answer, Failure) or answer.rcode != "NOERROR":
             return answer
@@ -27,6 +30,7 @@ class LoadBalance(Plugin):
 
     @classmethod
     def setup(cls, controller: Controller) -> LoadBalance:
+        """Read the stanza. Raises CorefileError."""
         c = controller
         while c.next():
             args = c.args()

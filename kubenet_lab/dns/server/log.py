@@ -13,7 +13,10 @@ from kubenet_lab.dns.server.cache import classify
 from kubenet_lab.dns.server.corefile import Controller, CorefileError
 from kubenet_lab.dns.server.plugin import Failure, Plugin, Request
 
-COMMON = '{remote}:{port} - {>id} "{type} {class} {name} {proto} {size} {>do} {>bufsize}" {rcode} {>rflags} {rsize} {duration}'
+COMMON = (
+    '{remote}:{port} - {>id} "{type} {class} {name} {proto} {size} {>do} {>bufsize}" '
+    "{rcode} {>rflags} {rsize} {duration}"
+)
 COMBINED = COMMON + ' "{>opcode}"'
 _CLASSES = ("all", "success", "denial", "error")
 _WORD = re.compile(r"\{[^{}]*\}")
@@ -28,6 +31,8 @@ class Rule(Struct, frozen=True):
 
 
 class Log(Plugin):
+    """Logs queries by its rules; the first rule for a name counts."""
+
     name = "log"
 
     def __init__(self, rules: tuple[Rule, ...], output: Callable[[str], None]) -> None:
@@ -35,6 +40,7 @@ class Log(Plugin):
         self.output = output
 
     def serve(self, request: Request) -> Response | Failure:
+        """Pass on; log what was said."""
         rule = next((each for each in self.rules if is_subdomain(each.zone, request.name)), None)
         answer = self.pass_on(request)
         if rule is None:
@@ -48,6 +54,7 @@ class Log(Plugin):
 
     @classmethod
     def setup(cls, controller: Controller) -> Log:
+        """Read the stanza. Raises CorefileError."""
         from kubenet_lab.dns.server.coredns import Environment
 
         environment = controller.environment

@@ -1,6 +1,6 @@
-"""The `loop` plugin (https://coredns.io/plugins/loop/): a server that forwards to itself kills itself at the start.
+"""The `loop` plugin (https://coredns.io/plugins/loop/): a server that forwards to itself dies at its start.
 
-It sends itself one HINFO query for a random name; when that query comes in more than twice, it has gone round.
+It sends itself one HINFO query for a random name; one that comes in more than twice has gone round.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ class Loop(Plugin):
         self.seen = 0
 
     def serve(self, request: Request) -> Response | Failure:
+        """Count the own probe; pass on everything."""
         if self.probe and request.query.type == "HINFO" and request.name == self.probe:
             self.seen += 1
             if self.seen > 2:
@@ -29,6 +30,7 @@ class Loop(Plugin):
 
     @classmethod
     def setup(cls, controller: Controller) -> Loop:
+        """Read the stanza. Raises CorefileError."""
         c = controller
         seen = False
         while c.next():

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from kubenet_lab.dns.server.corefile import Controller
 
 Upstream = Callable[[Query, str], Response | None]
-"""(query, server "10.0.0.53:53") -> its answer, or None for silence. Raises ConnectionRefusedError for a closed port."""
+"""(query, server "10.0.0.53:53") -> its answer, or None for silence; raises ConnectionRefusedError if
+the port is closed."""
 
 
 class Request(Struct):
@@ -71,6 +72,7 @@ class Plugin:
         raise NotImplementedError
 
     def serve(self, request: Request) -> Response | Failure:
+        """Answer, fail, or ask the rest of the chain."""
         return self.pass_on(request)
 
     def pass_on(self, request: Request) -> Response | Failure:

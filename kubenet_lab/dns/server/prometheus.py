@@ -10,10 +10,13 @@ from kubenet_lab.dns.server.plugin import Plugin
 
 
 class Prometheus(Plugin):
+    """Serves no queries."""
+
     name = "prometheus"
 
     @classmethod
     def setup(cls, controller: Controller) -> None:
+        """Read the stanza. Raises CorefileError."""
         c = controller
         seen = False
         while c.next():

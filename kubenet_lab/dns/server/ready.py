@@ -1,4 +1,4 @@
-"""The `ready` plugin (https://coredns.io/plugins/ready/): HTTP 200 on :8181/ready once every plugin that can say so is ready."""
+"""The `ready` plugin (https://coredns.io/plugins/ready/): HTTP 200 on :8181 once all plugins are ready."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ class Ready(Plugin):
 
     @classmethod
     def setup(cls, controller: Controller) -> None:
+        """Read the stanza. Raises CorefileError."""
         c = controller
         seen = False
         while c.next():

@@ -10,10 +10,13 @@ from kubenet_lab.dns.server.plugin import Plugin
 
 
 class Reload(Plugin):
+    """Serves no queries."""
+
     name = "reload"
 
     @classmethod
     def setup(cls, controller: Controller) -> None:
+        """Read the stanza. Raises CorefileError."""
         c = controller
         c.next()
         args = c.args()

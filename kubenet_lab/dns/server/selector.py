@@ -1,4 +1,4 @@
-"""Label selectors as kubectl writes them: `a=b,c!=d,e in (f,g),!h` (the options `labels` and `namespace_labels`)."""
+"""Label selectors as kubectl writes them, `a=b,c!=d,e in (f,g),!h`: options `labels`, `namespace_labels`."""
 
 from __future__ import annotations
 

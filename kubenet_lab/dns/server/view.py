@@ -1,7 +1,7 @@
 """The objects CoreDNS watches, indexed as it indexes them: an answer is one dict look-up.
 
-CoreDNS lists and watches Namespaces, Services, EndpointSlices and (with `pods verified`) Pods, and keeps of each
-only what an answer needs (plugin/kubernetes/object). An update touches the entries of its own object only.
+CoreDNS lists and watches Namespaces, Services, EndpointSlices and (with `pods verified`) Pods, and keeps of
+each only what an answer needs (plugin/kubernetes/object). An update touches the entries of its object only.
 """
 
 from __future__ import annotations
@@ -37,10 +37,12 @@ class ServiceEntry(Struct, frozen=True):
 
     @property
     def headless(self) -> bool:
+        """Has it no address of its own?"""
         return self.cluster_ips[0] == "None"
 
     @property
     def key(self) -> str:
+        """The name as it stands in the cluster's domain: "name.namespace"."""
         return f"{self.name}.{self.namespace}"
 
 
@@ -74,6 +76,8 @@ class PodEntry(Struct, frozen=True):
 
 
 class NamespaceEntry(Struct, frozen=True):
+    """What is kept of a Namespace."""
+
     name: str
     labels: tuple[tuple[str, str], ...] = ()
 

@@ -11,9 +11,12 @@ from kubenet_lab.dns.server.plugin import Failure, Plugin, Request
 
 
 class Whoami(Plugin):
+    """Answers every query, with the asker in the additional section."""
+
     name = "whoami"
 
     def serve(self, request: Request) -> Response | Failure:
+        """Say who asks."""
         query = request.query
         kind = "AAAA" if ":" in request.client else "A"
         service = f"_{request.protocol}.{query.name if query.name != '.' else ''}"
@@ -25,6 +28,7 @@ class Whoami(Plugin):
 
     @classmethod
     def setup(cls, controller: Controller) -> Whoami:
+        """Read the stanza. Raises CorefileError."""
         controller.next()
         if controller.next_arg():
             raise controller.arg_error()

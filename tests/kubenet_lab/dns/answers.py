@@ -41,7 +41,8 @@ def query_of(row: dict[str, Any]) -> Query:
     opcode = asked.get("opcode", "QUERY")
     return Query(
         name=asked["name"], type=asked["type"], id=7, rd=asked.get("rd", 1) == 1, edns=edns,
-        cls=asked.get("cls", "IN"), opcode=OPCODES.get(opcode, f"OPCODE{opcode}" if opcode.isdigit() else opcode),
+        cls=asked.get("cls", "IN"),
+        opcode=OPCODES.get(opcode, f"OPCODE{opcode}" if opcode.isdigit() else opcode),
         ad=bool(asked.get("ad")), cd=bool(asked.get("cd")),
     )  # fmt: skip
 

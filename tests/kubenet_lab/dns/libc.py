@@ -1,4 +1,4 @@
-"""The answering server of the recorded resolver runs, and a resolver's queries in the recording's notation."""
+"""The server of the recorded resolver runs, and a resolver's queries in the recording's notation."""
 
 from __future__ import annotations
 

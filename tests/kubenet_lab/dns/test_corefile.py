@@ -53,11 +53,10 @@ def test_every_refusal_has_the_recorded_text() -> None:
     assert not wrong, "\n".join(wrong)
     assert judged > 125
     # Plugins still to come; whoever adds one takes it off this list.
-    assert not_modelled == {
-        "plugin/acl", "plugin/any", "plugin/autopath", "plugin/bind", "plugin/bufsize", "plugin/chaos", "plugin/dns64",
-        "plugin/file", "plugin/header", "plugin/hosts", "plugin/metadata", "plugin/minimal", "plugin/nsid",
-        "plugin/rewrite", "plugin/secondary", "plugin/template", "plugin/transfer",
-    }  # fmt: skip
+    words = (
+        "acl any autopath bind bufsize chaos dns64 file header hosts metadata minimal nsid rewrite secondary"
+    )
+    assert not_modelled == {f"plugin/{word}" for word in [*words.split(), "template", "transfer"]}
 
 
 @pytest.mark.parametrize("name", LOOPS)
@@ -70,9 +69,9 @@ def test_a_server_that_forwards_to_itself_dies(name: str) -> None:
 
     for port in ("53", "1053"):
         servers[port] = CoreDNS(ROWS[name]["corefile"], ServiceView(), upstream, files=FILES, port=port)
+    probed = next(each for each in servers.values() if each.servers)
     with pytest.raises(LoopDetected) as caught:
-        for each in servers.values():
-            each.probe_loop()
+        probed.probe_loop()
     text = re.sub(r"HINFO \d+\.\d+\.", "HINFO RANDOM.RANDOM.", str(caught.value)).replace(
         "127.0.0.1:0", "127.0.0.1:PORT"
     )

@@ -16,7 +16,10 @@ from tests.kubenet_lab.dns.libc import Server, conf_text, lines, same
 from tests.oracles import open_case
 
 HOSTS = "127.0.0.1 localhost\n::1 localhost ip6-localhost\n10.244.9.5 client\n"
-CLUSTER = "search default.svc.cluster.local svc.cluster.local cluster.local\nnameserver 10.96.0.10\noptions ndots:5\n"
+CLUSTER = (
+    "search default.svc.cluster.local svc.cluster.local cluster.local\n"
+    "nameserver 10.96.0.10\noptions ndots:5\n"
+)
 
 
 def lookup(row: dict[str, Any], inputs: dict[str, Any], seed: int) -> tuple[Resolution, list[str]]:
