@@ -1,6 +1,7 @@
 """IP sets: named collections that `-m set` looks a packet up in (ipset(8)).
 
-A set is never changed in place: `add` and `delete` return a new one. Elements are kept as `ipset save` prints them.
+A set is never changed in place: `add` and `delete` return a new one. Elements are kept as `ipset save`
+prints them.
 """
 
 from __future__ import annotations
@@ -123,7 +124,8 @@ class IpSet:
         """Return the element that holds `parts`, or None.
 
         Args:
-            parts: One text a dimension: an address for ip and net, "tcp:80" for port, a name for iface, a MAC, a mark.
+            parts: One text a dimension: an address for ip and net, "tcp:80" for port, a name for iface, a
+            MAC, a mark.
             nomatch: Find elements with the `nomatch` flag instead, as `--return-nomatch` does.
         """
         entries = self.entries
@@ -187,10 +189,14 @@ class IpSet:
             return [text.upper()]
         return [text]
 
+    def _words(self) -> str:
+        return "IPv6" if self.family == "inet6" else "IPv4"
+
     def _check_family(self, text: str) -> None:
         if (":" in text) != (self.family == "inet6") or not text:
-            name = "IPv6" if self.family == "inet6" else "IPv4"
-            raise IpSetError(f"Syntax error: cannot parse {text}: resolving to {name} address failed")
+            raise IpSetError(
+                f"Syntax error: cannot parse {text}: resolving to {self._words()} address failed"
+            )
 
     def _net(self, text: str) -> str:
         host, _, _ = text.partition("/")
@@ -199,7 +205,7 @@ class IpSet:
             net = PREFIX[text]
         except ValueError:
             raise IpSetError(
-                f"Syntax error: cannot parse {text}: resolving to IPv{4 + 2 * (self.family == 'inet6')} address failed"
+                f"Syntax error: cannot parse {text}: resolving to {self._words()} address failed"
             ) from None
         return _net_text(host, net.length)
 

@@ -27,8 +27,8 @@ PURE, STATEFUL, UNKNOWN = range(3)
 def tests_of(site: Site) -> tuple[Test, ...]:
     """Return a rule's tests in the kernel's order.
 
-    Only what is not modelled moves: behind the tests that merely look, so that a packet which cannot fit the rule
-    anyway is not stopped by it.
+    Only what is not modelled moves: behind the tests that merely look, so that a packet which cannot fit
+    the rule anyway is not stopped by it.
     """
     out = [(PURE, test) for test in _header(site)]
     for match in site.rule.matches:
@@ -45,7 +45,7 @@ def tests_of(site: Site) -> tuple[Test, ...]:
 Made = tuple[int, Test | None]
 
 
-# -- the header ---------------------------------------------------------------------------------------------------------
+# -- the header ----------------------------------------------------------------------------------------------
 
 
 def _header(site: Site) -> list[Test]:
@@ -113,7 +113,7 @@ def _fragment(site: Site) -> Test:
     return test
 
 
-# -- ports ----------------------------------------------------------------------------------------------------------------
+# -- ports ---------------------------------------------------------------------------------------------------
 
 
 def _ports(sport: Range, dport: Range, not_sport: bool, not_dport: bool) -> list[Test]:
@@ -185,11 +185,12 @@ def _icmp6(match: m.Icmp6, site: Site) -> Made:
     return PURE, lambda skb, ctx: (skb.pkt.icmp_type == kind and low <= skb.pkt.icmp_code <= high) != negated
 
 
-# -- addresses and the header's smaller fields ------------------------------------------------------------------------
+# -- addresses and the header's smaller fields ---------------------------------------------------------------
 
 
 def address_type(ns: Netns, address: str, dev: str = "") -> str:
-    """Return what the namespace's routing makes of an address: LOCAL, BROADCAST, MULTICAST, UNICAST, UNREACHABLE.
+    """Return what the namespace's routing makes of an address: LOCAL, BROADCAST, MULTICAST, UNICAST,
+    UNREACHABLE.
 
     With `dev` an address of another interface does not count as local. IPv4 asks the local table only
     (`inet_addr_type_dev_table`), IPv6 looks up a whole route (`match_lookup_rt6`).
@@ -353,7 +354,7 @@ def _owner(match: m.Owner, site: Site) -> Made:
     return PURE, test
 
 
-# -- marks and connections ------------------------------------------------------------------------------------------------
+# -- marks and connections -----------------------------------------------------------------------------------
 
 
 def _mark(match: m.Mark, site: Site) -> Made:
@@ -454,7 +455,7 @@ def _status(flow: Flow) -> set[str]:
     return out
 
 
-# -- sets -------------------------------------------------------------------------------------------------------------------
+# -- sets ----------------------------------------------------------------------------------------------------
 
 
 def _set(match: m.SetMatch, site: Site) -> Made:
@@ -501,7 +502,7 @@ def in_set(skb: Skb, found: IpSet, directions: tuple[str, ...], nomatch: bool = 
     return found.find(tuple(parts), nomatch=nomatch) is not None
 
 
-# -- what counts and remembers ------------------------------------------------------------------------------------------------
+# -- what counts and remembers -------------------------------------------------------------------------------
 
 
 def _statistic(match: m.Statistic, site: Site) -> Made:
@@ -631,7 +632,7 @@ def _nfacct(match: m.NfAcct, site: Site) -> Made:
     return STATEFUL, test
 
 
-# -- what is not modelled -----------------------------------------------------------------------------------------------------
+# -- what is not modelled ------------------------------------------------------------------------------------
 
 
 def _stop(site: Site, what: str) -> Test:

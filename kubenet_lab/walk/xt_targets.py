@@ -63,20 +63,10 @@ def _nat(target: Target, site: Site, range: NatRange) -> Ready:
 
 def _address_nat(target: t.Dnat | t.Snat, site: Site) -> Ready:
     side = "dst" if isinstance(target, t.Dnat) else "src"
+    ports, base = target.ports, target.base
+    flags = (target.random, target.random_fully, target.persistent)
     return _nat(
-        target,
-        site,
-        NatRange(
-            target.NAME,
-            side,
-            target.addr_min,
-            target.addr_max,
-            target.ports,
-            target.base,
-            target.random,
-            target.random_fully,
-            target.persistent,
-        ),  # fmt: skip
+        target, site, NatRange(target.NAME, side, target.addr_min, target.addr_max, ports, base, *flags)
     )
 
 

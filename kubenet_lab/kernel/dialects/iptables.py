@@ -1,4 +1,5 @@
-"""`iptables-save` and `iptables-restore` text (iptables 1.8.9, nf_tables backend), and `iptables` command lines.
+"""`iptables-save` and `iptables-restore` text (iptables 1.8.9, nf_tables backend), and `iptables` command
+lines.
 
     load(text, 4)          iptables-restore into an empty namespace, or the reading of a node's dump
     save(ruleset)          iptables-save
@@ -120,7 +121,8 @@ _HEADER = {
 _COMMANDS = {
     "-A": "-A", "--append": "-A", "-I": "-I", "--insert": "-I", "-D": "-D", "--delete": "-D", "-R": "-R",
     "--replace": "-R", "-C": "-C", "--check": "-C", "-F": "-F", "--flush": "-F", "-Z": "-Z", "--zero": "-Z",
-    "-N": "-N", "--new-chain": "-N", "--new": "-N", "-X": "-X", "--delete-chain": "-X", "-P": "-P", "--policy": "-P",
+    "-N": "-N", "--new-chain": "-N", "--new": "-N", "-X": "-X", "--delete-chain": "-X", "-P": "-P",
+    "--policy": "-P",
     "-E": "-E", "--rename-chain": "-E",
 }  # fmt: skip
 
@@ -153,8 +155,8 @@ def restore(
 ) -> Ruleset:
     """`iptables-restore [--noflush]`: return the ruleset with the text's edits, or raise and change nothing.
 
-    With `noflush` a chain declared by `:NAME - [0:0]` is emptied and all others stay; without, every table named in
-    the text starts empty.
+    With `noflush` a chain declared by `:NAME - [0:0]` is emptied and all others stay; without, every table
+    named in the text starts empty.
 
     Raises:
         InputError: With every fault of the text: syntax, and edits the kernel would refuse.
@@ -197,7 +199,8 @@ def chain_text(ruleset: Ruleset, table: str, chain: str) -> list[str]:
 
 
 def apply(ruleset: Ruleset, command: str | Sequence[str], *, strict: bool = False) -> Ruleset:
-    """Run one `iptables` command line that edits (`-A -I -D -R -C -N -X -F -P -E -Z`), with or without the tool's name.
+    """Run one `iptables` command line that edits (`-A -I -D -R -C -N -X -F -P -E -Z`), with or without the
+    tool's name.
 
     Raises:
         InputError: The line cannot be read.
@@ -249,7 +252,8 @@ def rule(text: str, family: int = 4, table: str = "", *, strict: bool = False) -
 
 
 def split(line: str) -> list[Word]:
-    """Split a line into words as iptables-restore does: blanks separate, double quotes group, a backslash escapes.
+    """Split a line into words as iptables-restore does: blanks separate, double quotes group, a backslash
+    escapes.
 
     Raises InputError when a quote is not closed.
     """
@@ -287,7 +291,7 @@ def _raw(value: str) -> str:
     return value if value and not any(c in ' \t\r\n"' for c in value) else quoted(value)
 
 
-# -- whole texts ------------------------------------------------------------------------------------------------------
+# -- whole texts ---------------------------------------------------------------------------------------------
 
 _CHAIN = re.compile(r":(\S+)\s+(\S+)(?:\s+\[(\d+):(\d+)\])?\s*")
 _COUNTED = re.compile(r"\[(\d+):(\d+)\]\s+")
@@ -298,12 +302,12 @@ _Trouble = tuple[str, int, str]
 def _read(edit: Edit, family: int, text: str, *, noflush: bool, strict: bool, file: str) -> Ruleset:
     faults: list[Fault] = []
     table = ""
-    number = 0
+    place = 0
 
     def fault(message: str, help: str, column: int = 0) -> None:
-        faults.append(Fault(message, file, number, column, path=line, help=help))
+        faults.append(Fault(message, file, place, column, path=line, help=help))
 
-    for number, line in enumerate(text.splitlines(), 1):
+    for place, line in enumerate(text.splitlines(), 1):  # noqa: B007 - read by `fault`
         if not line or line[0] == "#" or line.isspace():
             continue
         if line[0] == "*":
@@ -474,7 +478,7 @@ class _Line:
         return []
 
 
-# -- one rule ---------------------------------------------------------------------------------------------------------
+# -- one rule ------------------------------------------------------------------------------------------------
 
 
 class _Loaded:
@@ -707,6 +711,7 @@ class _RuleReader:
             option.name for extension in self.loaded if extension.kind for option in extension.kind.OPTIONS
         ]
         owners = [m.NAME for m in MATCHES if self.family in m.FAMILIES and _option(m, text)]
+        owners.sort(key=lambda name: name != "tcp")
         near = get_close_matches(text, [*own, *(o for o in _HEADER if o.startswith("--"))], 1, 0.7)
         if owners:
             needs = (
@@ -783,7 +788,10 @@ def _rules(
         if is_chain(word.value) and not target.arguments and word.value not in OTHER_TARGETS:
             target = Jump(word.value)
         elif not target.arguments and word.value not in OTHER_TARGETS:
-            near = get_close_matches(word.value, [n for f, n in _TARGET_BY_NAME if f == family], 1)
+            known = [name for fam, name in _TARGET_BY_NAME if fam == family]
+            if line is not None:
+                known += line.edit.chain_names(table)
+            near = get_close_matches(word.value, known, 1, 0.75)
             reader.fault(
                 f"Chain '{word.value}' does not exist",
                 word,

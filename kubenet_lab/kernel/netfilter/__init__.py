@@ -1,7 +1,8 @@
 """Netfilter as `iptables` sees it: rules, chains, tables, and the edits that change them.
 
-Read in this order: `rule.py` (one rule), `extension.py` (what a match or target is), `matches/` and `targets/` (one a
-file), `ruleset.py` (tables and transactions). Text is in `kubenet_lab.kernel.dialects.iptables`.
+Read in this order: `rule.py` (one rule), `extension.py` (what a match or target is), `matches/` and
+`targets/` (one a file), `ruleset.py` (tables and transactions). Text is in
+`kubenet_lab.kernel.dialects.iptables`.
 """
 
 from __future__ import annotations

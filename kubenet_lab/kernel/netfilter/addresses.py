@@ -11,7 +11,10 @@ ALL_ONES = {4: 0xFFFFFFFF, 6: (1 << 128) - 1}
 
 
 def address(text: str, family: int, option: str) -> str:
-    """Return an address of the family in canonical form; "10.1" is 10.1.0.0 as iptables reads it. Raises BadOption."""
+    """Return an address of the family in canonical form; "10.1" is 10.1.0.0 as iptables reads it.
+
+    Raises BadOption.
+    """
     try:
         if family == 6:
             return str(IPv6Address(text))

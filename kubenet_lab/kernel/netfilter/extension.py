@@ -1,7 +1,7 @@
 """What every match and target shares: how its options are declared, read and printed.
 
-An extension's text is defined by iptables-extensions(8); the printed form is that of `iptables-save` 1.8.9 with the
-nf_tables backend.
+An extension's text is defined by iptables-extensions(8); the printed form is that of `iptables-save` 1.8.9
+with the nf_tables backend.
 """
 
 from __future__ import annotations
@@ -133,7 +133,10 @@ def plain(found: dict[str, Given], names: Iterable[str], extension: str) -> None
 
 
 def number(text: str, option: str, extension: str, high: int = 0xFFFFFFFF, low: int = 0) -> int:
-    """Return a number written in decimal, octal (leading 0) or hexadecimal (leading 0x), as strtoul(3) base 0 does."""
+    """Return a number in C notation: decimal, octal (leading 0) or hexadecimal (leading 0x).
+
+    Raises BadOption.
+    """
     value = strtoul(text)
     if value is None or not low <= value <= high:
         raise BadOption(
@@ -178,7 +181,10 @@ _BARE = frozenset("_-0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVW
 
 
 def quoted(text: str) -> str:
-    """Return a string as iptables-save prints one: bare when it is a plain word, else in quotes with escapes."""
+    """Return a string as iptables-save prints one.
+
+    Bare when it is a plain word, else in quotes with escapes.
+    """
     if text and _BARE.issuperset(text):
         return text
     escaped = "".join("\\" + c if c in "\"\\'" else c for c in text)

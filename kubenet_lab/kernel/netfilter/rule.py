@@ -16,7 +16,8 @@ class Rule(Struct, frozen=True):
 
     Attributes:
         src, dst: Block like "10.244.0.0/16"; "" for every address.
-        indev, outdev: Interface name, with a `+` at the end for every name that begins so; "" for every interface.
+        indev, outdev: Interface name, with a `+` at the end for every name that begins so; "" for every
+        interface.
         proto: Protocol number; 0 for every protocol.
         fragment: `-f`: second and further fragments only (IPv4).
         matches: The extensions after `-m`, in order.

@@ -1,7 +1,8 @@
 """Tables, chains and the edits that change them: `iptables-restore`'s state, all or nothing a call.
 
-A `Ruleset` is never changed in place; an edit returns a new one that shares every chain it did not touch. What moves
-with packets (counters) is kept beside the frozen rules and carried over for rules an edit leaves alone.
+A `Ruleset` is never changed in place; an edit returns a new one that shares every chain it did not touch.
+What moves with packets (counters) is kept beside the frozen rules and carried over for rules an edit
+leaves alone.
 """
 
 from __future__ import annotations
@@ -69,7 +70,10 @@ class Table(Struct, frozen=True):
     chains: dict[str, Chain]
 
     def in_order(self) -> list[Chain]:
-        """Return the chains as `iptables-save` prints them: built-in ones by hook, then the others by name."""
+        """Return the chains as `iptables-save` prints them.
+
+        Built-in ones by hook, then the others by name.
+        """
         builtin = BUILTIN.get(self.name, ())
         first = [self.chains[name] for name in builtin if name in self.chains]
         return first + [
@@ -83,7 +87,8 @@ class Ruleset:
     Attributes:
         family: 4 (`iptables`) or 6 (`ip6tables`).
         tables: By name; only tables somebody has touched are there.
-        hooks: Hook -> the tables with something to do there, in kernel order. A table whose chain is empty and
+        hooks: Hook -> the tables with something to do there, in kernel order. A table whose chain is empty
+        and
             accepts is left out, so a packet need not ask it.
         counters: (table, chain) -> [chain's own counter, rule 1's, rule 2's, ...]; filled when first counted.
         compiled: A place for an evaluator to keep what it made of a chain, by table and chain.
@@ -159,7 +164,7 @@ class Ruleset:
             found = self.counters[table, chain] = [[0, 0] for _ in range(len(self.rules(table, chain)) + 1)]
         return found
 
-    # -- edits ----------------------------------------------------------------------------------------------------
+    # -- edits -----------------------------------------------------------------------------------------------
 
     def edit(self) -> Edit:
         """Begin a transaction; `commit()` of it returns the new ruleset."""
@@ -421,7 +426,10 @@ class Edit:
                 draft.counts()[index] = [0, 0]
 
     def commit(self) -> Ruleset:
-        """Return the changed ruleset. Raises NetfilterError when a chain in use is gone or chains form a loop."""
+        """Return the changed ruleset.
+
+        Raises NetfilterError when a chain in use is gone or chains form a loop.
+        """
         for table, name in self._gone:
             for chain in self.table(table).values():
                 if any(isinstance(r.target, (Jump, Goto)) and r.target.chain == name for r in chain.rules):
@@ -449,10 +457,12 @@ class Edit:
             tables[name] = Table(name, frozen)
         return Ruleset(self.base.family, tables, counters, compiled)
 
-    # -- helpers --------------------------------------------------------------------------------------------------
+    # -- helpers ---------------------------------------------------------------------------------------------
 
     def _known(self, table: str, chain: str) -> Chain | _Draft:
         found = self.table(table).get(chain)
+        if found is None and chain in BUILTIN[table]:
+            found = self.table(table)[chain] = Chain(chain, (), "ACCEPT")
         if found is None:
             near = get_close_matches(chain, self.table(table), 1)
             raise NetfilterError("No chain/target/match by that name.", _advice(chain, table, near))

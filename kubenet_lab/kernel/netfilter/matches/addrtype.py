@@ -9,7 +9,8 @@ from typing import ClassVar, Self
 from kubenet_lab.kernel.netfilter.extension import BadOption, Given, Match, Option, exclusive, no, once, plain
 
 TYPES = (
-    "UNSPEC", "UNICAST", "LOCAL", "BROADCAST", "ANYCAST", "MULTICAST", "BLACKHOLE", "UNREACHABLE", "PROHIBIT", "THROW",
+    "UNSPEC", "UNICAST", "LOCAL", "BROADCAST", "ANYCAST", "MULTICAST", "BLACKHOLE", "UNREACHABLE",
+    "PROHIBIT", "THROW",
     "NAT", "XRESOLVE",
 )  # fmt: skip
 

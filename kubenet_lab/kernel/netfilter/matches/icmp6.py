@@ -19,7 +19,8 @@ TYPES = {
     "echo-request": (128, 0, 255), "ping": (128, 0, 255), "echo-reply": (129, 0, 255), "pong": (129, 0, 255),
     "router-solicitation": (133, 0, 255), "router-advertisement": (134, 0, 255),
     "neighbour-solicitation": (135, 0, 255), "neighbor-solicitation": (135, 0, 255),
-    "neighbour-advertisement": (136, 0, 255), "neighbor-advertisement": (136, 0, 255), "redirect": (137, 0, 255),
+    "neighbour-advertisement": (136, 0, 255), "neighbor-advertisement": (136, 0, 255), "redirect": (137, 0,
+    255),
 }  # fmt: skip
 
 

@@ -22,7 +22,10 @@ ACTIONS = ("--set", "--rcheck", "--update", "--remove")
 
 
 class Recent(Match, frozen=True):
-    """`action` is set, rcheck, update or remove on the list `list_name`; `seconds` and `hitcount` 0 are no condition."""
+    """`action` is set, rcheck, update or remove on the list `list_name`.
+
+    `seconds` and `hitcount` 0 are no condition.
+    """
 
     NAME: ClassVar[str] = "recent"
     OPTIONS: ClassVar[tuple[Option, ...]] = (

@@ -3,12 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import ClassVar, Self
 
 from kubenet_lab.kernel.netfilter.extension import BadOption, Given, Match, Option, no, once
 from kubenet_lab.kernel.netfilter.ports import Range, port_range, range_text
 
 ANY: Range = (0, 65535)
+CHUNKS = (
+    "DATA", "INIT", "INIT_ACK", "SACK", "HEARTBEAT", "HEARTBEAT_ACK", "ABORT", "SHUTDOWN", "SHUTDOWN_ACK", "ERROR",
+    "COOKIE_ECHO", "COOKIE_ACK", "ECN_ECNE", "ECN_CWR", "SHUTDOWN_COMPLETE", "I_DATA", "ASCONF_ACK", "RE_CONFIG",
+    "PAD", "FORWARD_TSN", "ASCONF", "I_FORWARD_TSN",
+)  # fmt: skip
+"""Chunk types in the order of their numbers, in which iptables-save prints them."""
+
+
+def _chunks(text: str, option: str) -> str:
+    """Return a list of chunk types, each with its flags after a colon, as iptables-save prints it."""
+    given: dict[str, str] = {}
+    for word in text.split(","):
+        name, colon, flags = word.partition(":")
+        name = name.upper()
+        if name in ("ALL", "NONE") and not colon:
+            return name
+        if name not in CHUNKS:
+            near = get_close_matches(name, CHUNKS, 1)
+            help = f"write {near[0]}" if near else f"write a list of {', '.join(CHUNKS)}, ALL or NONE"
+            raise BadOption(option, f"Unknown sctp chunk `{word}'", help)
+        given[name] = name + colon + flags
+    return ",".join(given[name] for name in CHUNKS if name in given)
 
 
 class Sctp(Match, frozen=True):
@@ -34,9 +57,12 @@ class Sctp(Match, frozen=True):
         fields: dict[str, object] = {}
         for name, option in once(given, cls.NAME).items():
             if name == "--chunk-types":
-                if option.value not in ("all", "any", "only"):
-                    raise BadOption(name, f"sctp: bad match type `{option.value}'", "write all, any or only")
-                fields["chunks"], fields["not_chunks"] = option.values, option.negated
+                if option.values[0] not in ("all", "any", "only"):
+                    raise BadOption(
+                        name, f"sctp: bad match type `{option.values[0]}'", "write all, any or only"
+                    )
+                chunks = _chunks(option.values[1], name)
+                fields["chunks"], fields["not_chunks"] = (option.values[0], chunks), option.negated
             else:
                 fields[name[2:]] = port_range(option.value, name)
                 fields["not_" + name[2:]] = option.negated

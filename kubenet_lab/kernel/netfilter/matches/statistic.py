@@ -21,7 +21,10 @@ SCALE = 0x80000000
 
 
 class Statistic(Match, frozen=True):
-    """`mode` "random" fits with `threshold` / 2**31; `mode` "nth" fits packet number `packet` of each `every`."""
+    """`mode` "random" fits with `threshold` / 2**31.
+
+    `mode` "nth" fits packet number `packet` of each `every`.
+    """
 
     NAME: ClassVar[str] = "statistic"
     OPTIONS: ClassVar[tuple[Option, ...]] = (

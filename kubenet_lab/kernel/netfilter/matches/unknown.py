@@ -8,7 +8,8 @@ from kubenet_lab.kernel.netfilter.extension import Match
 class UnknownMatch(Match, frozen=True):
     """A match that is not modelled.
 
-    `arguments` are the words after `-m NAME`, quoted as they were read; an evaluation that needs it ends the walk.
+    `arguments` are the words after `-m NAME`, quoted as they were read; an evaluation that needs it ends
+    the walk.
     """
 
     match_name: str = ""

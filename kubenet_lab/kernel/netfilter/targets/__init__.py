@@ -47,4 +47,30 @@ TARGETS: tuple[type[Target], ...] = (
     TraceTarget,
 )
 
-__all__ = ["TARGETS", "Goto", "Jump", "UnknownTarget", *(target.__name__ for target in TARGETS)]
+__all__ = [
+    "TARGETS",
+    "Accept",
+    "ConnMarkTarget",
+    "Ct",
+    "Dnat",
+    "Drop",
+    "Goto",
+    "HopLimitTarget",
+    "Jump",
+    "Log",
+    "MarkTarget",
+    "Masquerade",
+    "Netmap",
+    "NfLog",
+    "NfQueue",
+    "NoTrack",
+    "Queue",
+    "Redirect",
+    "Reject",
+    "Return",
+    "Snat",
+    "TcpMssTarget",
+    "TraceTarget",
+    "TtlTarget",
+    "UnknownTarget",
+]

@@ -16,7 +16,8 @@ from kubenet_lab.kernel.netfilter.extension import (
     strtoul,
 )
 
-LEVELS = {"emerg": 0, "panic": 0, "alert": 1, "crit": 2, "error": 3, "err": 3, "warning": 4, "warn": 4, "notice": 5,
+LEVELS = {"emerg": 0, "panic": 0, "alert": 1, "crit": 2, "error": 3, "err": 3, "warning": 4, "warn": 4,
+          "notice": 5,
           "info": 6, "debug": 7}  # fmt: skip
 FLAGS = ("tcp-sequence", "tcp-options", "ip-options", "uid", "macdecode")
 

@@ -34,7 +34,10 @@ def ports_text(ports: Range) -> str:
 
 
 class AddressNat(Target, frozen=True):
-    """SNAT and DNAT. Addresses "" keep the packet's own; `ports` None keeps the port; `base` 0 is no shifted range."""
+    """SNAT and DNAT. Addresses "" keep the packet's own; `ports` None keeps the port.
+
+    `base` 0 is no shifted range.
+    """
 
     TABLES: ClassVar[tuple[str, ...]] = ("nat",)
     TO: ClassVar[str] = ""

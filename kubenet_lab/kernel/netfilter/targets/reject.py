@@ -9,7 +9,8 @@ from typing import ClassVar, Self
 from kubenet_lab.kernel.netfilter.extension import BadOption, Given, Option, Target, once, plain
 
 IPV4 = {
-    "icmp-net-unreachable": 0, "icmp-host-unreachable": 1, "icmp-proto-unreachable": 2, "icmp-port-unreachable": 3,
+    "icmp-net-unreachable": 0, "icmp-host-unreachable": 1, "icmp-proto-unreachable": 2,
+    "icmp-port-unreachable": 3,
     "icmp-net-prohibited": 9, "icmp-host-prohibited": 10, "icmp-admin-prohibited": 13,
 }  # fmt: skip
 """Name -> code of ICMP type 3."""
@@ -72,4 +73,5 @@ class Reject(Target, frozen=True):
 
     def options(self, family: int) -> str:
         """Return the options as iptables-save prints them."""
-        return f" --reject-with {self.kind or ('icmp-port-unreachable' if family == 4 else 'icmp6-port-unreachable')}"
+        default = "icmp-port-unreachable" if family == 4 else "icmp6-port-unreachable"
+        return f" --reject-with {self.kind or default}"
