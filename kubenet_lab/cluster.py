@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from kubenet_lab import control, manifests
 from kubenet_lab.clock import Clock
 from kubenet_lab.cni.flannel.agent import Agent
+from kubenet_lab.cni.flannel.config import NetConf
 from kubenet_lab.cni.runtime import CONF_DIR, FLANNEL_CONFLIST, Runtime
 from kubenet_lab.control import Settings, kubelet, machine
 from kubenet_lab.dns.server.coredns import CoreDNS
@@ -121,6 +122,7 @@ class Cluster:
         elif dns and not any(_is(obj, "ConfigMap", "coredns") for obj in given):
             # CoreDNS without its Corefile: `kubectl get all` leaves it out. kubeadm's stands in for it.
             given = [*(obj for obj in manifests.load(COREDNS) if obj.kind == "ConfigMap"), *given]
+        options.setdefault("settings", _settings_of(given))
         return cls(given, nodes=nodes, **options)
 
     def __repr__(self) -> str:
@@ -217,7 +219,8 @@ class Cluster:
         for node in nodes:
             agent = self._agents.get(node.name)
             if agent is None:
-                agent = self._agents[node.name] = Agent(self.network, node.name)
+                conf = NetConf(network=self.settings.cluster_cidr[0])
+                agent = self._agents[node.name] = Agent(self.network, node.name, conf)
             for wished in agent.reconcile(nodes):
                 self.store.update(wished)
                 changed = True
@@ -543,6 +546,39 @@ def _echo(packet: Packet, now: float) -> Packet:
 
 def _is(obj: AnyObject, kind: str, name: str) -> bool:
     return obj.kind == kind and obj.name == name and obj.namespace == "kube-system"
+
+
+def _settings_of(objects: Iterable[AnyObject]) -> Settings:
+    """What the control plane was started with, as far as a dump tells.
+
+    Pod blocks of nodes and addresses of stored Services outside the usual ranges come from other ranges: the /16
+    around them, or what holds them all. (A Service that was never stored is asking, and may be refused.)
+    """
+    settings = Settings()
+    blocks = [c for o in objects if isinstance(o, Node) for c in (o.spec.pod_cidrs or (o.spec.pod_cidr,)) if c]
+    stored = [o for o in objects if isinstance(o, Service) and o.metadata.uid]
+    addresses = [ip for service in stored for ip in service.addresses]
+    return replace(
+        settings,
+        cluster_cidr=(_range_around(blocks, settings.cluster_cidr[0]),),
+        service_cluster_ip_range=(_range_around(addresses, settings.service_cluster_ip_range[0]),),
+    )
+
+
+def _range_around(texts: Iterable[str], usual: str) -> str:
+    """Return the usual IPv4 range if it holds all of these blocks and addresses, else one that does."""
+    from ipaddress import IPv4Network
+
+    try:
+        blocks = [IPv4Network(text) for text in texts if text not in ("", "None") and ":" not in text]
+    except ValueError:
+        return usual  # the loops name what is wrong with it
+    if all(block.subnet_of(IPv4Network(usual)) for block in blocks):
+        return usual
+    whole = blocks[0].supernet(new_prefix=min(16, blocks[0].prefixlen))
+    while not all(block.subnet_of(whole) for block in blocks):
+        whole = whole.supernet()
+    return str(whole)
 
 
 def _unlisted_owners(objects: list[AnyObject]) -> list[AnyObject]:

@@ -68,7 +68,7 @@ def rules(
     kubenet-lab rules -f services.yaml --node node-1 --as saved
 
     EndpointSlices in the files are taken as they are. Where the files hold none but have pods, or Services
-    without an address, the cluster of `kubenet-lab trace` is built first, and its Services and slices are used.
+    without an address, the cluster of `kubenet-lab trace` is built first and its Services and slices are used.
     """
     from kubenet_lab.proxy import render
 

@@ -115,7 +115,13 @@ def _texts(sources: list[str | Path], faults: list[Fault], stdin: TextIO | None)
 
 
 def _file(path: Path, faults: list[Fault]) -> Iterator[tuple[str, str]]:
-    if path.is_dir():
+    try:
+        folder = path.is_dir()
+    except OSError as error:  # a text that was meant as one, too long for a path
+        short = f"{str(path)[:40]}..."
+        faults.append(Fault(f"the file cannot be read: {error.strerror}", short, help="name a file"))
+        return
+    if folder:
         files = sorted(item for item in path.rglob("*") if item.suffix in SUFFIXES and item.is_file())
         if not files:
             message = f"error reading [{path}]: recognized file extensions are [{' '.join(SUFFIXES)}]"
