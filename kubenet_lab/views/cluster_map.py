@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from kubenet_lab.trace import Hop, Step, Trace
+from kubenet_lab.trace import Hop, Trace
 from kubenet_lab.views.theme import Box, Picture, Point, Svg, image, text_width, wrap
 
 if TYPE_CHECKING:
@@ -224,18 +224,15 @@ def _chip(pod: MapPod, width: float, mark: str, fault: str) -> _Chip:
 
 
 def _columns(pods: Sequence[MapPod], inner: float) -> int:
-    """Return how many pods stand side by side: as many as leave each name on two lines and the address on one."""
+    """Return how many pods stand side by side: as many as leave a name on two lines (of two, on three)."""
+    names = [short_name(pod.netns)[0] for pod in pods]
     for count in range(min(len(pods), 4), 1, -1):
-        width = (inner - (count - 1) * 8) / count - 22
-        if all(
-            text_width(pod.address, 11, mono=True) <= width
-            and len(wrap(short_name(pod.netns)[0], width, 12, bold=True, breaks=" -.")) <= 2
-            and max(
-                text_width(part, 12, bold=True)
-                for part in short_name(pod.netns)[0].replace("-", "- ").split(" ")
-            )
-            <= width
-            for pod in pods
+        width = (inner - (count - 1) * 8) / count - 12 - 10 * (len(pods) > count)
+        lines = 3 if count == 2 else 2
+        if all(text_width(pod.address, 11, mono=True) <= width for pod in pods) and all(
+            len(wrap(name, width, 12, bold=True, breaks=" -.")) <= lines
+            and max(text_width(part, 12, bold=True) for part in name.replace("-", "- ").split(" ")) <= width
+            for name in names
         ):
             return count
     return 1
@@ -352,14 +349,15 @@ class _Painter:
                     used = 0.0
                 rows[-1].append((line, size, bold, mono, used))
                 used += length + 9
-        box = Box(x, y, width, 20 + len(rows) * 14.5)
+        top = 10.0 if ground == "tunnel" else 17.0
+        box = Box(x, y, width, top + 3 + len(rows) * 14.5)
         self.svg.rect(box, cls)
         for index, row in enumerate(rows):
             for line, size, bold, mono, at in row:
                 tint = "t-fault" if line == "✕ fault" else "t-soft" if not bold else ""
                 self.svg.text(
                     x + 30 + at,
-                    y + 27 + index * 14.5,
+                    y + top + 10 + index * 14.5,
                     line,
                     size,
                     bold=bold,
@@ -659,10 +657,10 @@ def _line(points: Sequence[Point], width: float = 1.5) -> str:
     return f'<path d="{data}" class="nof s-line" stroke-width="{width}"/>'
 
 
-def spot_key(layout: Layout, hop: Hop, step: Step) -> str:
-    """Return the place on the map where a step happens, or "" when the map does not show it."""
-    name = key(hop.netns, step.spot)
-    if step.spot and name in layout.points:
+def spot_key(layout: Layout, hop: Hop, spot: str) -> str:
+    """Return the place on the map for a step's spot, or "" when the map does not show it."""
+    name = key(hop.netns, spot)
+    if spot and name in layout.points:
         return name
     if hop.encapsulated:
         for dev in (hop.outdev, hop.indev):
@@ -846,8 +844,10 @@ def map_svg(
     painter = _Painter(model, marks or {}, faults or {}, selected)
     painter.draw()
     used: set[str] = set()
-    for trace in traces:
+    for number, trace in enumerate(traces):
+        painter.svg.parts.append(f'<g class="way" data-leg="{number}">')
         used |= draw_way(painter.svg, painter.out, trace)
+        painter.svg.parts.append("</g>")
     height = (
         _legend(painter.svg, painter.out.height + 10, used, faults or {})
         if used or faults

@@ -24,7 +24,7 @@ from kubenet_lab.packet.packet import (
     proto_name,
     tcp_flags,
 )
-from kubenet_lab.trace import RuleRef, Trace
+from kubenet_lab.trace import Query, RuleRef, Trace
 from kubenet_lab.views import words
 
 if TYPE_CHECKING:
@@ -207,7 +207,7 @@ def headers(now: Frame | Packet | None, before: Frame | Packet | None = None) ->
 
 
 def _entry_text(entry: Any) -> str:
-    if entry is None or isinstance(entry, Frame):
+    if entry is None or isinstance(entry, (Frame, Trace)):
         return ""
     if isinstance(entry, RuleRef):
         return f"-A {entry.chain} {entry.rule}" if entry.number else f"-P {entry.chain} {entry.rule}"
@@ -257,7 +257,7 @@ def rows_of(
                     words.LAYERS.get(step.kind, "links"),
                     not folded and words.is_main(step, hop),
                     words.title(step, trace),
-                    words.sentence(step, hop, names),
+                    sentence,
                     entry,
                     command,
                     conntrack,
@@ -280,6 +280,15 @@ def _inside(current: Frame | Packet, before: Packet | None, after: Packet) -> Fr
     ):
         return Frame(current.src, current.dst, after, current.vlan)
     return after
+
+
+def _ttl_used(shown: Frame | Packet, current: Frame | Packet) -> tuple[int, int] | None:
+    """Return (before, after) where the TTL of one and the same packet went down."""
+    old = shown.body if isinstance(shown, Frame) else shown
+    new = current.body if isinstance(current, Frame) else current
+    if not isinstance(old, Packet) or not isinstance(new, Packet) or (old.inner is None) != (new.inner is None):
+        return None
+    return (old.ttl, new.ttl) if old.ttl > new.ttl else None
 
 
 def _bare(shown: Frame | Packet, current: Frame | Packet) -> Frame | Packet:
@@ -326,10 +335,7 @@ def story(trip: Trip, names: Mapping[str, str] | None = None) -> Story:
         _why(trip, names),
         "" if decided is None else _entry_text(decided),
         str(trip.place),
-        tuple(
-            f"{q.name} {q.type}, asked of {words.who(q.server, names)}: {', '.join(q.answers) or q.rcode}"
-            for q in trip.queries
-        ),
+        tuple(_lookup(query, names) for query in trip.queries),
         tuple(legs),
         tuple(rows),
     )
@@ -341,6 +347,11 @@ def _headline(trip: Trip) -> str:
         answered = words.place_name(trip.server) if trip.server else "somebody"
         return f"{caller} called {trip.target}: {trip.verdict}, {answered} answered"
     return f"{caller} called {trip.target}: {trip.verdict}"
+
+
+def _lookup(query: Query, names: Mapping[str, str]) -> str:
+    answer = ", ".join(query.answers) or ("no such record" if query.rcode == "NOERROR" else query.rcode)
+    return f"{query.name} {query.type}, asked of {words.who(query.server, names)}: {answer}"
 
 
 def _why(trip: Trip, names: Mapping[str, str]) -> str:

@@ -16,8 +16,6 @@ from kubenet_lab.packet.packet import (
     SYN,
     TCP,
     UDP,
-    Arp,
-    Frame,
     Packet,
     endpoint,
     icmp_name,
@@ -126,7 +124,7 @@ def _comment(ref: RuleRef) -> str:
 def _rule(step: Step, hop: Hop, names: Names) -> str:
     ref = step.entry
     if not isinstance(ref, RuleRef):
-        return step.text
+        return _plain(step, hop, names)
     if ref.number == 0:
         return f"No rule of {ref.chain} ({ref.table}) decided, so the chain's policy did: {ref.rule}."
     target, options = target_of(ref)
@@ -192,18 +190,20 @@ def _neighbour(step: Step, hop: Hop, names: Names) -> str:
 
 
 def _arp(step: Step, hop: Hop, names: Names) -> str:
-    asked = step.entry if isinstance(step.entry, Arp) else None
-    body = asked or (step.entry.body if isinstance(step.entry, Frame) else None)
-    if isinstance(body, Arp) and body.op == "request":
-        answer = "nobody answers" if step.note.startswith("nobody") else f"the answer is kept: {step.note}"
-        return f"{place_name(hop.netns)} asks everybody on {step.spot} (ARP): {body}; {answer}."
-    return f"ARP on {step.spot} in {place_name(hop.netns)}: {step.note or step.entry}."
+    here = place_name(hop.netns)
+    if isinstance(step.entry, Trace):
+        asked = step.entry.packet.dst
+        if step.note.startswith("nobody"):
+            return f"{here} asks everybody on {step.spot}: who has {asked}{_named(asked, names).rstrip(',')}? Nobody answers."
+        found = re.search(r"lladdr (\S+)", step.note)
+        return f"{here} asks everybody on {step.spot}: who has {asked}{_named(asked, names).rstrip(',')}? It learns the MAC address {found[1] if found else step.note}."
+    return f"ARP on {step.spot} in {here}: {step.note or step.entry}."
 
 
 def _nat(step: Step, hop: Hop, names: Names) -> str:
     before, after = step.before, step.after
     if before is None or after is None:
-        return step.text
+        return _plain(step, hop, names)
     where = place_name(hop.netns)
     if step.spot.startswith("source"):
         old, new = endpoint(before.src, before.sport), endpoint(after.src, after.sport)
@@ -235,7 +235,7 @@ _CONNTRACK = {
 
 def _conntrack(step: Step, hop: Hop, names: Names) -> str:
     template = _CONNTRACK.get(step.spot)
-    return template.format(here=place_name(hop.netns), note=step.note) if template else step.text
+    return template.format(here=place_name(hop.netns), note=step.note) if template else _plain(step, hop, names)
 
 
 def _fdb(step: Step, hop: Hop, names: Names) -> str:
@@ -243,16 +243,16 @@ def _fdb(step: Step, hop: Hop, names: Names) -> str:
     if " learns" in step.spot:
         return f"The bridge {step.spot.split()[0]} learns that {entry.mac} is behind its port {entry.dev}."
     if getattr(entry, "dst", ""):
-        return f"{step.spot} looks up who has the MAC {entry.mac}: {who(entry.dst, names)}. That is where the tunnel goes."
+        return f"The device {step.spot} looks up who has the MAC {entry.mac}: {who(entry.dst, names)}. That is where the tunnel goes."
     return f"The bridge {step.spot} knows that {getattr(entry, 'mac', entry)} is behind its port {getattr(entry, 'dev', '')}."
 
 
 def _encapsulate(step: Step, hop: Hop, names: Names) -> str:
     outer = step.after
     if outer is None:
-        return f"{step.spot} wraps the packet."
+        return f"Device {step.spot} wraps the packet."
     return (
-        f"{step.spot} puts the whole frame into a new packet from {who(outer.src, names)} to {who(outer.dst, names)}: "
+        f"The device {step.spot} puts the whole frame into a new packet from {who(outer.src, names)} to {who(outer.dst, names)}: "
         f"a letter in a letter (VXLAN, UDP port {outer.dport})."
     )
 
@@ -276,8 +276,7 @@ def _ttl(step: Step, hop: Hop, names: Names) -> str:
 
 
 def _plain(step: Step, hop: Hop, names: Names) -> str:
-    note = f": {step.note}" if step.note else ""
-    return f"{step.kind} {step.spot}{note}".strip() + "."
+    return f"{step.text[:1].upper()}{step.text[1:]}."
 
 
 def _bridge(step: Step, hop: Hop, names: Names) -> str:
@@ -296,7 +295,7 @@ _SENTENCES: dict[str, Callable[[Step, Hop, Names], str]] = {
     "bridge": _bridge,
     "encapsulate": _encapsulate,
     "decapsulate": lambda step, hop, names: (
-        f"{step.spot} opens the outer packet and takes the frame out that was inside."
+        f"The device {step.spot} opens the outer packet and takes the frame out that was inside."
     ),
     "ttl": _ttl,
     "mtu": lambda step, hop, names: f"Size check in {place_name(hop.netns)}: {step.note or step.entry}.",

@@ -23,7 +23,7 @@ from kubenet_lab.views.cluster_map import (
     way_points,
 )
 from kubenet_lab.views.theme import text_width, wrap
-from tests.kubenet_lab.views.pictures import boxed_faults, faults, texts
+from pictures.svg import boxed_faults, faults, texts
 
 LONG = (
     "default/web",

@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from kubenet_lab.kernel.bridge import FdbEntry
+from kubenet_lab.kernel.dialects.iptables import rule as parse_rule
+from kubenet_lab.kernel.link import BridgeOptions, VxlanOptions
 from kubenet_lab.kernel.neighbour import Neighbour
+from kubenet_lab.kernel.network import Network
 from kubenet_lab.kernel.route import Route
 from kubenet_lab.kernel.socket import Socket
 from kubenet_lab.packet.packet import ACK, RST, SYN, TCP, UDP, Frame, Packet
@@ -37,14 +40,8 @@ FLOW = (
 SVC, SEP = "KUBE-SVC-ABCDEFGHIJKLMNOP", "KUBE-SEP-QRSTUVWXYZABCDEF"
 
 
-class WrittenRule(str):
-    """A rule as text, for traces made by hand."""
-
-    comment = ""
-
-
 def rule(chain: str, number: int, text: str, table: str = "nat") -> Step:
-    return Step("rule", f"{table} {chain}", RuleRef(table, chain, number, WrittenRule(text)))
+    return Step("rule", f"{table} {chain}", RuleRef(table, chain, number, parse_rule(text)))
 
 
 def request(end: str = "") -> Trace:
@@ -126,9 +123,10 @@ def request(end: str = "") -> Trace:
     hops.append(node2)
     trace = Trace(SYN_OUT, "request", hops, caused=[])
     if end:
-        node2.steps.append(Step("end", end, WrittenRule("-p udp -m udp --dport 8472 -j DROP")))
+        drop = RuleRef("filter", "INPUT", 1, parse_rule("-p udp -m udp --dport 8472 -j DROP"))
+        node2.steps.append(Step("end", end, drop))
         trace.verdict, trace.reason, trace.place = "dropped", end, Place("node-2", "INPUT filter")
-        trace.decided_by = RuleRef("filter", "INPUT", 1, WrittenRule("-p udp -m udp --dport 8472 -j DROP"))
+        trace.decided_by = drop
         return trace
     node2.steps.append(Step("decapsulate", "flannel.1", before=outer, after=on_way))
     socket = Socket(TCP, "0.0.0.0", 8080, "backend")
@@ -315,3 +313,31 @@ def dropped() -> Trip:
     """A call whose tunnel packets node-2 drops."""
     there = request("rule-drop")
     return _trip([there], "timed out", there.reason, there.decided_by, there.place, None)
+
+
+def network() -> Network:
+    """The two nodes and two pods that the trips above cross, with a router beside them."""
+    net = Network()
+    net.add_wire("underlay")
+    for name in ("node-1", "node-2", "router"):
+        net.add_netns(name)
+    for node, mac, address in (("node-1", ETH_1, 10), ("node-2", ETH_2, 20), ("router", "0a:00:00:00:01:01", 1)):
+        ns = net.ns(node)
+        ns.add_link("eth0", "physical", mac=mac, up=True)
+        ns.add_address("eth0", f"192.168.1.{address}/24")
+        net.plug("underlay", node, "eth0")
+    for number, (node, pod, cni, vtep, mac) in enumerate(
+        (("node-1", "default/frontend", CNI_1, VTEP_1, POD_A), ("node-2", "default/backend-2", CNI_2, VTEP_2, POD_B)), 1
+    ):
+        ns = net.ns(node)
+        ns.add_route("default", via="192.168.1.1", dev="eth0")
+        ns.add_link("cni0", "bridge", mac=cni, bridge=BridgeOptions(), up=True)
+        ns.add_address("cni0", f"10.244.{number - 1}.1/24")
+        ns.add_link("flannel.1", "vxlan", mac=vtep, mtu=1450, vxlan=VxlanOptions(1, f"192.168.1.{number}0"), up=True)
+        ns.add_address("flannel.1", f"10.244.{number - 1}.0/32")
+        net.add_netns(pod, node)
+        net.add_veth(node, f"veth{number}", pod, "eth0", mac_a=f"0a:00:00:00:02:0{number}", mac_b=mac)
+        ns.set_link(f"veth{number}", master="cni0", up=True)
+        net.ns(pod).set_link("eth0", up=True)
+        net.ns(pod).add_address("eth0", f"10.244.{number - 1}.2/24")
+    return net

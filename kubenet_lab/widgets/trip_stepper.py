@@ -1,0 +1,132 @@
+"""One call, step by step: the packet moves over the map, its headers open beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import traitlets
+
+from kubenet_lab.trip import Trip
+from kubenet_lab.views.cluster_map import Layout, Point, lay_out, map_svg, model_of, spot_key
+from kubenet_lab.views.trip_picture import trip_html
+from kubenet_lab.views.trip_steps import Story, story
+from kubenet_lab.widgets.base import HERE, Widget
+from kubenet_lab.widgets.cluster_map import names_of, network_of
+
+
+class TripStepper(Widget):
+    """Walks a reader through a trip: forward, back, play, jump; by mouse, and by arrow keys, Home, End and space.
+
+    `step` is the index of the row shown (see `views.trip_steps.StepRow.index`); set it to jump. `every_step` shows all
+    of the kernels' steps instead of the main ones; `layer` keeps one layer ("" all, ends, routes, rules, tunnel, links).
+
+    Args:
+        trip: The call.
+        world: The Network it went through, or the Cluster.
+        names: Address -> label; by default the trip's own.
+        faults: What is broken, as in `views.cluster_map.map_svg`.
+        step: The row to begin with.
+    """
+
+    _esm = HERE / "trip_stepper.js"
+    svg = traitlets.Unicode().tag(sync=True)
+    told = traitlets.Dict().tag(sync=True)
+    step = traitlets.Int(0).tag(sync=True)
+    playing = traitlets.Bool(False).tag(sync=True)
+    every_step = traitlets.Bool(False).tag(sync=True)
+    layer = traitlets.Unicode("").tag(sync=True)
+    pace = traitlets.Int(1600, help="Milliseconds a step is shown while playing.").tag(sync=True)
+
+    def __init__(
+        self,
+        trip: Trip,
+        world: Any,
+        names: Mapping[str, str] | None = None,
+        *,
+        faults: Mapping[str, str] | None = None,
+        step: int | None = None,
+    ) -> None:
+        self.trip = trip
+        self._names = trip.names if names is None else names
+        self._story = story(trip, self._names)
+        model = model_of(network_of(world), self._names or names_of(world))
+        marks = marks_of(trip)
+        layout = lay_out(model, marks=marks, faults=faults)
+        main = self._story.main_rows
+        super().__init__(
+            svg=map_svg(model, [leg.trace for leg in self._story.legs], marks=marks, faults=faults, title=self._story.headline),
+            told=document(self._story, layout),
+            step=step if step is not None else main[0].index if main else 0,
+            words=trip.text(),
+        )
+
+    def still(self) -> str:
+        """Return the whole trip as a picture and a table."""
+        return trip_html(self.trip, self._names)
+
+    def describe(self) -> str:
+        """Return what happened."""
+        return f"TripStepper({self._story.headline})"
+
+
+def marks_of(trip: Trip) -> dict[str, str]:
+    """Return the words put on the map for a trip: who called, what was called, who answered."""
+    marks = {trip.source_ns: "▸ caller"}
+    if trip.address:
+        marks[trip.address] = "called"
+    if trip.exchange is not None and trip.exchange.server_ns and trip.exchange.server_ns != trip.source_ns:
+        marks[trip.exchange.server_ns] = "▸ server"
+    return marks
+
+
+def document(told: Story, layout: Layout) -> dict[str, Any]:
+    """Return what the browser needs to tell the story: rows with their way over the map, headers kept once."""
+    kept: dict[Any, int] = {}
+    rows = []
+    where = ""
+    leg = -1
+    for row in told.rows:
+        hop = told.legs[row.leg].trace.hops[row.hop]
+        if row.leg != leg:
+            leg, where = row.leg, ""
+        here = spot_key(layout, hop, row.spot) or where
+        path = [[round(x), round(y)] for x, y in _path(layout, where, here)]
+        where = here
+        rows.append(
+            {
+                "leg": row.leg,
+                "hop": row.hop,
+                "place": row.place,
+                "layer": row.layer,
+                "main": row.main,
+                "title": row.title,
+                "sentence": row.sentence,
+                "entry": row.entry,
+                "command": row.command,
+                "conntrack": row.conntrack,
+                "headers": kept.setdefault(row.headers, len(kept)),
+                "path": path,
+                "outer": row.outer,
+            }
+        )
+    return {
+        "headline": told.headline,
+        "delivered": told.delivered,
+        "why": told.why,
+        "decided": "" if told.delivered else told.decided_by,
+        "place": told.place,
+        "lookups": list(told.lookups),
+        "legs": [{"title": leg.title, "role": leg.role, "lookup": leg.lookup} for leg in told.legs],
+        "rows": rows,
+        "headers": [
+            [{"name": h.name, "depth": h.depth, "mark": h.mark, "fields": [list(field) for field in h.fields]} for h in headers]
+            for headers in kept
+        ],
+    }
+
+
+def _path(layout: Layout, before: str, here: str) -> list[Point]:
+    if not here:
+        return []
+    return (layout.route(before, here) if before else []) or [layout.points[here]]

@@ -1,0 +1,1 @@
+"""What the tests of views and widgets share: trips written by hand, and a reader of SVG."""
