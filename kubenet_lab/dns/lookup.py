@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 
 from msgspec import Struct
 
@@ -138,37 +139,41 @@ class ResolvConf(Struct, frozen=True):
         asked.
         """
         environment = environment or {}
-        servers: list[str] = []
-        search: list[str] = []
-        numbers = {"ndots": 1, "timeout": 5, "attempts": 2}
-        words: set[str] = set()
-        fixed = environment.get("LOCALDOMAIN")
-        for line in text.split("\n"):
-            if line[:1] in (";", "#"):
-                continue
-            keyword, rest = _split(line)
-            if keyword == "nameserver" and len(servers) < MAX_NAMESERVERS:
-                server = _address(rest.split()[0] if rest.split() else "")
-                if server:
-                    servers.append(server)
-            elif keyword == "search" and fixed is None and rest.strip():
-                search = _blanks(rest)
-            elif keyword == "domain" and fixed is None and rest.strip():
-                search = _blanks(rest)[:1]
-            elif keyword == "options":
-                _options(rest, numbers, words)
-        if fixed is not None:
-            # Set and empty, it is one empty domain: the name is asked again as it is.
-            search = _blanks(fixed) or [""]
-        _options(environment.get("RES_OPTIONS", ""), numbers, words)
-        return cls(
-            nameservers=tuple(servers) or ("127.0.0.1",),
-            search=tuple(_escape(domain) for domain in search),
-            ndots=numbers["ndots"],
-            timeout=numbers["timeout"],
-            attempts=numbers["attempts"],
-            options=frozenset(words),
-        )
+        return _read(text, environment.get("LOCALDOMAIN"), environment.get("RES_OPTIONS", ""))
+
+
+@lru_cache(maxsize=1024)
+def _read(text: str, fixed: str | None, more: str) -> ResolvConf:
+    servers: list[str] = []
+    search: list[str] = []
+    numbers = {"ndots": 1, "timeout": 5, "attempts": 2}
+    words: set[str] = set()
+    for line in text.split("\n"):
+        if line[:1] in (";", "#"):
+            continue
+        keyword, rest = _split(line)
+        if keyword == "nameserver" and len(servers) < MAX_NAMESERVERS:
+            server = _address(rest.split()[0] if rest.split() else "")
+            if server:
+                servers.append(server)
+        elif keyword == "search" and fixed is None and rest.strip():
+            search = _blanks(rest)
+        elif keyword == "domain" and fixed is None and rest.strip():
+            search = _blanks(rest)[:1]
+        elif keyword == "options":
+            _options(rest, numbers, words)
+    if fixed is not None:
+        # Set and empty, it is one empty domain: the name is asked again as it is.
+        search = _blanks(fixed) or [""]
+    _options(more, numbers, words)
+    return ResolvConf(
+        nameservers=tuple(servers) or ("127.0.0.1",),
+        search=tuple(_escape(domain) for domain in search),
+        ndots=numbers["ndots"],
+        timeout=numbers["timeout"],
+        attempts=numbers["attempts"],
+        options=frozenset(words),
+    )
 
 
 def _split(line: str) -> tuple[str, str]:
@@ -222,6 +227,7 @@ class HostsLine(Struct, frozen=True):
     names: tuple[str, ...]
 
 
+@lru_cache(maxsize=1024)
 def parse_hosts(text: str) -> tuple[HostsLine, ...]:
     """Read /etc/hosts; a line without a valid address and a name is ignored, `#` begins a comment."""
     lines: list[HostsLine] = []

@@ -169,7 +169,7 @@ class _Asking:
         self.send = send
         self.start = now
         self.now = now
-        self.random = rng
+        self.rng = rng
         self.sent: list[Sent] = []
         self.sockets = 0
 
@@ -195,7 +195,7 @@ class _Asking:
             return [], "EAI_NONAME", ""
         text = ".".join(label_text(part.encode("utf-8", "surrogateescape")) for part in parts) + "."
         types = {"inet": ("A",), "inet6": ("AAAA",)}.get(family, ("A", "AAAA"))
-        first = self.random.getrandbits(16)
+        first = self.rng.getrandbits(16)
         queries = [Query(text, kind, first ^ number) for number, kind in enumerate(types)]
         answers = self._exchange(queries)
         for answer in answers:

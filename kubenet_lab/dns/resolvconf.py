@@ -232,8 +232,8 @@ def _label(field: str, text: str) -> str:
             "must not contain dots"
             if "." in text
             else "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', "
-            "and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used "
-            "for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')"
+            "and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex "
+            f"used for validation is '{_LABEL.pattern}')"
         )
     if faults:
         raise SandboxError(f'pod {field} "{text}" is not a valid DNS label: {";".join(faults)}')

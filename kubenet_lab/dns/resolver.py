@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -128,6 +129,7 @@ def _getaddrinfo(
     return _Found([], error)
 
 
+@lru_cache(maxsize=256)
 def services(nsswitch: str) -> list[tuple[str, dict[str, str]]]:
     """The `hosts` line of nsswitch.conf: services in order, each with the statuses that end the search.
 
@@ -269,7 +271,7 @@ class _Resolver:
         self.send = send
         self.start = now
         self.now = now
-        self.random = rng
+        self.rng = rng
         self.errno = ""
         self.herrno = ""
         self.single = bool(conf.options & {"single-request", "single-request-reopen"})
@@ -344,7 +346,7 @@ class _Resolver:
             return None
         edns = Edns(EDNS_SIZE) if "edns0" in self.conf.options else None
         ad = "trust-ad" in self.conf.options
-        queries = [Query(absolute, kind, self.random.getrandbits(16), edns=edns, ad=ad) for kind in types]
+        queries = [Query(absolute, kind, self.rng.getrandbits(16), edns=edns, ad=ad) for kind in types]
         if len(queries) == 2 and queries[0].id == queries[1].id:
             queries[1] = Query(absolute, types[1], queries[0].id ^ 1, edns=edns, ad=ad)
         answers = self._exchange(queries)

@@ -13,6 +13,7 @@ from kubenet_lab.dns.names import absolute, is_subdomain
 from kubenet_lab.dns.records import Record, Response
 from kubenet_lab.dns.server.corefile import Controller, CorefileError, duration, integer
 from kubenet_lab.dns.server.plugin import Failure, Plugin, Request
+from kubenet_lab.dns.server.response import classify
 
 _MIN_TTL = 5
 _OPTIONS = frozenset(
@@ -126,28 +127,6 @@ class Cache(Plugin):
     def setup(cls, controller: Controller) -> Cache:
         """Read the stanza. Raises CorefileError."""
         return cls(_parse(controller))
-
-
-def classify(answer: Response) -> str:
-    """success, nxdomain, nodata, servererror, delegation, meta or other (plugin/pkg/response)."""
-    question = answer.question
-    if question is not None and question.type in ("AXFR", "IXFR"):
-        return "meta"
-    rcode = answer.rcode
-    if answer.answer:
-        if rcode == "NXDOMAIN":
-            return "other"
-        if rcode == "NOERROR":
-            return "success"
-    if rcode == "NOERROR" and any(record.type == "SOA" for record in answer.authority):
-        return "nodata"
-    if rcode == "NXDOMAIN":
-        return "nxdomain"
-    if rcode in ("SERVFAIL", "NOTIMP"):
-        return "servererror"
-    if rcode == "NOERROR":
-        return "delegation" if any(record.type == "NS" for record in answer.authority) else "success"
-    return "other"
 
 
 def _least(answer: Response, most: int) -> int:

@@ -144,7 +144,7 @@ class CoreDNS:
         self.local_ips = local_ips
         self.files = {**DEFAULT_FILES, **(files or {})}
         self.variables = IN_CLUSTER if variables is None else variables
-        self.random = random.Random(seed)
+        self.rng = random.Random(seed)
         self.port = port
         self.log: deque[str] = deque(maxlen=10000)
         self.corefile = ""
@@ -188,7 +188,7 @@ class CoreDNS:
         if depth > _MAX_DEPTH:
             # Queries go round without `loop` to notice: nobody will ever answer this one.
             return None
-        request = Request(query, name, client, protocol, now, self._lookup, self.random, port)
+        request = Request(query, name, client, protocol, now, self._lookup, self.rng, port)
         self._within.depth = depth + 1
         try:
             result = server.first.serve(request)
@@ -254,7 +254,7 @@ class CoreDNS:
             for plugin in server.chain:
                 if isinstance(plugin, Loop):
                     zone = "" if plugin.zone == "." else plugin.zone
-                    plugin.probe = f"{self.random.getrandbits(62)}.{self.random.getrandbits(62)}.{zone}"
+                    plugin.probe = f"{self.rng.getrandbits(62)}.{self.rng.getrandbits(62)}.{zone}"
                     try:
                         self.answer(Query(plugin.probe, "HINFO"), now=now)
                     finally:

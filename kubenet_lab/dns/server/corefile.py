@@ -523,3 +523,10 @@ def integer(text: str, function: str = "strconv.Atoi") -> int:
     if not re.fullmatch(r"[+-]?\d+", text):
         raise CorefileError(f'{function}: parsing "{text}": invalid syntax')
     return int(text)
+
+
+def check_address(text: str) -> str:
+    """`text` if it is HOST:PORT or :PORT. Raises CorefileError with Go's words."""
+    if ":" not in text:
+        raise CorefileError(f"address {text}: missing port in address")
+    return text

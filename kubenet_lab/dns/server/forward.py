@@ -127,7 +127,7 @@ class Forward(Plugin):
     def _order(self, request: Request) -> list[str]:
         servers = list(self.options.servers)
         if len(servers) > 1 and self.options.policy == "random":
-            request.random.shuffle(servers)
+            request.rng.shuffle(servers)
         elif self.options.policy == "round_robin":
             self._turn = (self._turn + 1) % len(servers)
             servers = servers[self._turn :] + servers[: self._turn]

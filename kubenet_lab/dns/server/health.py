@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-from kubenet_lab.dns.server.corefile import Controller, CorefileError, duration
+from kubenet_lab.dns.server.corefile import Controller, CorefileError, check_address, duration
 from kubenet_lab.dns.server.plugin import Plugin
-
-
-def check_address(text: str) -> str:
-    """`text` if it is HOST:PORT or :PORT. Raises CorefileError with Go's words."""
-    if ":" not in text:
-        raise CorefileError(f"address {text}: missing port in address")
-    return text
 
 
 class Health(Plugin):

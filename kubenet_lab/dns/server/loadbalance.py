@@ -66,6 +66,6 @@ def _shuffle(records: tuple[Record, ...], request: Request) -> tuple[Record, ...
             else rest
         )
         place.append(record)
-    request.random.shuffle(addresses)
-    request.random.shuffle(mail)
+    request.rng.shuffle(addresses)
+    request.rng.shuffle(mail)
     return (*aliases, *rest, *addresses, *mail)

@@ -9,9 +9,9 @@ from msgspec import Struct
 
 from kubenet_lab.dns.names import absolute, is_subdomain
 from kubenet_lab.dns.records import MIN_UDP_SIZE, Response, reply
-from kubenet_lab.dns.server.cache import classify
 from kubenet_lab.dns.server.corefile import Controller, CorefileError
 from kubenet_lab.dns.server.plugin import Failure, Plugin, Request
+from kubenet_lab.dns.server.response import classify
 
 COMMON = (
     '{remote}:{port} - {>id} "{type} {class} {name} {proto} {size} {>do} {>bufsize}" '

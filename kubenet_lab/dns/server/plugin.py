@@ -31,7 +31,7 @@ class Request(Struct):
         protocol: "udp" or "tcp".
         now: Seconds, simulated.
         lookup: Asks this very server again, from the top (how a CNAME's target is found).
-        random: Where shuffles come from.
+        rng: Where shuffles come from.
         port: The asker's port, for the log.
         ad: Ask upstream for authenticated data even if the client did not (the cache wants it).
         elapsed: Seconds spent in `lookup` so far.
@@ -43,7 +43,7 @@ class Request(Struct):
     protocol: str
     now: float
     lookup: Callable[[Request, str, str], Response | None]
-    random: random.Random
+    rng: random.Random
     port: int = 0
     ad: bool = False
     elapsed: float = 0.0

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from kubenet_lab.dns.server.corefile import Controller, CorefileError
-from kubenet_lab.dns.server.health import check_address
+from kubenet_lab.dns.server.corefile import Controller, CorefileError, check_address
 from kubenet_lab.dns.server.plugin import Plugin
 
 
