@@ -20,26 +20,29 @@ from kubenet_lab.packet.ip import IP_INT, ip_text
 from kubenet_lab.walk.skb import Skb
 from kubenet_lab.walk.xtables import HookContext, NotModelled, Site, Test
 
-PURE, STATEFUL, UNKNOWN = range(3)
-"""A test that only looks; one that also counts or remembers; one that is not modelled."""
+PURE, STATEFUL, UNKNOWN, KEYED = range(4)
+"""A test that only looks; one that also counts or remembers; one that is not modelled; one that looks at nothing
+but source, destination, protocol and destination port, so that its answer can be kept for packets alike."""
 
 
-def tests_of(site: Site) -> tuple[Test, ...]:
-    """Return a rule's tests in the kernel's order.
+def tests_of(site: Site) -> tuple[tuple[Test, ...], tuple[Test, ...]]:
+    """Return a rule's tests in the kernel's order: those that are keyed and come first, and the others.
 
     Only what is not modelled moves: behind the tests that merely look, so that a packet which cannot fit
     the rule anyway is not stopped by it.
     """
-    out = [(PURE, test) for test in _header(site)]
+    out = _header(site)
     for match in site.rule.matches:
         kind, test = _READY.get(type(match), _unknown)(match, site)
         if test is None:
             continue
         place = len(out)
-        if kind == PURE:
+        if kind in (PURE, KEYED):
             place = next((i for i, (other, _) in enumerate(out) if other == UNKNOWN), place)
         out.insert(place, (kind, test))
-    return tuple(test for _, test in out)
+    first = next((i for i, (kind, _) in enumerate(out) if kind in (STATEFUL, UNKNOWN)), len(out))
+    keyed = tuple(test for kind, test in out[:first] if kind == KEYED)
+    return keyed, tuple(test for i, (kind, test) in enumerate(out) if kind != KEYED or i >= first)
 
 
 Made = tuple[int, Test | None]
@@ -48,21 +51,21 @@ Made = tuple[int, Test | None]
 # -- the header ----------------------------------------------------------------------------------------------
 
 
-def _header(site: Site) -> list[Test]:
+def _header(site: Site) -> list[tuple[int, Test]]:
     rule = site.rule
-    out: list[Test] = []
+    out: list[tuple[int, Test]] = []
     if rule.proto:
-        out.append(_proto(rule.proto, rule.not_proto))
+        out.append((KEYED, _proto(rule.proto, rule.not_proto)))
     if rule.dst:
-        out.append(_address(rule.dst, rule.not_dst, "dst"))
+        out.append((KEYED, _address(rule.dst, rule.not_dst, "dst")))
     if rule.src:
-        out.append(_address(rule.src, rule.not_src, "src"))
+        out.append((KEYED, _address(rule.src, rule.not_src, "src")))
     if rule.indev:
-        out.append(_device(rule.indev, rule.not_indev, "indev"))
+        out.append((PURE, _device(rule.indev, rule.not_indev, "indev")))
     if rule.outdev:
-        out.append(_device(rule.outdev, rule.not_outdev, "outdev"))
+        out.append((PURE, _device(rule.outdev, rule.not_outdev, "outdev")))
     if rule.fragment or rule.not_fragment:
-        out.append(_fragment(site))
+        out.append((PURE, _fragment(site)))
     return out
 
 
@@ -135,7 +138,12 @@ def _all(tests: list[Test]) -> Test | None:
     return lambda skb, ctx: all(test(skb, ctx) for test in tests)
 
 
+def _only_dport(match: m.Tcp | m.Udp) -> int:
+    return PURE if match.sport != (0, 65535) or match.not_sport else KEYED
+
+
 def _tcp(match: m.Tcp, site: Site) -> Made:
+    kind = PURE if match.flags is not None or match.option else _only_dport(match)
     tests = _ports(match.sport, match.dport, match.not_sport, match.not_dport)
     if match.flags is not None:
         mask, wanted = match.flags
@@ -146,11 +154,11 @@ def _tcp(match: m.Tcp, site: Site) -> Made:
         tests.append(lambda skb, ctx: (skb.pkt.mss != 0) != without)
     elif match.option:
         return UNKNOWN, _all([*tests, _stop(site, f"--tcp-option {match.option}")])
-    return PURE, _all(tests)
+    return kind, _all(tests)
 
 
 def _udp(match: m.Udp, site: Site) -> Made:
-    return PURE, _all(_ports(match.sport, match.dport, match.not_sport, match.not_dport))
+    return _only_dport(match), _all(_ports(match.sport, match.dport, match.not_sport, match.not_dport))
 
 
 def _sctp(match: m.Sctp, site: Site) -> Made:

@@ -18,7 +18,6 @@ from kubenet_lab.kernel.netfilter import HOOKS, Chain, Counter, Goto, Jump, Rule
 from kubenet_lab.kernel.netfilter.extension import Target
 from kubenet_lab.kernel.netfilter.matches import Multiport, Sctp, Tcp, Udp
 from kubenet_lab.kernel.netfilter.targets import Return
-from kubenet_lab.packet.packet import Packet
 from kubenet_lab.trace import RuleRef, Step
 from kubenet_lab.walk.skb import Skb
 
@@ -174,6 +173,7 @@ class ReadyRule:
         "action",
         "chain",
         "counter",
+        "keyed",
         "number",
         "outcome",
         "ref",
@@ -191,7 +191,9 @@ class ReadyRule:
         site = Site(family, ref, rule)
         self.rule, self.ref, self.number, self.counter = rule, ref, ref.number, counter
         self.spot = f"{ref.table} {ref.chain}"
-        self.tests: tuple[Test, ...] = tests_of(site)
+        self.keyed: tuple[Test, ...]
+        self.tests: tuple[Test, ...]
+        self.keyed, self.tests = tests_of(site)
         self.transport = any(isinstance(match, (Tcp, Udp, Sctp, Multiport)) for match in rule.matches)
         self.chain = ""
         self.act: Act | None = None
@@ -219,6 +221,7 @@ class ReadyChain:
         "_by_port",
         "_by_src",
         "_by_to",
+        "_by_transport",
         "_generic",
         "_kept",
         "_ready",
@@ -239,6 +242,12 @@ class ReadyChain:
         kind = DROP if chain.policy == "DROP" else ACCEPT
         self.policy = Verdict(kind, RuleRef(table, chain.name, 0, kind))
         self._ready: dict[int, ReadyRule] = {}
+        self._kept: dict[tuple[str, str, int, int], tuple[ReadyRule, ...]] = {}
+        self._by_transport = any(
+            isinstance(match, (Tcp, Udp)) and (match.dport != (0, 65535) or match.not_dport)
+            for rule in chain.rules
+            for match in rule.matches
+        )
         self.every: tuple[ReadyRule, ...] | None = None
         if self.size < index_from:
             self.every = tuple(self._rule(index) for index in range(self.size))
@@ -259,7 +268,6 @@ class ReadyChain:
         self._by_port: dict[tuple[int, int], list[int]] = {}
         self._by_src: dict[str, list[int]] = {}
         self._generic: list[int] = []
-        self._kept: dict[tuple[str, str, int, int], tuple[ReadyRule, ...]] = {}
         host = "/32" if self.family == 4 else "/128"
         for index, rule in enumerate(self.chain.rules):
             dst = rule.dst[: -len(host)] if rule.dst.endswith(host) and not rule.not_dst else ""
@@ -275,23 +283,27 @@ class ReadyChain:
             else:
                 self._generic.append(index)
 
-    def candidates(self, pkt: Packet) -> tuple[ReadyRule, ...]:
-        """Return the rules that could fit a packet, in order: every other rule cannot."""
-        if self.every is not None:
-            return self.every
-        key = (pkt.dst, pkt.src, pkt.proto, pkt.dport)
+    def candidates(self, skb: Skb, ctx: HookContext) -> tuple[ReadyRule, ...]:
+        """Return the rules whose keyed tests fit a packet, in order: every other rule cannot fit."""
+        pkt = skb.pkt
+        key = (pkt.dst, pkt.src, pkt.proto, pkt.dport if self._by_transport else 0)
         found = self._kept.get(key)
         if found is None:
             if len(self._kept) > 4096:
                 self._kept.clear()
-            numbers = [
-                *self._by_to.get((pkt.dst, pkt.proto, pkt.dport), ()),
-                *self._by_dst.get(pkt.dst, ()),
-                *self._by_port.get((pkt.proto, pkt.dport), ()),
-                *self._by_src.get(pkt.src, ()),
-            ]
-            numbers = sorted(numbers + self._generic) if numbers else self._generic
-            found = self._kept[key] = tuple(self._rule(index) for index in numbers)
+            rules = self.every
+            if rules is None:
+                numbers = [
+                    *self._by_to.get((pkt.dst, pkt.proto, pkt.dport), ()),
+                    *self._by_dst.get(pkt.dst, ()),
+                    *self._by_port.get((pkt.proto, pkt.dport), ()),
+                    *self._by_src.get(pkt.src, ()),
+                ]
+                numbers = sorted(numbers + self._generic) if numbers else self._generic
+                rules = tuple(self._rule(index) for index in numbers)
+            found = self._kept[key] = tuple(
+                rule for rule in rules if all(test(skb, ctx) for test in rule.keyed)
+            )
         return found
 
 
@@ -333,7 +345,7 @@ def evaluate(
     length = 0
     tried = position = index = 0
     steps = ctx.steps
-    rules = chain.candidates(pkt)
+    rules = chain.candidates(skb, ctx)
     stack: list[tuple[ReadyChain, tuple[ReadyRule, ...], int, int]] = []
     try:
         while True:
@@ -365,14 +377,18 @@ def evaluate(
                         break
                     if action == DECIDE:
                         return rule.verdict(skb, hook)  # type: ignore[operator,misc]
-                    if action == JUMP:
-                        stack.append((chain, rules, index, position))
                     below = chains.get(rule.chain)
                     if below is None:
                         below = _ready(ruleset, chains, table, rule.chain, index_from)
                     assert isinstance(below, ReadyChain)
+                    inside = below.candidates(skb, ctx)
+                    if action == JUMP:
+                        if not inside:
+                            tried += below.size
+                            continue
+                        stack.append((chain, rules, index, position))
                     chain, index, position = below, 0, 0
-                    rules = chain.candidates(pkt)
+                    rules = inside
                     continue
             else:
                 tried += chain.size - position
