@@ -70,6 +70,8 @@ class Link(Struct, frozen=True, kw_only=True):
     promiscuous: bool = False
     noarp: bool = False
     txqlen: int = 1000
+    activated: bool = False
+    """True once the link was up: it keeps its queueing discipline when it goes down."""
     mac_set: bool = False
     """True once somebody set the MAC: a bridge then no longer takes its lowest port's."""
     mtu_set: bool = False

@@ -80,6 +80,10 @@ class Netns:
         self._fibs: dict[tuple[int, int], Fib] = {}
         self._local: dict[str, str] | None = None
         self._parameters: dict[str, str] = {}
+        self.trusted_sources: set[tuple[str, str]] = set()
+        """(source, link) pairs that passed source validation where no reverse path filter is on."""
+        self.timeouts: dict[str, float] = {}
+        """Conntrack time-outs in s, by sysctl; derived when first needed."""
         self.rp_filter: dict[str, int] = {}
         """Reverse path mode in force, by link; derived from the sysctls when first needed."""
         self.plans: dict[int, object] = {}
@@ -136,6 +140,8 @@ class Netns:
         self._macs.clear()
         self._parameters.clear()
         self.rp_filter.clear()
+        self.trusted_sources.clear()
+        self.timeouts.clear()
         self.plans.clear()
         self._local = None
 
@@ -154,6 +160,8 @@ class Netns:
             raise KernelError("EEXIST", f"{name} in {self.name}")
         index = index or max((link.index for link in self.links.values()), default=0) + 1
         made = Link(name=name, index=index, kind=kind, **fields)
+        if made.up:
+            made = replace(made, activated=True)
         self.links = {**self.links, name: made}
         if kind == "bridge":
             self._own_fdb(made, made.mac)
@@ -177,6 +185,8 @@ class Netns:
             new = replace(new, mac_set=True)
         if "mtu" in fields:
             new = replace(new, mtu_set=True)
+        if new.up and not new.activated:
+            new = replace(new, activated=True)
         self.links[name] = new
         if (new.mac, new.master) != (old.mac, old.master):
             if old.master and new.master != old.master:
@@ -339,18 +349,24 @@ class Netns:
         return made
 
     def delete_address(self, dev: str, cidr: str) -> None:
-        """`ip addr del CIDR dev DEV`. Raises EADDRNOTAVAIL when it is not there."""
+        """`ip addr del CIDR dev DEV`. Raises EADDRNOTAVAIL when it is not there.
+
+        A subnet's secondary addresses go with its primary one, as they do while promote_secondaries is off.
+        """
         local, _, length = cidr.partition("/")
         present = self.addresses.get(dev, ())
         kept = tuple(a for a in present if not (a.local == local and (not length or a.length == int(length))))
         if len(kept) == len(present):
             raise KernelError("EADDRNOTAVAIL", f"{cidr} dev {dev}")
+        primary = [a for a in present if a not in kept and not a.secondary]
+        kept = tuple(a for a in kept if not (a.secondary and any(a.network == p.network for p in primary)))
+        gone = {a.local for a in present if a not in kept}
         self.addresses[dev] = kept
         for key, table in self.routes.items():
             self.routes[key] = {
                 k: r
                 for k, r in table.items()
-                if not (r.dev == dev and (r.prefsrc == local or (r.type == "local" and r.dst.split("/")[0] == local)))
+                if not (r.dev == dev and (r.prefsrc in gone or (r.type == "local" and r.dst.split("/")[0] in gone)))
             }
         for address in kept:
             self._connect(address)

@@ -19,11 +19,11 @@ from kubenet_lab.packet.ip import ip_int
 
 def multicast(ns: Netns, link: Link) -> list[str]:
     """Return the multicast MACs a device listens to, in the kernel's order."""
-    six = ns.sysctl(f"net.ipv6.conf.{link.name}.disable_ipv6") == "0"
-    out = ["33:33:00:00:00:01"] if six else []
+    # All nodes of IPv6 is joined even where disable_ipv6 is set.
+    out = ["33:33:00:00:00:01"]
     if link.up:
         if link.kind == "bridge":
-            out += ["01:00:5e:00:00:6a"] + (["33:33:00:00:00:6a"] if six else [])
+            out += ["01:00:5e:00:00:6a", "33:33:00:00:00:6a"]
         out.append("01:00:5e:00:00:01")
         for address in ns.addrs(link.name, 6):
             low = ip_int(address.local) & 0xFFFFFF

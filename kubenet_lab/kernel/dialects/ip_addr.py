@@ -80,6 +80,7 @@ def show(
     ns: Netns,
     *,
     links: list[Link] | None = None,
+    dump: bool = True,
     family: int = 0,
     json: bool = False,
     details: bool = False,
@@ -89,8 +90,9 @@ def show(
 ) -> str:
     """Return `ip [-4|-6] [-j] [-d] [-br] [-o] addr` of a namespace. `family` 0 shows both.
 
-    With a family, links without an address of it are left out, as the tool does; the other arguments are
-    those of `ip_link.show`.
+    With a family, links without an address of it are left out, as the tool does. `dump` is False where one
+    link was asked for by name: of a dump for IPv6 alone the kernel tells less about each link. The other
+    arguments are those of `ip_link.show`.
     """
     chosen = sorted(ns.links.values() if links is None else links, key=lambda one: one.index)
     rows: list[dict[str, Any]] = []
@@ -102,6 +104,8 @@ def show(
         name = ip_link.display_name(ns, link)
         if json:
             row = ip_link.head(ns, link, mode=False)
+            if dump and family == 6:
+                row = {key: value for key, value in row.items() if key not in ("qdisc", "group", "master")}
             if brief:
                 row = {key: row[key] for key in ("link", "link_index", "ifname", "operstate") if key in row}
                 row["addr_info"] = [_brief_row(a) for a in found]
@@ -110,7 +114,7 @@ def show(
             if not family:
                 row |= ip_link.hardware(ns, link)
                 if details:
-                    row |= ip_link.details(ns, link, addrgen=True)
+                    row |= ip_link.details(ns, link, addrgen=False)
             rows.append(row | {"addr_info": [_row(a) for a in found]})
         elif brief:
             state = ip_link.operstate(ns, link)
@@ -119,11 +123,11 @@ def show(
         elif oneline:
             out += [f"{link.index}: {link.name}    {_text(a, True)}" for a in found]
         else:
-            out.append(ip_link.head_text(ns, link, mode=False))
+            out.append(ip_link.head_text(ns, link, mode=False, bare=dump and family == 6))
             if not family:
                 lines = [ip_link.hardware_text(ns, link)]
                 if details:
-                    extra = ip_link.details_text(ns, link, addrgen=True)
+                    extra = ip_link.details_text(ns, link, addrgen=False)
                     lines[0] += extra[0]
                     lines += extra[1:]
                 out += lines

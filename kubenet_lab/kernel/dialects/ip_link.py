@@ -76,9 +76,9 @@ def operstate(ns: Netns, link: Link) -> str:
 
 def qdisc(link: Link) -> str:
     """Return the queueing discipline a link has when nobody set one; physical links get systemd's default."""
-    if link.kind == "physical" and link.up:
-        return "fq_codel"
-    return "noqueue" if link.up or link.kind == "loopback" else "noop"
+    if not link.activated and link.kind != "loopback":
+        return "noop"
+    return "fq_codel" if link.kind == "physical" else "noqueue"
 
 
 def netnsid(ns: Netns, link: Link) -> int:
@@ -138,9 +138,16 @@ def hardware(ns: Netns, link: Link) -> dict[str, Any]:
     return row
 
 
-def head_text(ns: Netns, link: Link, *, mode: bool) -> str:
-    """Return the first line of a link's entry."""
+def head_text(ns: Netns, link: Link, *, mode: bool, bare: bool = False) -> str:
+    """Return the first line of a link's entry; `bare` is the form of an IPv6 dump, which the kernel keeps
+    short.
+    """
     row = head(ns, link, mode=mode)
+    if bare:
+        return (
+            f"{link.index}: {display_name(ns, link)}: <{','.join(row['flags'])}> mtu {link.mtu} "
+            f"state {row['operstate']} qlen {link.txqlen}"
+        )
     name = display_name(ns, link)
     master = f"master {link.master} " if link.master else ""
     how = "mode DEFAULT " if mode else ""
@@ -266,6 +273,7 @@ def _port_data(ns: Netns, link: Link) -> dict[str, Any]:
         "proxy_arp": False,
         "proxy_arp_wifi": False,
         "multicast_router": 1,
+        "mcast_fast_leave": False,
         "mcast_flood": True,
         "bcast_flood": True,
         "mcast_to_unicast": False,
@@ -385,7 +393,9 @@ def details(ns: Netns, link: Link, *, addrgen: bool) -> dict[str, Any]:
         info["info_data"] = _vxlan_data(link.vxlan)
     if link.master:
         info["info_slave_kind"] = "bridge"
-        info["info_slave_data"] = _port_data(ns, link)
+        data = _port_data(ns, link)
+        data.pop("mcast_fast_leave")
+        info["info_slave_data"] = data
     if info:
         row["linkinfo"] = info
     if addrgen:

@@ -11,7 +11,7 @@ from kubenet_lab.errors import Fault
 from kubenet_lab.kernel.dialects import iproute2
 from kubenet_lab.kernel.dialects.iproute2 import PROTOCOLS, ROUTE_TYPES, SCOPES, Unmodelled, Words, Wrong
 from kubenet_lab.kernel.netns import Netns, RouteLookup
-from kubenet_lab.kernel.route import TABLE_LOCAL, TABLE_MAIN, TABLE_NAMES, NextHop, Route
+from kubenet_lab.kernel.route import TABLE_LOCAL, TABLE_MAIN, TABLE_NAMES, NextHop, Route, default_rules
 from kubenet_lab.packet.ip import family as family_of
 from kubenet_lab.packet.ip import prefix
 
@@ -56,10 +56,24 @@ def _visible_scope(route: Route, details: bool) -> bool:
     return route.family == 4 and (details or route.scope != "global")
 
 
-def _down(ns: Netns | None, dev: str) -> bool:
+def _state(ns: Netns | None, dev: str) -> list[str]:
+    """Return what the kernel says of a next hop's link: dead once it is down, linkdown without carrier."""
     from kubenet_lab.kernel.dialects import ip_link
 
-    return ns is not None and dev in ns.links and ns.links[dev].up and not ip_link.carrier(ns, ns.links[dev])
+    link = ns.links.get(dev) if ns is not None else None
+    if ns is None or link is None or link.kind == "loopback":
+        return []
+    if not link.up:
+        return ["dead", "linkdown"]
+    return [] if ip_link.carrier(ns, link) else ["linkdown"]
+
+
+def _route_state(ns: Netns | None, route: Route) -> list[str]:
+    """Return the state of a route: that of its link, or what is true of all its next hops."""
+    if not route.nexthops:
+        return _state(ns, route.dev)
+    states = [_state(ns, hop.dev) for hop in route.nexthops]
+    return [word for word in ("dead", "linkdown") if all(word in state for state in states)]
 
 
 def _text(route: Route, *, details: bool, tables: bool, hide: frozenset[str], ns: Netns | None) -> str:
@@ -83,8 +97,7 @@ def _text(route: Route, *, details: bool, tables: bool, hide: frozenset[str], ns
         out.append(f"metric {route.metric}")
     if route.onlink:
         out.append("onlink")
-    if _down(ns, route.dev):
-        out.append("linkdown")
+    out += _route_state(ns, route)
     if route.mtu:
         out.append(f"mtu {route.mtu}")
     line = " ".join(out) + " "
@@ -94,7 +107,7 @@ def _text(route: Route, *, details: bool, tables: bool, hide: frozenset[str], ns
         via = f"via {_via(hop.via, route.family)} " if hop.via else ""
         line += f"\n\tnexthop {via}dev {hop.dev} weight {hop.weight} "
         line += "onlink " if hop.onlink else ""
-        line += "linkdown " if _down(ns, hop.dev) else ""
+        line += "".join(f"{word} " for word in _state(ns, hop.dev))
     return line
 
 
@@ -126,7 +139,7 @@ def _row(
         row["prefsrc"] = route.prefsrc
     if route.metric or (route.family == 6 and route.table == TABLE_LOCAL):
         row["metric"] = route.metric
-    row["flags"] = (["onlink"] if route.onlink else []) + (["linkdown"] if _down(ns, route.dev) else [])
+    row["flags"] = (["onlink"] if route.onlink else []) + _route_state(ns, route)
     if route.mtu:
         row["metrics"] = [{"mtu": route.mtu}]
     if route.family == 6:
@@ -134,7 +147,11 @@ def _row(
     if route.nexthops:
         row["nexthops"] = [
             ({"gateway": hop.via} if hop.via else {})
-            | {"dev": hop.dev, "weight": hop.weight, "flags": ["onlink"] if hop.onlink else []}
+            | {
+                "dev": hop.dev,
+                "weight": hop.weight,
+                "flags": (["onlink"] if hop.onlink else []) + _state(ns, hop.dev),
+            }
             for hop in route.nexthops
         ]
     return row
@@ -259,6 +276,9 @@ def show_lookup(
         cache += ["local", "brd"]
     elif iif and iif == dev:
         cache.append("redirect")
+    # Until somebody edits the rules, the kernel keeps local and main in one trie and calls both main.
+    merged = ns.rules[4] == default_rules(4) and route.table == TABLE_LOCAL
+    table = "" if merged or route.table == TABLE_MAIN else table_name(route.table)
     if json:
         row: dict[str, Any] = {} if route.type == "unicast" else {"type": route.type}
         row["dst"] = dst
@@ -267,8 +287,8 @@ def show_lookup(
         if lookup.via and not local:
             row["gateway"] = lookup.via
         row["dev"] = dev
-        if route.table != TABLE_MAIN:
-            row["table"] = table_name(route.table)
+        if table:
+            row["table"] = table
         if chosen:
             row["prefsrc"] = chosen
         if mark:
@@ -289,8 +309,8 @@ def show_lookup(
     if lookup.via and not local:
         words.append(f"via {lookup.via}")
     words.append(f"dev {dev}")
-    if route.table != TABLE_MAIN:
-        words.append(f"table {table_name(route.table)}")
+    if table:
+        words.append(f"table {table}")
     if chosen:
         words.append(f"src {chosen}")
     if mark:

@@ -29,7 +29,7 @@ def canonical(key: str) -> str:
 
 
 def known(ns: Netns) -> list[str]:
-    """Return every parameter that is modelled, sorted as `sysctl -a` does; per-interface ones for each link."""
+    """Return every modelled parameter, sorted as `sysctl -a` does; per-interface ones for each link."""
     keys = set(sysctl.DEFAULTS) | set(ns.sysctls) | set(sysctl.ALIASES)
     for key in tuple(keys):
         head, sep, name = key.partition(".conf.default.")
