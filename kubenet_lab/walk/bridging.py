@@ -11,6 +11,7 @@ from kubenet_lab.kernel.bridge import FdbEntry
 from kubenet_lab.kernel.link import BridgePort, Link
 from kubenet_lab.kernel.netns import Netns
 from kubenet_lab.packet.packet import Frame, Packet
+from kubenet_lab.trace import Step
 from kubenet_lab.walk import hooks, links, neighbours
 from kubenet_lab.walk.engine import Walk
 from kubenet_lab.walk.skb import Skb
@@ -55,7 +56,7 @@ def _learn(w: Walk, ns: Netns, bridge: Link, port: Link, mac: str) -> None:
         return
     entry = FdbEntry(port.name, mac, master=bridge.name, updated=w.now)
     ns.fdb[key] = (entry,)
-    w.step("fdb", f"{bridge.name} learns", entry)
+    w.steps.append(Step("fdb", f"{bridge.name} learns", entry))
 
 
 def _netfilter_first(w: Walk, ns: Netns, bridge: Link, port: Link, frame: Frame, pkt: Packet) -> None:
@@ -74,7 +75,7 @@ def _netfilter_first(w: Walk, ns: Netns, bridge: Link, port: Link, frame: Frame,
             w.end("dropped", "no-route", ns, "route", way.route if way else None, note=f"no route to {skb.pkt.dst}")
             return
         if way.route.type == "unicast" and way.dev == bridge.name:
-            w.step("route", "bridged DNAT", way.route)
+            w.steps.append(Step("route", "bridged DNAT", way.route))
             mac = neighbours.resolve(w, ns, bridge.name, way.via or skb.pkt.dst, "")
             if not mac:
                 w.end("dropped", "neighbour-failed", ns, bridge.name, ns.neighbours.get((bridge.name, skb.pkt.dst)))
@@ -101,7 +102,7 @@ def decide(w: Walk, ns: Netns, bridge: Link, frame: Frame, port: Link, skb: Skb 
         return
     known = ns.fdb.get((bridge.name, dst))
     if known is not None:
-        w.step("fdb", bridge.name, known[0])
+        w.steps.append(Step("fdb", bridge.name, known[0]))
         target = ns.links[known[0].dev]
         if target.name == port.name and not (port.port or _PORT).hairpin:
             w.end("dropped", "hairpin-off", ns, port.name, port)
@@ -164,7 +165,7 @@ def from_local(w: Walk, ns: Netns, bridge: Link, frame: Frame, skb: Skb | None) 
         return
     known = ns.fdb.get((bridge.name, dst))
     if known is not None:
-        w.step("fdb", bridge.name, known[0])
+        w.steps.append(Step("fdb", bridge.name, known[0]))
         links.transmit(w, ns, known[0].dev, frame)
         return
     w.step("bridge", bridge.name, note=f"unknown MAC {dst}: floods")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from kubenet_lab.kernel.conntrack import Flow, FlowTuple, inverted, timeout_key, tuple_of
+from kubenet_lab.kernel.netns import Netns
 from kubenet_lab.packet.packet import ACK, FIN, ICMP, ICMPV6, RST, SYN, TCP, UDP, Packet
 from kubenet_lab.walk.engine import Walk
 from kubenet_lab.walk.skb import Skb
@@ -94,17 +95,26 @@ def _new(w: Walk, skb: Skb, key: FlowTuple) -> bool:
             return _invalid(w, skb)
     elif proto in _NEW_ICMP and pkt.icmp_type not in _NEW_ICMP[proto]:
         return _invalid(w, skb)
-    if len(ns.conntrack) >= int(ns.sysctl("net.netfilter.nf_conntrack_max")):
+    most = int(ns.sysctl("net.netfilter.nf_conntrack_max"))
+    if len(ns.conntrack.flows) >= most:
         ns.conntrack.expire(w.now)
-        if len(ns.conntrack) >= int(ns.sysctl("net.netfilter.nf_conntrack_max")):
+        if len(ns.conntrack.flows) >= most:
             ns.conntrack.drops += 1
             w.end("dropped", "conntrack-full", ns, "conntrack", note="nf_conntrack: table full, dropping packet")
             return False
     flow = Flow(orig=key, reply=inverted(key), state=state, packets=[1, 0])
-    flow.expires = w.now + float(ns.sysctl(timeout_key(flow)))
+    flow.expires = w.now + _timeout(ns, flow)
     skb.ct, skb.ctinfo, skb.reply = flow, "NEW", False
     w.step("conntrack", "new", note="a new connection")
     return True
+
+
+def _timeout(ns: Netns, flow: Flow) -> float:
+    key = timeout_key(flow)
+    found = ns.timeouts.get(key)
+    if found is None:
+        found = ns.timeouts[key] = float(ns.sysctl(key))
+    return found
 
 
 def _invalid(w: Walk, skb: Skb) -> bool:
@@ -122,10 +132,11 @@ def _advance(w: Walk, skb: Skb, flow: Flow) -> bool:
             return _invalid(w, skb)
         if new != "IGNORE":
             flow.state = new
-            if new == "ESTABLISHED" and old in ("SYN_RECV", "ESTABLISHED"):
+            if new == "ESTABLISHED" and old in ("SYN_RECV", "ESTABLISHED") and flow.seen_reply:
                 flow.assured = True
-        if pkt.flags & RST and not flow.assured and not reply and not flow.seen_reply:
-            flow.state = "CLOSE"
+        if pkt.flags & RST and not flow.seen_reply:
+            # Refused at once: the entry is not worth keeping (`nf_ct_kill_acct`); this packet still has it.
+            skb.ns.conntrack.delete(flow)
     elif pkt.proto == UDP and (reply or flow.seen_reply):
         # A stream is assured from the third packet on, when the reply was seen and 2 s have passed; the time-out
         # changes at the same moment, so one request and one answer keep the short one.
@@ -133,7 +144,7 @@ def _advance(w: Walk, skb: Skb, flow: Flow) -> bool:
     flow.packets[1 if reply else 0] += 1
     if reply:
         flow.seen_reply = True
-    flow.expires = w.now + float(skb.ns.sysctl(timeout_key(flow)))
+    flow.expires = w.now + _timeout(skb.ns, flow)
     skb.ctinfo = "ESTABLISHED" if flow.seen_reply else "NEW"
     w.step("conntrack", "reply" if reply else "original", flow.record())
     return True

@@ -68,19 +68,35 @@ def _tcp(w: Walk, skb: Skb) -> None:
     if socket is None:
         w.end("rejected", "no-listener", ns, "socket", note=f"nothing listens on {pkt.dst} TCP port {pkt.dport}")
         if not pkt.flags & RST:
-            w.reply(ns, reset_for(w, pkt), "error")
+            w.reply(ns, replace(reset_for(w, pkt), tos=pkt.tos), "error")
         return
+    connection = (ns.name, pkt.dst, pkt.dport, pkt.src, pkt.sport)
     if pkt.flags & (SYN | ACK | RST) == SYN:
         if socket.backlog_full:
             w.end("dropped", "backlog-full", ns, "socket", socket)
             return
         w.delivered(skb, "socket", socket, "socket")
+        w.connections.add(connection)
+        mss = own_mss(ns, pkt.src, pkt.dst)
         answer = Packet(
-            pkt.dst, pkt.src, TCP, pkt.dport, pkt.sport, flags=SYN | ACK, seq=0, ack=1, mss=pkt.mss, ident=0
+            pkt.dst, pkt.src, TCP, pkt.dport, pkt.sport, flags=SYN | ACK, seq=0, ack=1, mss=mss, ident=0
         )
         w.reply(ns, answer, "reply")
         return
+    if connection not in w.connections:
+        w.end("rejected", "no-connection", ns, "socket", socket, note="it belongs to no connection of this listener")
+        if pkt.flags & ACK and not pkt.flags & RST:
+            w.reply(ns, replace(reset_for(w, pkt), tos=pkt.tos), "error")
+        return
     w.delivered(skb, "socket", socket, "socket")
+
+
+def own_mss(ns: Netns, dst: str, src: str) -> int:
+    """Return the MSS a host announces: what fits the first link towards the other end (RFC 9293, 3.7.1)."""
+    way = ns.lookup(dst, src=src)
+    link = ns.links.get("lo" if way is None or way.route.type == "local" else way.dev)
+    mtu = (way.route.mtu if way is not None else 0) or (link.mtu if link is not None else 1500)
+    return mtu - (60 if ":" in dst else 40)
 
 
 def reset_for(w: Walk, pkt: Packet) -> Packet:
@@ -176,7 +192,7 @@ def icmp_error(w: Walk, skb: Skb, kind: int, code: int, mtu: int = 0) -> None:
         icmp_mtu=mtu,
         quoted=replace(pkt, fragment=0),
         df=False,
-        tos=0xC0 if pkt.family == 4 else 0,
+        tos=pkt.tos & 0x1E | 0xC0 if pkt.family == 4 else 0,
         ident=w.ident(),
     )
     w.reply(ns, error, "error", uid=None, gid=None, pmtudisc="dont")

@@ -79,10 +79,13 @@ class Walk:
     def __init__(self, network: Network, *, now: float = 0.0, choose: Chooser | None = None, seed: int = 0) -> None:
         self.network = network
         self.now = now
-        self.rng = random.Random(seed)
-        self.choose: Chooser = choose or (lambda _rule, probability: self.rng.random() < probability)
+        self._seed = seed
+        self._rng: random.Random | None = None
+        self.choose: Chooser = choose or self._chance
         self.clients: set[tuple[str, int, int]] = set()
         """Open client sockets: (namespace, protocol, port or ICMP id)."""
+        self.connections: set[tuple[str, str, int, str, int]] = set()
+        """TCP connections a listener accepted: (namespace, its address and port, the client's)."""
         self.trace: Trace = _NOWHERE
         self.hop: Hop = _NOHOP
         self.steps: list[Step] = _NOHOP.steps
@@ -90,6 +93,16 @@ class Walk:
         self.tried = 0
         self._pending: deque[Pending] = deque()
         self._ident = 0
+
+    @property
+    def rng(self) -> random.Random:
+        """The walk's source of chance, seeded when first needed."""
+        if self._rng is None:
+            self._rng = random.Random(self._seed)
+        return self._rng
+
+    def _chance(self, _rule: Any, probability: float) -> bool:
+        return self.rng.random() < probability
 
     # -- what callers use -----------------------------------------------------------------------------------------
 

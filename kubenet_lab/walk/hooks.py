@@ -53,7 +53,7 @@ def plan_of(ns: Netns, fam: int) -> Plan:
 def prerouting(w: Walk, skb: Skb) -> bool:
     """NF_INET_PRE_ROUTING."""
     fam = 6 if ":" in skb.pkt.src else 4
-    plan = plan_of(skb.ns, fam)
+    plan = skb.ns.plans.get(fam) or plan_of(skb.ns, fam)
     if plan.idle:
         return True
     tables = plan.hooks["PREROUTING"]
@@ -69,7 +69,7 @@ def prerouting(w: Walk, skb: Skb) -> bool:
 def input(w: Walk, skb: Skb) -> bool:
     """NF_INET_LOCAL_IN."""
     fam = 6 if ":" in skb.pkt.src else 4
-    plan = plan_of(skb.ns, fam)
+    plan = skb.ns.plans.get(fam) or plan_of(skb.ns, fam)
     if plan.idle:
         return True
     tables = plan.hooks["INPUT"]
@@ -84,7 +84,7 @@ def input(w: Walk, skb: Skb) -> bool:
 def forward(w: Walk, skb: Skb) -> bool:
     """NF_INET_FORWARD."""
     fam = 6 if ":" in skb.pkt.src else 4
-    plan = plan_of(skb.ns, fam)
+    plan = skb.ns.plans.get(fam) or plan_of(skb.ns, fam)
     for table in plan.hooks["FORWARD"]:
         if not _table(w, skb, fam, table, "FORWARD"):
             return False
@@ -94,7 +94,7 @@ def forward(w: Walk, skb: Skb) -> bool:
 def output(w: Walk, skb: Skb) -> bool:
     """NF_INET_LOCAL_OUT."""
     fam = 6 if ":" in skb.pkt.src else 4
-    plan = plan_of(skb.ns, fam)
+    plan = skb.ns.plans.get(fam) or plan_of(skb.ns, fam)
     if plan.idle:
         return True
     tables = plan.hooks["OUTPUT"]
@@ -115,7 +115,7 @@ def output(w: Walk, skb: Skb) -> bool:
 def postrouting(w: Walk, skb: Skb) -> bool:
     """NF_INET_POST_ROUTING."""
     fam = 6 if ":" in skb.pkt.src else 4
-    plan = plan_of(skb.ns, fam)
+    plan = skb.ns.plans.get(fam) or plan_of(skb.ns, fam)
     if plan.idle:
         return True
     tables = plan.hooks["POSTROUTING"]
@@ -145,6 +145,8 @@ def _nat(w: Walk, skb: Skb, fam: int, hook: str, side: str, has_rules: bool) -> 
     flow = skb.ct
     if flow is None:
         return True
+    if skb.ctinfo != "NEW" and not (flow.src_nat or flow.dst_nat):
+        return True
     if skb.ctinfo == "NEW" and not (flow.src_nat_done if side == nat.SRC else flow.dst_nat_done):
         wanted: nat.NatRange | None = None
         if has_rules:
@@ -160,7 +162,8 @@ def _nat(w: Walk, skb: Skb, fam: int, hook: str, side: str, has_rules: bool) -> 
                     return False
         if not nat.setup(w, skb, side, wanted):
             return False
-    nat.apply(w, skb, side)
+    if flow.src_nat or flow.dst_nat:
+        nat.apply(w, skb, side)
     return True
 
 

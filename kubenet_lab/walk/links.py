@@ -9,6 +9,7 @@ from __future__ import annotations
 from kubenet_lab.kernel.link import Link
 from kubenet_lab.kernel.netns import Netns
 from kubenet_lab.packet.packet import BROADCAST_MAC, Arp, Frame, Packet
+from kubenet_lab.trace import Step
 from kubenet_lab.walk import bridging, neighbours, routing, tunnel
 from kubenet_lab.walk.engine import MAX_DEPTH, Walk
 from kubenet_lab.walk.skb import Skb
@@ -37,7 +38,7 @@ def transmit(w: Walk, ns: Netns, dev: str, frame: Frame, skb: Skb | None = None)
         w.end("lost", "loop", ns, dev)
         return
     w.hop.outdev = dev
-    w.step("transmit", dev, frame)
+    w.steps.append(Step("transmit", dev, frame))
     kind = link.kind
     if kind == "veth":
         _to_peer(w, ns, link, frame)
@@ -100,10 +101,10 @@ def receive(w: Walk, ns: Netns, dev: str, frame: Frame) -> None:
     shown = body if isinstance(body, Packet) else w.trace.packet
     w.begin_hop(ns, dev, shown, isinstance(body, Packet) and body.inner is not None)
     if frame.length > link.mtu + 14 + VLAN_SLACK:
-        w.step("receive", dev, frame)
+        w.steps.append(Step("receive", dev, frame))
         w.end("lost", "too-big-for-link", ns, dev, link)
         return
-    w.step("receive", dev, frame)
+    w.steps.append(Step("receive", dev, frame))
     if link.master:
         bridging.from_port(w, ns, link, frame)
         return

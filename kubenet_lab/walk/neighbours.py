@@ -12,7 +12,7 @@ from kubenet_lab.kernel import sysctl
 from kubenet_lab.kernel.neighbour import Neighbour
 from kubenet_lab.kernel.netns import Netns
 from kubenet_lab.packet.packet import BROADCAST_MAC, Arp, Frame, Packet
-from kubenet_lab.trace import Trace
+from kubenet_lab.trace import Step, Trace
 from kubenet_lab.walk import links
 from kubenet_lab.walk.engine import Walk
 
@@ -23,7 +23,7 @@ def resolve(w: Walk, ns: Netns, dev: str, address: str, source: str) -> str:
     """Return the MAC for `address` on `dev`, asking if need be; "" when nobody answers."""
     entry = ns.neighbours.get((dev, address))
     if entry is not None and entry.usable:
-        w.step("neighbour", dev, entry)
+        w.steps.append(Step("neighbour", dev, entry))
         return entry.mac
     link = ns.links[dev]
     if link.noarp:

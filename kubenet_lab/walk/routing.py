@@ -15,6 +15,7 @@ from kubenet_lab.kernel.netns import Netns, RouteLookup
 from kubenet_lab.kernel.route import REFUSING
 from kubenet_lab.packet.ip import IP_INT, prefix
 from kubenet_lab.packet.packet import ICMP, ICMP6_TIME_EXCEEDED, ICMP6_TOO_BIG, ICMPV6, TCP, Frame, Packet
+from kubenet_lab.trace import Step
 from kubenet_lab.walk import deliver, hooks, links, neighbours
 from kubenet_lab.walk.engine import Pending, Walk
 from kubenet_lab.walk.skb import Skb
@@ -42,7 +43,7 @@ def send_local(w: Walk, item: Pending) -> None:
         pkt = _bind(w, ns, pkt)
     w.trace.packet = w.hop.packet = pkt
     w.step("send", "socket", note=str(pkt))
-    w.step("route", "output", way.route)
+    w.steps.append(Step("route", "output", way.route))
     skb = Skb(pkt, ns)
     skb.mark, skb.uid, skb.gid = item.mark, item.uid, item.gid
     if item.flow is not None:
@@ -83,7 +84,7 @@ def output(w: Walk, skb: Skb, way: RouteLookup) -> None:
             return
         assert again is not None
         way = again
-        w.step("route", "output", way.route, note="looked up again, a hook changed the packet")
+        w.steps.append(Step("route", "output", way.route, note="looked up again, a hook changed the packet"))
         skb.outdev = _device(way)
     finish_output(w, skb, way)
 
@@ -185,7 +186,7 @@ def receive_ip(w: Walk, skb: Skb, prerouted: bool = False) -> None:
         return
     ns, pkt, dev = skb.ns, skb.pkt, skb.indev
     fam = pkt.family
-    way = ns.lookup(pkt.dst, iif=dev, mark=skb.mark)
+    way = ns.lookup(pkt.dst, src=pkt.src, iif=dev, mark=skb.mark)
     local = way is not None and way.route.type in ("local", "broadcast")
     if not _source_valid(w, skb, way):
         return
@@ -193,7 +194,7 @@ def receive_ip(w: Walk, skb: Skb, prerouted: bool = False) -> None:
         if fam == 4 and dev != "lo" and pkt.dst in _LOOPBACK and not _switch(ns, dev, "route_localnet"):
             w.end("dropped", "martian-destination", ns, "route", way.route if way else None)
             return
-        w.step("route", "input", way.route if way else None, note="for this host")
+        w.steps.append(Step("route", "input", way.route if way else None, note="for this host"))
         deliver.local_input(w, skb)
         return
     if ns.sysctl("net.ipv4.ip_forward" if fam == 4 else "net.ipv6.conf.all.forwarding") != "1":
@@ -211,7 +212,7 @@ def receive_ip(w: Walk, skb: Skb, prerouted: bool = False) -> None:
         elif kind == "prohibit":
             deliver.icmp_error(w, skb, *((3, 13) if fam == 4 else (1, 1)))
         return
-    w.step("route", "input", way.route)
+    w.steps.append(Step("route", "input", way.route))
     forward(w, skb, way)
 
 
@@ -231,7 +232,7 @@ def reverse_path_mode(ns: Netns, dev: str) -> int:
 def _source_valid(w: Walk, skb: Skb, way: RouteLookup | None) -> bool:
     """`fib_validate_source`: martians, and the reverse path filter."""
     ns, pkt, dev = skb.ns, skb.pkt, skb.indev
-    if dev == "lo" or ":" in pkt.src:
+    if dev == "lo" or ":" in pkt.src or (pkt.src, dev) in ns.trusted_sources:
         return True
     if pkt.src in _MULTICAST or pkt.src == "255.255.255.255":
         w.end("dropped", "martian-source", ns, "route", note=pkt.src)
@@ -244,6 +245,7 @@ def _source_valid(w: Walk, skb: Skb, way: RouteLookup | None) -> bool:
         return False
     mode = reverse_path_mode(ns, dev)
     if not mode:
+        ns.trusted_sources.add((pkt.src, dev))
         return True
     if not reverse_path_ok(ns, pkt, dev, loose=mode == 2, mark=0):
         w.end("dropped", "rp-filter", ns, "route", note=f"rp_filter={mode} on {dev}, source {pkt.src}")

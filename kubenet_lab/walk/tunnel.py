@@ -11,6 +11,7 @@ from kubenet_lab.kernel.bridge import FdbEntry
 from kubenet_lab.kernel.link import Link
 from kubenet_lab.kernel.netns import Netns
 from kubenet_lab.packet.packet import UDP, Arp, Frame, Packet
+from kubenet_lab.trace import Step
 from kubenet_lab.walk import links, routing
 from kubenet_lab.walk.engine import Walk
 from kubenet_lab.walk.skb import Skb
@@ -45,7 +46,7 @@ def encapsulate(w: Walk, ns: Netns, link: Link, frame: Frame, skb: Skb | None) -
 def _to_remote(w: Walk, ns: Netns, link: Link, frame: Frame, entry: FdbEntry, skb: Skb | None) -> None:
     options = link.vxlan
     assert options is not None
-    w.step("fdb", link.name, entry)
+    w.steps.append(Step("fdb", link.name, entry))
     mark = skb.mark if skb is not None else 0
     way = ns.lookup(entry.dst, src=options.local, mark=mark)
     if way is None or way.route.type != "unicast":
@@ -65,7 +66,7 @@ def _to_remote(w: Walk, ns: Netns, link: Link, frame: Frame, entry: FdbEntry, sk
     inner = frame.body if isinstance(frame.body, Packet) else None
     w.step("encapsulate", link.name, entry, before=inner, after=outer)
     w.begin_hop(ns, link.name, outer, encapsulated=True)
-    w.step("route", "output", way.route)
+    w.steps.append(Step("route", "output", way.route))
     carrier = Skb(outer, ns, "", 36 + frame.length if ":" not in entry.dst else 0)
     carrier.mark = mark
     carrier.outdev = way.dev
@@ -91,7 +92,7 @@ def decapsulate(w: Walk, skb: Skb) -> bool:
         inner = frame.body
         w.step("decapsulate", link.name, link, before=outer, after=inner if isinstance(inner, Packet) else None)
         w.begin_hop(ns, link.name, inner if isinstance(inner, Packet) else outer)
-        w.step("receive", link.name, frame)
+        w.steps.append(Step("receive", link.name, frame))
         if not links.is_group(frame.dst) and frame.dst != link.mac:
             w.end("lost", "not-my-mac", ns, link.name, link)
             return True

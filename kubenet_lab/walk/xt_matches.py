@@ -223,9 +223,31 @@ def address_type(ns: Netns, address: str, dev: str = "") -> str:
     return "UNICAST"
 
 
+def _type6(ns: Netns, address: str, dev: str, wanted: frozenset[str]) -> bool:
+    """`match_type6`: in IPv6 the kinds of an address narrow each other, and only routing's kinds are a choice."""
+    if "MULTICAST" in wanted and not address.startswith("ff"):
+        return False
+    if "UNICAST" in wanted and (address.startswith("ff") or address == "::"):
+        return False
+    if "UNSPEC" in wanted and address != "::":
+        return False
+    routed = wanted & {"LOCAL", "ANYCAST", "UNREACHABLE"}
+    return not routed or address_type(ns, address, dev) in routed
+
+
 def _addrtype(match: m.AddrType, site: Site) -> Made:
     src, dst = frozenset(match.src), frozenset(match.dst)
     not_src, not_dst, limit_in, limit_out = match.not_src, match.not_dst, match.limit_in, match.limit_out
+
+    if site.family == 6:
+
+        def test6(skb: Skb, ctx: HookContext) -> bool:
+            dev = skb.indev if limit_in else skb.outdev if limit_out else ""
+            if src and _type6(skb.ns, skb.pkt.src, dev, src) == not_src:
+                return False
+            return not dst or _type6(skb.ns, skb.pkt.dst, dev, dst) != not_dst
+
+        return PURE, test6
 
     def test(skb: Skb, ctx: HookContext) -> bool:
         dev = skb.indev if limit_in else skb.outdev if limit_out else ""
