@@ -242,6 +242,9 @@ def rows_of(
             command = words.command(step, hop, inner if isinstance(inner, Packet) else hop.packet)
             if step.kind == "nat" and rewrite[0] and not entry:
                 (entry, command), rewrite = rewrite, ("", "")
+            sentence = words.sentence(step, hop, names)
+            if step.kind == "transmit" and (used := _ttl_used(shown, current)):
+                sentence += f" Its TTL went from {used[0]} to {used[1]}: it was passed on once more."
             comparable = (
                 shown if isinstance(shown, Frame) == isinstance(current, Frame) else _bare(shown, current)
             )
