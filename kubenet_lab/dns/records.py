@@ -85,6 +85,12 @@ class Query(Struct, frozen=True):
         length = HEADER_LENGTH + wire_name_length(self.name) + 4
         return length + self.edns.wire_length if self.edns is not None else length
 
+    def to_wire(self) -> bytes:
+        """Return the message's octets, for who needs bytes (a capture file)."""
+        from kubenet_lab.dns.message import to_wire
+
+        return to_wire(self)
+
     def __str__(self) -> str:
         return f"{self.name} {self.cls} {self.type}"
 
@@ -159,6 +165,12 @@ class Response(Struct, frozen=True):
             ("cd", self.cd),
         ]
         return " ".join(["qr", *(name for name, value in bits if value)])
+
+    def to_wire(self) -> bytes:
+        """Return the message's octets, for who needs bytes (a capture file)."""
+        from kubenet_lab.dns.message import to_wire
+
+        return to_wire(self)
 
     @property
     def addresses(self) -> tuple[str, ...]:
