@@ -10,7 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from kubenet_lab.dns.names import absolute, is_subdomain
-from kubenet_lab.dns.records import Record, Response
+from kubenet_lab.dns.records import Record, Response, reply
 from kubenet_lab.dns.server.corefile import Controller, CorefileError, duration, integer
 from kubenet_lab.dns.server.plugin import Failure, Plugin, Request
 from kubenet_lab.dns.server.response import classify
@@ -79,6 +79,8 @@ class Cache(Plugin):
         request.ad = True
         answer = self.pass_on(request)
         if isinstance(answer, Failure):
+            # A failure inside the server is remembered too, or every retry would wait for the upstream again.
+            self._store(key, reply(query, answer.rcode, delay=answer.delay), request)
             return answer
         return self._store(key, answer, request)
 
@@ -118,7 +120,7 @@ class Cache(Plugin):
                 if len(store) >= capacity and key not in store:
                     # Which one goes is random in CoreDNS; the oldest is as good and repeatable.
                     del store[next(iter(store))]
-                store[key] = Item(replace(answer, edns=None), request.now, int(ttl))
+                store[key] = Item(replace(answer, edns=None), request.now + answer.delay, int(ttl))
         if answer.ad and not request.query.ad and not key[3]:
             answer = replace(answer, ad=False)
         return answer

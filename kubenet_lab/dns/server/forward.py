@@ -9,7 +9,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from kubenet_lab.dns.names import is_subdomain, parse_ip
-from kubenet_lab.dns.records import RCODES, Query, Response, reply
+from kubenet_lab.dns.records import RCODES, Query, Response
 from kubenet_lab.dns.server.corefile import (
     Controller,
     CorefileError,
@@ -22,6 +22,9 @@ from kubenet_lab.dns.server.plugin import Failure, Plugin, Request, Upstream
 
 READ_TIMEOUT = 2.0
 DEADLINE = 5.0
+CHECK_TIMEOUT = 1.0
+CHECK_INTERVAL = 0.5
+_ATTEMPTS_EACH = 2
 _MAX_UPSTREAMS = 15
 
 
@@ -40,11 +43,18 @@ class Options(Struct, frozen=True):
     prefer_udp: bool = False
 
 
+class _Probe(Struct):
+    """A health check under way: the next question is sent at `next`."""
+
+    next: float
+
+
 class Forward(Plugin):
     """`upstream` is asked (query, server) and answers, keeps silent (None) or raises ConnectionRefusedError.
 
-    A server that kept silent or refused is asked again by a health check, every half second; until it answers
-    one, it counts as down. `health` is that question.
+    A server that failed is asked `. NS` again and again, half a second apart, until it answers; after more
+    than `max_fails` failures of that kind it counts as down. With all of them down, one is tried all the same.
+    `fails` counts by server.
     """
 
     name = "forward"
@@ -54,6 +64,7 @@ class Forward(Plugin):
         self.upstream = upstream
         self.local_ip = local_ip
         self.fails: dict[str, int] = {}
+        self._probes: dict[str, _Probe] = {}
         self._turn = 0
 
     def serve(self, request: Request) -> Response | Failure:
@@ -68,14 +79,17 @@ class Forward(Plugin):
         servers = self._order(request)
         elapsed = 0.0
         error = ""
-        attempts = 0
-        asked = 0
-        index = 0
-        while elapsed < DEADLINE and attempts < 2 * len(servers):
-            server = servers[index % len(servers)]
+        attempts = down = refused_over = index = 0
+        while elapsed < DEADLINE and attempts < _ATTEMPTS_EACH * len(servers):
+            if index >= len(servers):
+                index = down = 0
+            server = servers[index]
             index += 1
-            if self._down(server) and not all(self._down(each) for each in servers):
-                continue
+            if self.is_down(server, request.now + elapsed):
+                down += 1
+                if down < len(servers):
+                    continue
+                server = request.rng.choice(servers) if len(servers) > 1 else server
             try:
                 answer = self.upstream(asked_query, server)
             except ConnectionRefusedError:
@@ -84,17 +98,15 @@ class Forward(Plugin):
                 if answer is None:
                     error = f"read udp {self._source(query)}->{server}: i/o timeout"
                     elapsed += READ_TIMEOUT
-                else:
-                    self.fails[server] = 0
             if answer is None:
+                self._probes.setdefault(server, _Probe(request.now + elapsed))
                 attempts += 1
-                self.fails[server] = self.fails.get(server, 0) + 1
-                if all(self._down(each) for each in servers):
-                    break
-                continue
+                if down < len(servers):
+                    continue
+                break
             if answer.rcode in options.failover:
-                asked += 1
-                if asked < len(servers):
+                refused_over += 1
+                if refused_over < len(servers):
                     elapsed += answer.delay
                     continue
             if answer.rcode in options.next and isinstance(self.next, Forward):
@@ -107,22 +119,35 @@ class Forward(Plugin):
             )
         return Failure("SERVFAIL", error or "no healthy proxies", elapsed)
 
+    def is_down(self, server: str, now: float) -> bool:
+        """Has this server failed too many health checks by `now`? Those due until then are made."""
+        probe = self._probes.get(server)
+        if probe is not None and now >= probe.next:
+            lasts = self._check(server)
+            if lasts < 0:
+                del self._probes[server]
+                self.fails[server] = 0
+            else:
+                # Checks that were due in between would have failed too, as far as can be known now.
+                done = (
+                    int((now - probe.next - lasts) / (lasts + CHECK_INTERVAL)) + 1
+                    if now >= probe.next + lasts
+                    else 0
+                )
+                self.fails[server] = self.fails.get(server, 0) + done
+                probe.next += done * (lasts + CHECK_INTERVAL)
+        return 0 < self.options.max_fails < self.fails.get(server, 0)
+
+    def _check(self, server: str) -> float:
+        """One health check: how many seconds it took to fail, or -1 if the server answers, whatever it says."""
+        try:
+            return -1 if self.upstream(Query(".", "NS"), server) is not None else CHECK_TIMEOUT
+        except ConnectionRefusedError:
+            return 0
+
     def _source(self, query: Query) -> str:
         # The real port is the kernel's choice; this one is at least the same every time.
         return f"{self.local_ip}:{32768 + query.id % 28232}"
-
-    def check_health(self, server: str) -> bool:
-        """Ask `. NS` as the health check does, and forget its failures if the server answers anything."""
-        try:
-            well = self.upstream(Query(".", "NS"), server) is not None
-        except ConnectionRefusedError:
-            well = False
-        if well:
-            self.fails[server] = 0
-        return well
-
-    def _down(self, server: str) -> bool:
-        return 0 < self.options.max_fails < self.fails.get(server, 0)
 
     def _order(self, request: Request) -> list[str]:
         servers = list(self.options.servers)
@@ -145,11 +170,6 @@ class Forward(Plugin):
         for first, second in pairwise(made):
             first.next = second
         return made[0]
-
-
-def not_found(request: Request) -> Response:
-    """An NXDOMAIN as an upstream without any data would give, for tests and closed worlds."""
-    return reply(request.query, "NXDOMAIN", ra=True)
 
 
 def _parse(c: Controller) -> list[Options]:
