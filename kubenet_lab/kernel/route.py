@@ -93,13 +93,17 @@ class RouteRule(Struct, frozen=True):
     ipproto: int = 0
 
     def matches(self, src: str, dst: str, iif: str, oif: str, mark: int) -> bool:
-        """True when the selector fits a look-up key (unset addresses are "")."""
+        """True when the selector fits a look-up key (unset addresses are "").
+
+        What is made here counts as coming in by lo; only the mask's bits of a mark are compared, whatever bits the
+        rule's own value has (net/core/fib_rules.c).
+        """
         fits = (
             (not self.src or (src != "" and src in prefix(self.src)))
             and (not self.dst or dst in prefix(self.dst))
-            and (not self.iif or self.iif == iif)
+            and (not self.iif or self.iif == (iif or "lo"))
             and (not self.oif or self.oif == oif)
-            and (not self.fwmask or mark & self.fwmask == self.fwmark)
+            and (not self.fwmask or not (mark ^ self.fwmark) & self.fwmask)
         )
         return fits != self.invert
 
