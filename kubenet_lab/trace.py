@@ -21,6 +21,7 @@ REASONS: dict[str, str] = {
     "raw-socket": "the kernel itself answered it",
     "bridged-to-nobody": "no port of the bridge has that MAC",
     "no-listener": "nothing listens on that port: TCP answers with RST, UDP with ICMP port unreachable",
+    "no-connection": "the listener knows no such connection: TCP answers with RST",
     "backlog-full": "the listener's accept queue is full, so the SYN was dropped",
     "rule-drop": "a netfilter rule dropped it",
     "rule-reject": "a netfilter rule rejected it and sent an error back",
