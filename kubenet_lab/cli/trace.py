@@ -24,6 +24,7 @@ class Form(StrEnum):
     json = "json"
     html = "html"
     pcap = "pcap"
+    svg = "svg"
 
 
 def trace(
@@ -96,6 +97,10 @@ def _render(trip: Trip, form: Form) -> str | bytes:
         from kubenet_lab.packet.wire import pcap_bytes
 
         return pcap_bytes(trip.captures())
+    if form is Form.svg:
+        from kubenet_lab.views import trip_svg
+
+        return trip_svg(trip)
     if form is Form.html:
         whole = f"<details><summary>Every step</summary><pre>{escape(trip.text())}</pre></details>"
         return out.page(f"{trip.source} calls {trip.target}", trip._repr_html_() + whole)
