@@ -276,12 +276,10 @@ def _rpfilter(match: m.RpFilter, site: Site) -> Made:
         ns, pkt = skb.ns, skb.pkt
         if skb.indev == "lo":
             return True
-        if (
-            site.family == 4
-            and (pkt.src == "0.0.0.0" or IP_INT[pkt.dst] >> 28 == 14)
-            and pkt.src == "0.0.0.0"
+        if site.family == 4 and IP_INT[pkt.src] >> 24 == 0 and (
+            pkt.dst == "255.255.255.255" or IP_INT[pkt.dst] >> 8 == 0xE00000
         ):
-            return True
+            return True  # a host without an address asks for one
         way = ns.lookup(
             pkt.src,
             src=pkt.dst if ns.is_local(pkt.dst) else "",
@@ -498,7 +496,8 @@ def _set(match: m.SetMatch, site: Site) -> Made:
             raise NotModelled(site.ref, f"the set {match.set_name} does not exist")
         return in_set(skb, found, match.directions, match.return_nomatch) != match.negated
 
-    return PURE, test
+    # looked up last: a packet that cannot fit anyway must not end at a set that is gone
+    return UNKNOWN, test
 
 
 def in_set(skb: Skb, found: IpSet, directions: tuple[str, ...], nomatch: bool = False) -> bool:

@@ -9,8 +9,6 @@ from typing import NamedTuple
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from oracles import cases, open_case
-from oracles.rule_text import SHARED
 
 from kubenet_lab.errors import InputError
 from kubenet_lab.kernel.dialects import iptables
@@ -22,6 +20,8 @@ from kubenet_lab.kernel.netfilter import (
     UnknownMatch,
     UnknownTarget,
 )
+from tests.oracles import cases, open_case
+from tests.oracles.rule_text import SHARED
 
 FORMS = Path(__file__).with_name("iptables_forms.txt")
 FAMILIES = ((4, "iptables"), (6, "ip6tables"))
