@@ -11,15 +11,18 @@ https://kubernetes.io/docs/setup/production-environment/container-runtimes/#inst
 
 from __future__ import annotations
 
+from kubenet_lab.dns.outside import OutsideNames
 from kubenet_lab.kernel.netns import Netns
 from kubenet_lab.kernel.network import Network
 from kubenet_lab.kernel.socket import Socket
 from kubenet_lab.packet.ip import ip_text, mac_from, prefix
-from kubenet_lab.packet.packet import TCP
+from kubenet_lab.packet.packet import TCP, UDP
 
 ROUTER, OUTSIDE = "router", "outside"
 UNDERLAY = "underlay"
 OUTSIDE_ADDRESS, OUTSIDE_GATEWAY = "203.0.113.10", "203.0.113.1"
+OUTSIDE_NAMES = {name: (OUTSIDE_ADDRESS,) for name in ("example.com.", "www.example.com.", "api.github.com.")}
+"""Names of the world outside; all are the one host there."""
 API_SERVER_PORT = 6443
 KUBELET_PORT = 10250
 
@@ -35,7 +38,8 @@ NODE_SYSCTLS = {
 def build_underlay(network: Network, *, subnet: str = "192.168.1.0/24", mtu: int = 1500) -> None:
     """Build the wire the nodes share, its router, and a host outside with a web server on port 80.
 
-    The router's address on the underlay is the subnet's first; the API server listens there on port 6443.
+    The router's address on the underlay is the subnet's first; the API server listens there on port 6443, and the name
+    server of the world outside on port 53.
     """
     network.add_wire(UNDERLAY, mtu=mtu)
     network.add_wire(OUTSIDE)
@@ -45,6 +49,7 @@ def build_underlay(network: Network, *, subnet: str = "192.168.1.0/24", mtu: int
     _plug(network, router, "eth0", UNDERLAY, f"{gateway}/{prefix(subnet).length}", mtu)
     _plug(network, router, "eth1", OUTSIDE, f"{OUTSIDE_GATEWAY}/24", 1500)
     router.listen(Socket(TCP, "::", API_SERVER_PORT, "kube-apiserver"))
+    router.listen(Socket(UDP, "::", 53, "dnsmasq", handler=OutsideNames(OUTSIDE_NAMES).handle))
     outside = network.add_netns(OUTSIDE)
     _plug(network, outside, "eth0", OUTSIDE, f"{OUTSIDE_ADDRESS}/24", 1500)
     outside.add_route("default", via=OUTSIDE_GATEWAY, dev="eth0")
