@@ -25,9 +25,12 @@ from kubenet_lab.packet.packet import (
     UDP,
     Packet,
 )
-from kubenet_lab.walk import hooks, tunnel
+from kubenet_lab.walk import hooks, routing, tunnel
 from kubenet_lab.walk.engine import Walk
 from kubenet_lab.walk.skb import Skb
+
+KERNEL = -1
+"""Owner of what the kernel's own sockets send: `-m owner` sees a socket, but no user."""
 
 PMTU_EXPIRES = 600.0
 """Seconds a learned path MTU lives (net.ipv4.route.mtu_expires)."""
@@ -51,7 +54,7 @@ def local_input(w: Walk, skb: Skb) -> None:
         _icmp(w, skb)
     else:
         w.end("rejected", "no-protocol", skb.ns, "socket", note=f"protocol {proto}")
-        icmp_error(w, skb, *((ICMP_UNREACHABLE, 2) if skb.pkt.family == 4 else (4, 1)))
+        icmp_error(w, skb, *((ICMP_UNREACHABLE, 2) if skb.pkt.family == 4 else (4, 1)), attach=False)
 
 
 def _tcp(w: Walk, skb: Skb) -> None:
@@ -68,7 +71,7 @@ def _tcp(w: Walk, skb: Skb) -> None:
     if socket is None:
         w.end("rejected", "no-listener", ns, "socket", note=f"nothing listens on {pkt.dst} TCP port {pkt.dport}")
         if not pkt.flags & RST:
-            w.reply(ns, replace(reset_for(w, pkt), tos=pkt.tos), "error")
+            w.reply(ns, replace(reset_for(w, pkt), tos=pkt.tos), "error", uid=KERNEL)
         return
     connection = (ns.name, pkt.dst, pkt.dport, pkt.src, pkt.sport)
     if pkt.flags & (SYN | ACK | RST) == SYN:
@@ -81,12 +84,12 @@ def _tcp(w: Walk, skb: Skb) -> None:
         answer = Packet(
             pkt.dst, pkt.src, TCP, pkt.dport, pkt.sport, flags=SYN | ACK, seq=0, ack=1, mss=mss, ident=0
         )
-        w.reply(ns, answer, "reply")
+        w.reply(ns, answer, "reply", uid=socket.uid, gid=0)
         return
     if connection not in w.connections:
         w.end("rejected", "no-connection", ns, "socket", socket, note="it belongs to no connection of this listener")
         if pkt.flags & ACK and not pkt.flags & RST:
-            w.reply(ns, replace(reset_for(w, pkt), tos=pkt.tos), "error")
+            w.reply(ns, replace(reset_for(w, pkt), tos=pkt.tos), "error", uid=KERNEL)
         return
     w.delivered(skb, "socket", socket, "socket")
 
@@ -119,13 +122,13 @@ def _udp(w: Walk, skb: Skb) -> None:
             back = replace(
                 answer, src=pkt.dst, dst=pkt.src, proto=UDP, sport=pkt.dport, dport=pkt.sport, ident=w.ident()
             )
-            w.reply(ns, back, "reply")
+            w.reply(ns, back, "reply", uid=socket.uid, gid=0)
         return
     if (ns.name, UDP, pkt.dport) in w.clients:
         w.delivered(skb, "socket", f"client socket {pkt.dst}:{pkt.dport}", "socket")
         return
     w.end("rejected", "no-listener", ns, "socket", note=f"nothing listens on {pkt.dst} UDP port {pkt.dport}")
-    icmp_error(w, skb, *((ICMP_UNREACHABLE, 3) if pkt.family == 4 else (1, 4)))
+    icmp_error(w, skb, *((ICMP_UNREACHABLE, 3) if pkt.family == 4 else (1, 4)), attach=False)
 
 
 def _icmp(w: Walk, skb: Skb) -> None:
@@ -148,6 +151,7 @@ def _icmp(w: Walk, skb: Skb) -> None:
                 pkt, src=pkt.dst, dst=pkt.src, icmp_type=echo_reply, ttl=64, df=False, ident=w.ident(), fragment=0
             ),
             "reply",
+            uid=KERNEL,
             pmtudisc="dont",
         )
         return
@@ -173,8 +177,12 @@ def _error_arrived(w: Walk, skb: Skb, quoted: Packet) -> None:
         w.end("lost", "not-for-anyone", ns, "icmp", note=f"no open socket sent {quoted}")
 
 
-def icmp_error(w: Walk, skb: Skb, kind: int, code: int, mtu: int = 0) -> None:
-    """Send an ICMP error about a packet to its sender, where RFC 1122 allows one."""
+def icmp_error(w: Walk, skb: Skb, kind: int, code: int, mtu: int = 0, attach: bool = True) -> None:
+    """Send an ICMP error about a packet to its sender, where RFC 1122 allows one.
+
+    `attach` makes it part of the packet's connection, confirmed or not, as the kernel does for errors about packets
+    on their way; so it is translated, and a caller sees the address it called as the sender.
+    """
     pkt, ns = skb.pkt, skb.ns
     if pkt.quoted is not None or _is_group(pkt.dst) or not pkt.src or pkt.src in ("0.0.0.0", "::"):
         return
@@ -182,7 +190,12 @@ def icmp_error(w: Walk, skb: Skb, kind: int, code: int, mtu: int = 0) -> None:
         return
     if skb.dst_mac and int(skb.dst_mac[1], 16) & 1:
         return
-    source = pkt.dst if ns.is_local(pkt.dst) else ""
+    if pkt.family == 4:
+        source = pkt.dst if ns.is_local(pkt.dst) else ""
+    else:  # a local route alone (AnyIP) does not make an address; else one of the incoming link (`icmp6_send`)
+        source = pkt.dst if any(a.local == pkt.dst for a in ns.addrs(None, 6)) else ""
+        if not source and skb.indev:
+            source = routing.primary_address(ns, skb.indev, pkt.src, 6)
     error = Packet(
         source,
         pkt.src,
@@ -195,7 +208,8 @@ def icmp_error(w: Walk, skb: Skb, kind: int, code: int, mtu: int = 0) -> None:
         tos=pkt.tos & 0x1E | 0xC0 if pkt.family == 4 else 0,
         ident=w.ident(),
     )
-    w.reply(ns, error, "error", uid=None, gid=None, pmtudisc="dont")
+    flow = skb.ct if attach else None
+    w.reply(ns, error, "error", uid=KERNEL, flow=flow, flow_reply=not skb.reply, pmtudisc="dont")
 
 
 def _is_group(address: str) -> bool:

@@ -145,9 +145,11 @@ def _nat(w: Walk, skb: Skb, fam: int, hook: str, side: str, has_rules: bool) -> 
     flow = skb.ct
     if flow is None:
         return True
-    if skb.ctinfo != "NEW" and not (flow.src_nat or flow.dst_nat):
+    # A reset that answers a new connection's first packet is the first to meet this hook (IP_CT_RELATED_REPLY).
+    fresh = skb.ctinfo == "NEW" or (skb.ctinfo == "RELATED" and not flow.confirmed and skb.pkt.quoted is None)
+    if not fresh and not (flow.src_nat or flow.dst_nat):
         return True
-    if skb.ctinfo == "NEW" and not (flow.src_nat_done if side == nat.SRC else flow.dst_nat_done):
+    if fresh and not (flow.src_nat_done if side == nat.SRC else flow.dst_nat_done):
         wanted: nat.NatRange | None = None
         if has_rules:
             verdict = evaluate(skb.ns.iptables[fam], skb, "nat", hook, w)

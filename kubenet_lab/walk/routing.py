@@ -208,7 +208,8 @@ def receive_ip(w: Walk, skb: Skb, prerouted: bool = False) -> None:
         kind = way.route.type
         w.end("dropped" if kind == "blackhole" else "rejected", REFUSED[kind], ns, "route", way.route)
         if kind == "unreachable":
-            deliver.icmp_error(w, skb, *((3, 1) if fam == 4 else (1, 3)))
+            by_rule = way.rule.action != "lookup"
+            deliver.icmp_error(w, skb, *((3, 0 if by_rule else 1) if fam == 4 else (1, 0)))
         elif kind == "prohibit":
             deliver.icmp_error(w, skb, *((3, 13) if fam == 4 else (1, 1)))
         return

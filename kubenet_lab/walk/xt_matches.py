@@ -369,8 +369,12 @@ def _named(dev: str, wanted: str) -> bool:
 
 def _owner(match: m.Owner, site: Site) -> Made:
     def test(skb: Skb, ctx: HookContext) -> bool:
-        if skb.uid is None:
-            wanted = bool(match.socket_exists) or (match.uid is not None and not match.not_uid)
+        if skb.uid is None or skb.uid < 0:
+            # No socket at all, or one of the kernel's own, which no user's program opened.
+            absent = skb.uid is None
+            if match.socket_exists is not None and match.socket_exists == absent:
+                return False
+            wanted = match.uid is not None and not match.not_uid
             return not (wanted or (match.gid is not None and not match.not_gid))
         if match.socket_exists is False:
             return False
