@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given
@@ -123,6 +124,27 @@ def test_what_kube_proxy_writes_becomes_what_the_kernel_saved(name: str) -> None
                 if chain.name in SHARED:  # the recording wrote its Services in a random order
                     wanted, got = sorted(wanted), sorted(got)
                 assert got == wanted, f"{table.name} {chain.name}"
+
+
+def flannel_dumps() -> Iterator[tuple[int, str]]:
+    """Find every dump of a node that ran Flannel."""
+    todo: list[Any] = [open_case("cni-flannel", name) for name in cases("cni-flannel")]
+    while todo:
+        here = todo.pop()
+        if isinstance(here, dict):
+            for family, key in ((4, "iptables_save"), (6, "ip6tables_save")):
+                if isinstance(here.get(key), list):
+                    yield family, "".join(f"{line}\n" for line in here[key] if line)
+            todo += here.values()
+        elif isinstance(here, list):
+            todo += here
+
+
+def test_the_dumps_of_flannel_nodes_print_back_byte_for_byte() -> None:
+    found = [dump for dump in flannel_dumps() if dump[1]]
+    assert len(found) > 10
+    for family, text in found:
+        assert iptables.save(iptables.load(text, family)) == text
 
 
 # -- whole texts -----------------------------------------------------------------------------------

@@ -7,10 +7,10 @@ import shutil
 import subprocess
 
 import pytest
-from test_iptables import forms
 
 from kubenet_lab.kernel.dialects import iptables
 from kubenet_lab.kernel.netfilter import Ruleset
+from tests.kubenet_lab.kernel.dialects.test_iptables import forms
 
 TOOLS = ("unshare", "iptables-restore", "iptables-save", "ip6tables-restore", "ip6tables-save", "ipset")
 
