@@ -142,7 +142,7 @@ def flannel_dumps() -> Iterator[tuple[int, str]]:
 
 def test_the_dumps_of_flannel_nodes_print_back_byte_for_byte() -> None:
     found = [dump for dump in flannel_dumps() if dump[1]]
-    assert len(found) > 10
+    assert found
     for family, text in found:
         assert iptables.save(iptables.load(text, family)) == text
 
