@@ -248,15 +248,18 @@ def _source_valid(w: Walk, skb: Skb, way: RouteLookup | None) -> bool:
     if not mode:
         ns.trusted_sources.add((pkt.src, dev))
         return True
-    if not reverse_path_ok(ns, pkt, dev, loose=mode == 2, mark=0):
+    # A forwarded packet's answer would come in by the way out: rules that ask for `iif` see that link.
+    answer_by = way.dev if way is not None and way.route.type == "unicast" else ""
+    mark = skb.mark if _switch(ns, dev, "src_valid_mark") else 0
+    if not reverse_path_ok(ns, pkt, dev, loose=mode == 2, mark=mark, iif=answer_by):
         w.end("dropped", "rp-filter", ns, "route", note=f"rp_filter={mode} on {dev}, source {pkt.src}")
         return False
     return True
 
 
-def reverse_path_ok(ns: Netns, pkt: Packet, dev: str, *, loose: bool, mark: int) -> bool:
-    """True when the source would be reached through `dev` (or, loosely, at all)."""
-    back = ns.lookup(pkt.src, src=pkt.dst if ns.is_local(pkt.dst) else "", mark=mark)
+def reverse_path_ok(ns: Netns, pkt: Packet, dev: str, *, loose: bool, mark: int, iif: str) -> bool:
+    """True when the source would be reached through `dev` (or, loosely, at all); `iif` is the answer's way in."""
+    back = ns.lookup(pkt.src, src=pkt.dst, iif=iif, mark=mark)
     if back is None or back.route.type != "unicast":
         return False
     return loose or back.dev == dev or any(leg.dev == dev for leg in back.route.nexthops)

@@ -282,8 +282,8 @@ def _rpfilter(match: m.RpFilter, site: Site) -> Made:
             return True  # a host without an address asks for one
         way = ns.lookup(
             pkt.src,
-            src=pkt.dst if ns.is_local(pkt.dst) else "",
-            iif="" if site.family == 4 else skb.indev,
+            src=pkt.dst,
+            oif="" if site.family == 4 or match.loose else skb.indev,
             mark=skb.mark if match.validmark else 0,
         )
         if way is None:

@@ -191,7 +191,8 @@ def _mtu(skb: Skb, address: str, dev: str) -> int:
     way = skb.ns.lookup(address, oif=dev)
     if way is None:
         return 65535
-    return way.route.mtu or skb.ns.links[way.dev or dev or way.route.dev].mtu
+    by = "lo" if way.route.type == "local" else way.dev or dev or way.route.dev
+    return way.route.mtu or skb.ns.links[by].mtu
 
 
 def _passes(target: Target, site: Site) -> Ready:
