@@ -174,6 +174,8 @@ class Agent:
                     failed += batch(ns, kind, body)
                 elif kind == "sysctl":
                     failed += sysctls(ns, body)
+                elif kind == "nfacct":
+                    failed += accounts(ns, body)
                 elif kind == "files":
                     self.files[ns] = self.write_files(ns, body)
                 else:
@@ -764,6 +766,28 @@ def sysctls(ns: str, wanted: list[list[str]]) -> list[dict[str, str]]:
             failed.append(
                 {"ns": ns, "what": f"sysctl {path}={value}", "why": os.strerror(problem.errno or 0)}
             )
+    return failed
+
+
+def accounts(ns: str, names: list[str]) -> list[dict[str, str]]:
+    """`nfacct add NAME` for each: the objects that `-m nfacct` counts into (linux/netfilter/nfnetlink_acct.h).
+
+    The tool is rarely installed (kube-proxy makes its objects by netlink too), so this is the message itself.
+    """
+
+    def attribute(kind: int, data: bytes) -> bytes:
+        return struct.pack("=HH", 4 + len(data), kind) + data + bytes(-len(data) % 4)
+
+    failed: list[dict[str, str]] = []
+    for name in names:
+        body = bytes(4) + attribute(1, name.encode() + b"\0") + attribute(2, bytes(8)) + attribute(3, bytes(8))
+        # NFNL_SUBSYS_ACCT is 7, its first message NFNL_MSG_ACCT_NEW; REQUEST | ACK | CREATE.
+        head = struct.pack("=IHHII", 16 + len(body), 7 << 8, 0x1 | 0x4 | 0x400, 1, 0)
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12) as s:
+            s.send(head + body)
+            problem = -struct.unpack("=i", s.recv(4096)[16:20])[0]
+        if problem not in (0, errno.EBUSY):  # EBUSY: it is there already
+            failed.append({"ns": ns, "what": f"nfacct add {name}", "why": os.strerror(problem)})
     return failed
 
 

@@ -68,8 +68,8 @@ class Plan(Struct):
 
     `netns` maps names to the names below /run/netns. `root` runs once, outside. Each phase maps a namespace
     to its
-    steps: ["ip"|"ip -6"|"bridge", lines], ["sysctl", [[path, value]]], ["iptables-restore"|..., text] or
-    ["files", {path: text}]; the phases run one after the other, the namespaces of a phase side by side.
+    steps: ["ip"|"ip -6"|"bridge", lines], ["sysctl", [[path, value]]], ["nfacct", names], ["iptables-restore"|...,
+    text] or ["files", {path: text}]; the phases run one after the other, the namespaces of a phase side by side.
     """
 
     netns: dict[str, str]
@@ -415,9 +415,19 @@ def _own(ns: Netns, entry: FdbEntry) -> bool:
 def _netfilter(ns: Netns, steps: list[list[Any]]) -> None:
     from kubenet_lab.kernel.dialects.ipset import save as save_sets
     from kubenet_lab.kernel.dialects.iptables import save
+    from kubenet_lab.kernel.netfilter.matches.nfacct import NfAcct
 
     if ns.ipsets:
         steps.append(["ipset", save_sets(ns.ipsets)])
+    names = {
+        m.object_name
+        for fam in (4, 6)
+        for *_, rule in ns.iptables[fam]
+        for m in rule.matches
+        if isinstance(m, NfAcct)
+    }
+    if names:
+        steps.append(["nfacct", sorted(names)])
     for fam, tool in ((4, "iptables-restore"), (6, "ip6tables-restore")):
         text = save(ns.iptables[fam])
         if text.strip():
