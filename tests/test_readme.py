@@ -61,7 +61,7 @@ def picture() -> bytes:
 
 
 def test_the_picture_is_the_one_the_views_draw() -> None:
-    assert README.lstrip("# \nkubenet-lab").startswith("![")
+    assert README.startswith("# kubenet-lab\n\n![")
     assert f"]({PICTURE})" in README
     assert (ROOT / PICTURE).read_bytes() == picture(), "python -m tests.test_readme draws it anew"
 
@@ -72,7 +72,9 @@ def test_links_lead_somewhere() -> None:
 
 
 def test_the_reading_order_names_every_folder() -> None:
-    told = set(re.findall(r"`([a-z_]+)(?:/|\.py)", (ROOT / "kubenet_lab/README.md").read_text(encoding="utf-8")))
+    told = set(
+        re.findall(r"`([a-z_]+)(?:/|\.py)", (ROOT / "kubenet_lab/README.md").read_text(encoding="utf-8"))
+    )
     folders = {path.parent.name for path in (ROOT / "kubenet_lab").glob("*/__init__.py")}
     assert folders <= told
 

@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
@@ -72,7 +72,7 @@ class Inputs:
                     continue
                 at = _find(document.value, error)
                 if at is not None:
-                    line, column = document.place((*at, *path))
+                    line, column = document.place((*at, *_as_written(document.value, at, path)))
                     return Fault(
                         error.detail, file, line, column, document.number, error.field, "", error.kind,
                         error.name, "FieldValueInvalid",
@@ -101,6 +101,21 @@ class Inputs:
 def _steps(field: str) -> tuple[str | int, ...]:
     """`spec.ports[0].port` as the steps of a path."""
     return tuple(int(step) if step.isdigit() else step for step in re.findall(r"[^.\[\]]+", field))
+
+
+def _as_written(value: Any, at: Sequence[str | int], path: tuple[str | int, ...]) -> tuple[str | int, ...]:
+    """A refusal names `clusterIPs` where only `clusterIP` was written: the singular, where that is so."""
+    for step in (*at, *path[:-1]):
+        value = value[step] if isinstance(value, list) or step in value else {}
+    last = path[-1] if path else ""
+    if (
+        isinstance(last, str)
+        and isinstance(value, dict)
+        and last not in value
+        and last.removesuffix("s") in value
+    ):
+        return (*path[:-1], last.removesuffix("s"))
+    return path
 
 
 def _find(value: object, error: Invalid) -> tuple[str | int, ...] | None:

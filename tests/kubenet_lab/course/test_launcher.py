@@ -131,8 +131,19 @@ def test_the_course_opens(tmp_path: Path) -> None:
     home = tmp_path / "home"
     runtime = tmp_path / "runtime"
     process = subprocess.Popen(
-        [sys.executable, "-c", "from kubenet_lab.cli import main; main()", "--dir", str(home), "--no-browser"],
-        env={**os.environ, "JUPYTER_RUNTIME_DIR": str(runtime), "JUPYTER_CONFIG_DIR": str(tmp_path / "config")},
+        [
+            sys.executable,
+            "-c",
+            "from kubenet_lab.cli import main; main()",
+            "--dir",
+            str(home),
+            "--no-browser",
+        ],
+        env={
+            **os.environ,
+            "JUPYTER_RUNTIME_DIR": str(runtime),
+            "JUPYTER_CONFIG_DIR": str(tmp_path / "config"),
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -1,0 +1,192 @@
+"""`kubenet-lab trace`: the contract that programs rely on, and what it says of bad input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from kubenet_lab import scenarios
+from kubenet_lab.packet.wire import read_pcap
+from tests.kubenet_lab.cli.run import run
+
+SHOP = str(Path(scenarios.__file__).with_name("shop.yaml"))
+
+
+def test_json_has_the_stable_members() -> None:
+    ran = run("trace", "-f", SHOP, "default/frontend", "http://backend", "-o", "json")
+    assert (ran.status, ran.err) == (0, "")
+    document = json.loads(ran.out)
+    assert document["delivered"] is True
+    assert document["verdict"] == "connected"
+    assert document["reason"] == "socket"
+    assert document["server"].startswith("default/backend-")
+    assert document["source_seen"] == "10.244.0.2"
+    assert document["decided_by"]["netns"] == document["server"]
+    assert [(query["type"], query["answers"]) for query in document["queries"]] == [
+        ("A", ["10.96.0.100"]),
+        ("AAAA", []),
+    ]
+    assert {"default/frontend", "node-1", document["server"]} <= {hop["netns"] for hop in document["hops"]}
+
+
+ENDS = [
+    ("frontend", "10.96.0.100:81", "unreachable", None),
+    ("frontend", "tcp://database:5432", "connected", "default/database"),
+    ("frontend", "tcp://database:5433", "timed out", None),
+    ("node/node-2", "10.96.0.200:5432", "connected", "default/database"),
+    ("frontend", "http://nobody", "could not resolve", None),
+    ("default/database", "10.244.0.2:9", "refused", None),
+    ("203.0.113.9", "192.168.1.10", "answered", "node-1"),
+    ("frontend", "192.168.1.20", "answered", "node-2"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("source", "target", "verdict", "server"), ENDS)
+def test_status_is_0_whether_delivered_or_not(
+    source: str, target: str, verdict: str, server: str | None
+) -> None:
+    ran = run("trace", "-f", SHOP, source, target, "-o", "json")
+    assert (ran.status, ran.err) == (0, "")
+    document = json.loads(ran.out)
+    assert document["delivered"] is (server is not None)
+    if server is not None:
+        assert document["verdict"] == verdict
+    assert document["server"] == server
+    assert document["reason"]
+
+
+def test_standard_input_is_the_same_as_a_file() -> None:
+    text = Path(SHOP).read_text()
+    piped = run("trace", "-f", "-", "frontend", "http://backend", "-o", "json", stdin=text)
+    assert piped == run("trace", "-f", SHOP, "frontend", "http://backend", "-o", "json")
+
+
+def test_one_seed_gives_one_answer_and_seeds_differ() -> None:
+    def server(seed: int) -> str:
+        ran = run("trace", "-f", SHOP, "frontend", "10.96.0.100:80", "-o", "json", "--seed", str(seed))
+        answer: str = json.loads(ran.out)["server"].rpartition("-")[2]
+        return answer
+
+    assert server(3) == server(3)
+    assert len({server(seed) for seed in range(6)}) > 1
+
+
+def test_nodes_are_as_many_as_asked_for_or_those_of_the_files(tmp_path: Path) -> None:
+    assert json.loads(run("trace", "-f", SHOP, "node/node-5", "192.168.1.10", "--nodes=5", "-o", "json").out)[
+        "delivered"
+    ]
+    ran = run("trace", "-f", SHOP, "node/node-5", "192.168.1.10")
+    assert ran.status == 2
+    assert 'nodes "node-5" not found' in ran.err
+    assert "node-1, node-2, node-3" in ran.err
+
+
+def test_text_is_the_trips_own() -> None:
+    ran = run("trace", "-f", SHOP, "frontend", "http://backend")
+    assert ran.text == scenarios.shop().connect("frontend", "http://backend").text() + "\n"
+
+
+def test_pcap_holds_every_frame(tmp_path: Path) -> None:
+    target = tmp_path / "trip.pcap"
+    assert run("trace", "-f", SHOP, "frontend", "http://backend", "--output", str(target)) == (0, b"", "")
+    frames = read_pcap(target)
+    assert len(frames) == len(scenarios.shop().connect("frontend", "http://backend").captures())
+    assert run("trace", "-f", SHOP, "frontend", "http://backend", "-o", "pcap").out == target.read_bytes()
+
+
+def test_html_and_svg_stand_alone(tmp_path: Path) -> None:
+    page = tmp_path / "trip.html"
+    assert run("trace", "-f", SHOP, "frontend", "http://backend", "--output", str(page)) == (0, b"", "")
+    html = page.read_text(encoding="utf-8")
+    assert html.startswith("<!doctype html>")
+    assert "<script" not in html
+    assert "10.96.0.100" in html
+    svg = run("trace", "-f", SHOP, "frontend", "http://backend", "-o", "svg").text
+    assert svg.startswith("<svg")
+
+
+def test_map_draws_the_nodes() -> None:
+    svg = run("map", "-f", SHOP).text
+    assert svg.startswith("<svg")
+    for name in ("node-1", "node-2", "node-3", "frontend"):
+        assert name in svg
+    assert run("map", "-f", SHOP, "-o", "html").text.startswith("<!doctype html>")
+
+
+def test_all_faults_of_files_and_arguments_come_at_once(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.yaml"
+    bad.write_text(
+        "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec:\n  ports:\n  - port: eighty\n"
+        "---\napiVersion: v1\nkind: Pood\nmetadata: {name: x}\n"
+    )
+    missing = tmp_path / "missing.yaml"
+    ran = run("trace", "-f", str(bad), str(missing), "frontend", "http://web:0")
+    assert (ran.status, ran.out) == (2, b"")
+    assert f"{bad}:6:" in ran.err
+    assert "spec.ports[0].port" in ran.err
+    assert 'no matches for kind "Pood"' in ran.err
+    assert str(missing) in ran.err
+    assert "port '0' is not a number from 1 to 65535" in ran.err
+    assert "help: write web:80" in ran.err
+
+
+BAD = [
+    (["fronted", "http://backend"], ["SRC", 'pods "fronted" not found', "did you mean 'frontend'"]),
+    (["shop/frontend", "http://backend"], ['pods "frontend" not found in namespace \'shop\'']),
+    (["frontend", "ftp://backend"], ["unknown scheme 'ftp'", "write one of"]),
+    (["frontend", "http://"], ["no host"]),
+    (["frontend", "tcp://backend"], ["no port", "write tcp://backend:PORT"]),
+    (["frontend", "http://backend", "--nodes", "0"], ["--nodes"]),
+    (["frontend", "http://backend", "-o", "pdf"], ["pdf"]),
+    (["frontend"], ["DST"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("argv", "words"), BAD)
+def test_bad_arguments_are_named_with_what_to_write(argv: list[str], words: list[str]) -> None:
+    ran = run("trace", "-f", SHOP, *argv)
+    assert (ran.status, ran.out) == (2, b"")
+    for word in words:
+        assert word in ran.err
+
+
+def test_no_files_is_said_so() -> None:
+    ran = run("trace", "frontend", "http://backend")
+    assert (ran.status, ran.out) == (2, b"")
+    assert "write -f FILE" in ran.err
+
+
+def test_what_the_control_plane_refuses_is_placed_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "two.yaml"
+    service = (
+        "apiVersion: v1\nkind: Service\nmetadata: {name: %s}\nspec:\n  clusterIP: %s\n  ports: [{port: 80}]\n"
+    )
+    path.write_text(service % ("one", "10.96.0.50") + "---\n" + service % ("two", "10.96.0.50"))
+    ran = run("trace", "-f", str(path), "node/node-1", "10.96.0.50:80")
+    assert (ran.status, ran.out) == (2, b"")
+    assert f"{path}:12:" in ran.err
+    assert 'Service "two"' in ran.err
+    assert "provided IP is already allocated" in ran.err
+
+
+def test_lenient_warns_of_unknown_fields_and_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "typo.yaml"
+    path.write_text(Path(SHOP).read_text().replace("  nodeName: node-1\n", "  nodeNam: node-1\n"))
+    strict = run("trace", "-f", str(path), "frontend", "http://backend")
+    assert strict.status == 2
+    assert 'unknown field "spec.nodeNam"' in strict.err
+    lenient = run("trace", "-f", str(path), "frontend", "http://backend", "--lenient", "-o", "json")
+    assert lenient.status == 0
+    assert json.loads(lenient.out)["delivered"]
+    assert lenient.err.startswith("warning: ")
+    assert 'unknown field "spec.nodeNam"' in lenient.err
+
+
+def test_an_output_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    ran = run(
+        "trace", "-f", SHOP, "frontend", "http://backend", "--output", str(tmp_path / "no" / "trip.txt")
+    )
+    assert ran.status == 2
+    assert str(tmp_path / "no" / "trip.txt") in ran.err
