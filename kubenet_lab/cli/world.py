@@ -106,7 +106,10 @@ def _steps(field: str) -> tuple[str | int, ...]:
 def _as_written(value: Any, at: Sequence[str | int], path: tuple[str | int, ...]) -> tuple[str | int, ...]:
     """A refusal names `clusterIPs` where only `clusterIP` was written: the singular, where that is so."""
     for step in (*at, *path[:-1]):
-        value = value[step] if isinstance(value, list) or step in value else {}
+        try:
+            value = value[step]
+        except (KeyError, IndexError, TypeError):
+            return path
     last = path[-1] if path else ""
     if (
         isinstance(last, str)
