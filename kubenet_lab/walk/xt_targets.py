@@ -177,7 +177,11 @@ def _tcpmss(target: t.TcpMssTarget, site: Site) -> Ready:
         pkt = skb.pkt
         wanted = target.mss or min(_mtu(skb, pkt.dst, skb.outdev), _mtu(skb, pkt.src, "")) - header
         if not pkt.mss:
-            raise NotModelled(site.ref, "TCPMSS on a segment without the option")
+            # The option is added where no data would have to move, and never above the protocol's default.
+            if skb.length > header:
+                return "TCPMSS: there is data after the header, so the option cannot be added"
+            skb.pkt = replace(pkt, mss=min(wanted, 536 if site.family == 4 else 1220))
+            return f"TCPMSS option added: {skb.pkt.mss}"
         if pkt.mss <= wanted:
             return f"TCPMSS: {pkt.mss} is small enough"
         skb.pkt = replace(pkt, mss=wanted)
