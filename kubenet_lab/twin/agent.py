@@ -28,6 +28,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -123,7 +124,10 @@ class Agent:
             result = operation(**{k: v for k, v in message.items() if k not in ("id", "op")})
             self.say({"id": message["id"], "result": result})
         except Exception as problem:  # noqa: BLE001 - whatever it is, the parent raises it again
-            self.say({"id": message["id"], "error": f"{type(problem).__name__}: {problem}"})
+            where = traceback.extract_tb(problem.__traceback__)[-1]
+            self.say(
+                {"id": message["id"], "error": f"{type(problem).__name__}: {problem} (line {where.lineno})"}
+            )
 
     # -- building ---------------------------------------------------------------------------------------
 
@@ -272,8 +276,8 @@ class Agent:
     def probe(self, flow: dict[str, Any]) -> dict[str, Any]:
         """Make one attempt as its caller would and say how it ended, in the caller's words."""
         v6 = ":" in flow["dst"]
-        kind = {6: socket.SOCK_STREAM, 17: socket.SOCK_DGRAM}.get(flow["proto"], socket.SOCK_RAW)
-        number = {socket.SOCK_RAW: 58 if v6 else 1}.get(kind, 0)
+        kind = socket.SOCK_STREAM if flow["proto"] == 6 else socket.SOCK_DGRAM
+        number = 0 if flow["proto"] in (6, 17) else 58 if v6 else 1
         with self.inside(flow["ns"]):
             s = socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, kind, number)
         result: dict[str, Any] = {
@@ -294,14 +298,12 @@ class Agent:
             if flow["ttl"]:
                 s.setsockopt(level, socket.IPV6_UNICAST_HOPS if v6 else socket.IP_TTL, flow["ttl"])
             if flow["mark"]:
-                s.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, flow["mark"])
+                s.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, struct.pack("=I", flow["mark"]))
             s.settimeout(flow["timeout"])
             try:
-                if flow["proto"] in (6, 17):  # bound, so that the port is still known when connect fails
-                    s.bind((flow["src"] or ("::" if v6 else "0.0.0.0"), flow["sport"]))
-                    result["local"] = list(s.getsockname()[:2])
-                elif flow["src"]:
-                    s.bind((flow["src"], 0))
+                # Bound first, so that the port (of a ping, its identifier) is still known when connect fails.
+                s.bind((flow["src"] or ("::" if v6 else "0.0.0.0"), flow["sport"]))
+                result["local"] = list(s.getsockname()[:2])
                 s.connect((flow["dst"], flow["port"]))
                 result["local"] = list(s.getsockname()[:2])
                 {6: self.probe_tcp, 17: self.probe_udp}.get(flow["proto"], self.probe_echo)(s, flow, result)
@@ -341,27 +343,11 @@ class Agent:
         result["end"] = "answered"
 
     def probe_echo(self, s: socket.socket, flow: dict[str, Any], result: dict[str, Any]) -> None:
-        """Send an ICMP echo request and wait for its reply. The identifier takes the place of the source
-        port.
-        """
-        v6 = s.family == socket.AF_INET6
-        ident = 0x4000 + self.nonce() & 0xFFFF
-        result["local"] = [s.getsockname()[0], ident]
-        kind, reply = (128, 129) if v6 else (8, 0)
-        body = struct.pack("!BBHHH", kind, 0, 0, ident, 1) + bytes(flow["size"])
-        if not v6:
-            body = body[:2] + struct.pack("!H", checksum(body)) + body[4:]
-        s.send(body)
-        end = time.monotonic() + flow["timeout"]
-        while True:
-            s.settimeout(max(0.001, end - time.monotonic()))
-            data = s.recv(65536)
-            message = data if v6 else data[(data[0] & 15) * 4 :]
-            if message[0] == reply and message[4:6] == ident.to_bytes(2, "big"):
-                result["end"] = "answered"
-                return
-            if time.monotonic() >= end:
-                return
+        """Send an ICMP echo request from a ping socket (icmp(7)) and wait for its reply."""
+        kind = 128 if s.family == socket.AF_INET6 else 8
+        s.send(struct.pack("!BBHHH", kind, 0, 0, 0, 1) + bytes(flow["size"]))
+        s.recv(65536)
+        result["end"] = "answered"
 
     # -- the property harness: own bytes in, every hook's view out --------------------------------------
 
@@ -373,11 +359,10 @@ class Agent:
     def op_case(self, ns: str, steps: list[list[Any]], grace: float) -> list[Any]:
         """Run steps one after the other and return each one's result.
 
-        Steps: ["restore", tool, text]; ["ip", lines]; ["flush", ns]; ["frame", ns, link, hex] which sends an
-        Ethernet
-        frame; ["raw", ns, hex, mark, uid] which sends an IP packet from a local socket. The last two return
-        what the
-        watched namespace logged: a list of [group, mark, indev, outdev, packet hex].
+        Steps: ["restore", tool, text]; ["ip", lines]; ["sysctl", pairs]; ["ipset", word]; ["flush"] (conntrack);
+        ["frame", ns, link, hex] sends an Ethernet frame; ["raw", ns, hex, mark] an IP packet from a local socket.
+        The last two return [error, what the watched namespace logged], the latter a list of
+        [group, mark, indev, outdev, packet hex].
         """
         watch = self.watches[ns]
         out: list[Any] = []
@@ -385,9 +370,16 @@ class Agent:
             if kind == "restore":
                 with self.inside(ns):
                     out.append(restore(ns, rest[0], rest[1]))
-            elif kind == "ip":
+            elif kind in ("ip", "ip -6"):
                 with self.inside(ns):
-                    out.append(batch(ns, "ip", rest[0]))
+                    out.append(batch(ns, kind, rest[0]))
+            elif kind == "sysctl":
+                with self.inside(ns):
+                    out.append(sysctls(ns, rest[0]))
+            elif kind == "ipset":
+                with self.inside(ns):
+                    subprocess.run(["ipset", *rest], check=True)
+                out.append(None)
             elif kind == "flush":
                 with self.inside(ns):
                     flush_conntrack()
@@ -420,7 +412,7 @@ class Agent:
             s = socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_RAW, 255)
         with s:
             if mark:
-                s.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+                s.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, struct.pack("=I", mark))
             host = socket.inet_ntop(s.family, data[24:40] if v6 else data[16:20])
             s.sendto(data, (host, 0))
 
@@ -456,14 +448,6 @@ def queued_error(s: socket.socket) -> list[Any] | None:
                 v6 = origin == SO_EE_ORIGIN_ICMP6
                 family, at, length = (socket.AF_INET6, 24, 16) if v6 else (socket.AF_INET, 20, 4)
                 found = [icmp_type, code, socket.inet_ntop(family, body[at : at + length]), info]
-
-
-def checksum(data: bytes) -> int:
-    """Return the Internet checksum (RFC 1071)."""
-    total: int = sum(struct.unpack(f"!{(len(data) + 1) // 2}H", data + bytes(len(data) % 2)))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
 
 
 class Servers:
@@ -780,7 +764,9 @@ def accounts(ns: str, names: list[str]) -> list[dict[str, str]]:
 
     failed: list[dict[str, str]] = []
     for name in names:
-        body = bytes(4) + attribute(1, name.encode() + b"\0") + attribute(2, bytes(8)) + attribute(3, bytes(8))
+        body = (
+            bytes(4) + attribute(1, name.encode() + b"\0") + attribute(2, bytes(8)) + attribute(3, bytes(8))
+        )
         # NFNL_SUBSYS_ACCT is 7, its first message NFNL_MSG_ACCT_NEW; REQUEST | ACK | CREATE.
         head = struct.pack("=IHHII", 16 + len(body), 7 << 8, 0x1 | 0x4 | 0x400, 1, 0)
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12) as s:

@@ -112,7 +112,7 @@ def model_outcomes(network: Network, flow: Flow) -> tuple[list[Outcome], str]:
         finally:
             network.restore(before)
         error = met.answer if met.answer is not None and met.answer.quoted is not None else None
-        icmp = error and IcmpError(error.icmp_type, error.icmp_code, error.src, error.icmp_mtu)
+        icmp = IcmpError(error.icmp_type, error.icmp_code, error.src, error.icmp_mtu) if error else None
         ends = tuple(sorted(entries))
         outcome = Outcome(met.verdict, met.server_ns, met.source_seen, icmp, ends, met.errno)
         found.setdefault(outcome.key, outcome)

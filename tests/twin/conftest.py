@@ -1,4 +1,4 @@
-"""Tests here need a kernel; where it lacks something they say so and skip, or fail under KUBENET_NO_SKIP=1."""
+"""Tests here need a kernel; without one they say why and skip, or fail under KUBENET_NO_SKIP=1."""
 
 from __future__ import annotations
 
