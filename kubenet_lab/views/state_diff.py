@@ -117,7 +117,9 @@ def _fdb_command(word: str, entry: FdbEntry, old: FdbEntry | None) -> str:
 
 
 def _socket_text(socket: Socket) -> str:
-    return f"{proto_name(socket.proto)} {socket}" + (" (its accept queue is full)" if socket.backlog_full else "")
+    return f"{proto_name(socket.proto)} {socket}" + (
+        " (its accept queue is full)" if socket.backlog_full else ""
+    )
 
 
 def _none(word: str, value: Any, old: Any) -> str:
@@ -145,7 +147,9 @@ _KINDS = (
     _Kind("links", "link", Link, lambda v: v.name, _link_text, _link_command),
     _Kind("addresses", "address", Address, lambda v: (v.dev, v.local, v.length), str, _address_command),
     _Kind("rules", "routing rule", RouteRule, lambda v: str(v), str, _none),
-    _Kind("routes", "route", Route, lambda v: (v.dst, v.metric, v.table, v.family), _route_text, _route_command),
+    _Kind(
+        "routes", "route", Route, lambda v: (v.dst, v.metric, v.table, v.family), _route_text, _route_command
+    ),
     _Kind("neighbours", "neighbour", Neighbour, lambda v: (v.dev, v.address), str, _neighbour_command),
     _Kind("fdb", "fdb entry", FdbEntry, lambda v: (v.dev, v.mac, v.dst, v.master), str, _fdb_command),
     _Kind("sockets", "socket", Socket, lambda v: (v.proto, v.address, v.port), _socket_text, _none),
@@ -170,7 +174,9 @@ def _typed(where: str, before: Mapping[str, Any], after: Mapping[str, Any], kind
             yield Change(ADDED, where, kind.name, kind.text(value), "", kind.command(ADDED, value, None))
         elif kind.text(value) != kind.text(old[same]):
             was = kind.text(old[same])
-            yield Change(CHANGED, where, kind.name, kind.text(value), was, kind.command(CHANGED, value, old[same]))
+            yield Change(
+                CHANGED, where, kind.name, kind.text(value), was, kind.command(CHANGED, value, old[same])
+            )
 
 
 def _rule_lines(lines: Sequence[str]) -> dict[str, list[str]]:
@@ -210,7 +216,12 @@ def _rule_change(word: str, line: str, where: str, table: str, tool: str) -> Cha
         return Change(word, where, f"{tool} chain", f"{table} {what}", "", command)
     body = line.partition(" ")[2]
     return Change(
-        word, where, f"{tool} rule", f"{table}: {line}", "", f"{tool} -t {table} -{'D' if word == REMOVED else 'A'} {body}"
+        word,
+        where,
+        f"{tool} rule",
+        f"{table}: {line}",
+        "",
+        f"{tool} -t {table} -{'D' if word == REMOVED else 'A'} {body}",
     )
 
 
@@ -235,13 +246,22 @@ def _pairs(where: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> I
             if old.get(name) == new.get(name):
                 continue
             if kind == "file":
-                for word, line in line_changes(old.get(name, "").splitlines(), new.get(name, "").splitlines()):
+                for word, line in line_changes(
+                    old.get(name, "").splitlines(), new.get(name, "").splitlines()
+                ):
                     yield Change(word, where, f"line of {name}", line)
                 continue
             word = ADDED if name not in old else REMOVED if name not in new else CHANGED
             value = new.get(name, old.get(name))
             command = f"sysctl -w {name}={value}" if word != REMOVED else ""
-            yield Change(word, where, kind, f"{name} = {value}", f"{name} = {old[name]}" if word == CHANGED else "", command)
+            yield Change(
+                word,
+                where,
+                kind,
+                f"{name} = {value}",
+                f"{name} = {old[name]}" if word == CHANGED else "",
+                command,
+            )
 
 
 def _namespaces(document: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -275,7 +295,15 @@ def state_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[C
     for name in sorted({*old_wires, *new_wires}):
         if old_wires.get(name) != new_wires.get(name):
             word = ADDED if name not in old_wires else REMOVED if name not in new_wires else CHANGED
-            out.append(Change(word, "the underlay", "wire", _wire(new_wires.get(name) or old_wires[name]), _wire(old_wires[name]) if word == CHANGED else ""))
+            out.append(
+                Change(
+                    word,
+                    "the underlay",
+                    "wire",
+                    _wire(new_wires.get(name) or old_wires[name]),
+                    _wire(old_wires[name]) if word == CHANGED else "",
+                )
+            )
     return out
 
 
@@ -286,7 +314,10 @@ def _wire(wire: Mapping[str, Any]) -> str:
 
 def text_changes(before: str, after: str, name: str = "text") -> list[Change]:
     """Return what differs between two texts, line by line."""
-    return [Change(word, name, "line", line) for word, line in line_changes(before.splitlines(), after.splitlines())]
+    return [
+        Change(word, name, "line", line)
+        for word, line in line_changes(before.splitlines(), after.splitlines())
+    ]
 
 
 def changes(before: Mapping[str, Any] | str, after: Mapping[str, Any] | str) -> list[Change]:
@@ -302,7 +333,11 @@ def state_diff_text(found: Sequence[Change]) -> str:
     """Return changes as lines of text, with the commands that make them."""
     if not found:
         return "nothing changed"
-    return "\n".join(line for change in found for line in (str(change), *([f"    # {change.command}"] if change.command else [])))
+    return "\n".join(
+        line
+        for change in found
+        for line in (str(change), *([f"    # {change.command}"] if change.command else []))
+    )
 
 
 _MARK = {
@@ -326,8 +361,9 @@ def state_diff_html(found: Sequence[Change]) -> str:
             where = change.where
             lines.append(f'<tr><th colspan="3" style="{_CELL}">{escape(where)}</th></tr>')
         was = f"<br/>was <code>{escape(change.was)}</code>" if change.was else ""
+        sign = f'<span style="{_MARK[change.word]}"><b>{SIGNS[change.word]}</b> {change.word}</span>'
         lines.append(
-            f'<tr><td style="{_CELL}"><span style="{_MARK[change.word]}"><b>{SIGNS[change.word]}</b> {change.word}</span></td>'
+            f'<tr><td style="{_CELL}">{sign}</td>'
             f'<td style="{_CELL}">{escape(change.kind)}</td>'
             f'<td style="{_CELL}"><code>{escape(change.what)}</code>{was}</td></tr>'
         )
@@ -340,5 +376,10 @@ def state_diff_html(found: Sequence[Change]) -> str:
             where = change.where
             commands.append(f"# in {where}")
         commands.append(change.command)
-    shell = f"<details><summary>the same as commands</summary><pre>{escape(chr(10).join(commands))}</pre></details>" if commands else ""
-    return f'<div class="kubenet-diff"><p><b>{summary}</b></p><table><tbody>{"".join(lines)}</tbody></table>{shell}</div>'
+    shell = (
+        f"<details><summary>the same as commands</summary><pre>{escape(chr(10).join(commands))}</pre></details>"
+        if commands
+        else ""
+    )
+    table = f"<table><tbody>{''.join(lines)}</tbody></table>"
+    return f'<div class="kubenet-diff"><p><b>{summary}</b></p>{table}{shell}</div>'

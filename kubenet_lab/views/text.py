@@ -24,7 +24,9 @@ def map_text(model: MapModel) -> str:
             down = "" if device.up else ", down"
             lines.append(f"  {device.name}{note} {device.address}".rstrip() + wire + down)
     for host in model.hosts:
-        lines.append(f"{host.role} {host.name}: {', '.join(f'{d.name} {d.address}'.rstrip() for d in host.devices)}")
+        lines.append(
+            f"{host.role} {host.name}: {', '.join(f'{d.name} {d.address}'.rstrip() for d in host.devices)}"
+        )
     lines += [f"Service {service.name} {service.address}" for service in model.services]
     return "\n".join(lines)
 

@@ -19,9 +19,9 @@ _REGULAR = (
     " 28 98 64 62 64 64 42 53 40 64 60 82 60 60 53 64 34 64 84"
 )
 _BOLD = (
-    "35 46 53 84 70 101 88 31 46 46 53 84 38 42 38 37 70 70 70 70 70 70 70 70 70 70 40 40 84 84 84 59 100 78 77 74 84 69"
-    " 69 83 84 38 38 78 64 100 84 86 74 86 78 73 69 82 78 111 78 73 73 46 37 46 84 50 50 68 72 60 72 68 44 72 72 35 35"
-    " 67 35 105 72 69 72 72 50 60 48 72 66 93 65 66 59 72 37 72 84"
+    "35 46 53 84 70 101 88 31 46 46 53 84 38 42 38 37 70 70 70 70 70 70 70 70 70 70 40 40 84 84 84 59"
+    " 100 78 77 74 84 69 69 83 84 38 38 78 64 100 84 86 74 86 78 73 69 82 78 111 78 73 73 46 37 46 84 50"
+    " 50 68 72 60 72 68 44 72 72 35 35 67 35 105 72 69 72 72 50 60 48 72 66 93 65 66 59 72 37 72 84"
 )
 _WIDTHS = {
     bold: {chr(32 + i): int(w) / 100 for i, w in enumerate(table.split())}
@@ -223,6 +223,10 @@ def num(value: float) -> str:
     return f"{value:.1f}".removesuffix(".0")
 
 
+def _where(box: Box) -> str:
+    return f'x="{num(box.x)}" y="{num(box.y)}" width="{num(box.w)}" height="{num(box.h)}"'
+
+
 class Svg:
     """A picture being written, element by element."""
 
@@ -235,14 +239,12 @@ class Svg:
     def hit(self, box: Box, label: str, **data: str) -> None:
         """Add an invisible rectangle on top of everything that a widget can make clickable."""
         fields = "".join(f' data-{name}="{escape(value)}"' for name, value in data.items())
-        where = f'x="{num(box.x)}" y="{num(box.y)}" width="{num(box.w)}" height="{num(box.h)}"'
+        where = _where(box)
         self.hits.append(f'<rect {where} rx="6" class="hit" aria-label="{escape(label)}"{fields}/>')
 
     def rect(self, box: Box, cls: str, radius: float = 6, extra: str = "") -> None:
         """Add a rectangle."""
-        self.parts.append(
-            f'<rect x="{num(box.x)}" y="{num(box.y)}" width="{num(box.w)}" height="{num(box.h)}" rx="{num(radius)}" class="{cls}"{extra}/>'
-        )
+        self.parts.append(f'<rect {_where(box)} rx="{num(radius)}" class="{cls}"{extra}/>')
 
     def text(
         self,

@@ -300,7 +300,7 @@ def trip_svg(trip: Trip, names: Mapping[str, str] | None = None, told: Story | N
     y = _banner(svg, told, 10.0)
     shown = [number for number, leg in enumerate(told.legs) if not leg.lookup and leg.role != "data"]
     if not shown:
-        shown = [number for number, leg in enumerate(told.legs) if not leg.trace.delivered][:1]
+        shown = sorted({row.leg for row in told.main_rows})
     for number in shown:
         y = _strip(svg, told.legs[number], [row for row in told.rows if row.leg == number], y, names)
     return svg.document(y, told.headline, told.why)
@@ -369,6 +369,7 @@ def trip_html(trip: Trip, names: Mapping[str, str] | None = None) -> str:
     return (
         f'<div class="kubenet-trip">{image(trip_svg(trip, names, told), told.headline + ". " + told.why)}'
         f"<p><b>{sign} {escape(told.headline)}</b>. {why}.{decided}</p>"
-        f"<details><summary>The {len(main)} steps that matter, of {len(told.rows)} the kernels took</summary>{_table(main, told)}</details>"
+        f"<details><summary>The {len(main)} steps that matter, of {len(told.rows)} the kernels took</summary>"
+        f"{_table(main, told)}</details>"
         "</div>"
     )

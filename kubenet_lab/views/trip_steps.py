@@ -113,7 +113,7 @@ class Story(Struct, frozen=True):
 
     @property
     def main_rows(self) -> tuple[StepRow, ...]:
-        """The steps that tell the story, without those of name lookups that went well."""
+        """The steps that tell the story, without those of name lookups and follow-up packets that went well."""
         return tuple(row for row in self.rows if row.main)
 
 
@@ -216,8 +216,9 @@ def _entry_text(entry: Any) -> str:
     return str(entry)
 
 
-def _conntrack(kind: str, note: str) -> str:
-    return note if kind in ("nat", "conntrack") and "src=" in note else ""
+def _conntrack(kind: str, *texts: str) -> str:
+    """Return the connection's row that a step names, whichever of its texts holds it."""
+    return next((text for text in texts if "src=" in text), "") if kind in ("nat", "conntrack") else ""
 
 
 def rows_of(
@@ -229,7 +230,9 @@ def rows_of(
     for number, hop in enumerate(trace.hops):
         rewrite = ("", "")
         for step in hop.steps:
-            entry, conntrack, shown = _entry_text(step.entry), _conntrack(step.kind, step.note), current
+            entry, shown = _entry_text(step.entry), current
+            conntrack = _conntrack(step.kind, entry, step.note)
+            entry = "" if entry == conntrack else entry
             if step.kind == "rule" and isinstance(step.entry, RuleRef):
                 target, _ = words.target_of(step.entry)
                 if target in ("DNAT", "SNAT", "MASQUERADE", "REDIRECT", "NETMAP"):
@@ -272,7 +275,7 @@ def rows_of(
 
 
 def _inside(current: Frame | Packet, before: Packet | None, after: Packet) -> Frame | Packet:
-    """Return what is on its way after a step: the frame of an opened letter, or the present frame with its new packet."""
+    """Return what is on its way after a step: the frame of an opened letter, or this frame with its new packet."""
     if before is not None and before.inner is not None and before.inner.body == after:
         return before.inner
     if (
@@ -289,7 +292,11 @@ def _ttl_used(shown: Frame | Packet, current: Frame | Packet) -> tuple[int, int]
     """Return (before, after) where the TTL of one and the same packet went down."""
     old = shown.body if isinstance(shown, Frame) else shown
     new = current.body if isinstance(current, Frame) else current
-    if not isinstance(old, Packet) or not isinstance(new, Packet) or (old.inner is None) != (new.inner is None):
+    if (
+        not isinstance(old, Packet)
+        or not isinstance(new, Packet)
+        or (old.inner is None) != (new.inner is None)
+    ):
         return None
     return (old.ttl, new.ttl) if old.ttl > new.ttl else None
 
@@ -328,7 +335,8 @@ def story(trip: Trip, names: Mapping[str, str] | None = None) -> Story:
     legs = legs_of(trip)
     rows: list[StepRow] = []
     for number, leg in enumerate(legs):
-        folded = bool(leg.lookup) and (leg.trace.delivered or trip.exchange is not None)
+        decisive = trip.exchange is None and any(leg.trace is trace for trace in trip.queries[-1].traces)
+        folded = leg.trace.delivered if leg.role == "data" else bool(leg.lookup) and not decisive
         rows += rows_of(leg.trace, names, number, len(rows), folded)
     decided = trip.decided_by
     return Story(
@@ -346,10 +354,11 @@ def story(trip: Trip, names: Mapping[str, str] | None = None) -> Story:
 
 def _headline(trip: Trip) -> str:
     caller = words.place_name(trip.source) if "/" in trip.source else trip.source
+    verb = "pinged" if trip.protocol == "icmp" else "called"
     if trip.delivered:
         answered = words.place_name(trip.server) if trip.server else "somebody"
-        return f"{caller} called {trip.target}: {trip.verdict}, {answered} answered"
-    return f"{caller} called {trip.target}: {trip.verdict}"
+        return f"{caller} {verb} {trip.target}: {trip.verdict}, {answered} answered"
+    return f"{caller} {verb} {trip.target}: {trip.verdict}"
 
 
 def _lookup(query: Query, names: Mapping[str, str]) -> str:

@@ -191,41 +191,38 @@ def _neighbour(step: Step, hop: Hop, names: Names) -> str:
 
 def _arp(step: Step, hop: Hop, names: Names) -> str:
     here = place_name(hop.netns)
-    if isinstance(step.entry, Trace):
-        asked = step.entry.packet.dst
-        if step.note.startswith("nobody"):
-            return f"{here} asks everybody on {step.spot}: who has {asked}{_named(asked, names).rstrip(',')}? Nobody answers."
-        found = re.search(r"lladdr (\S+)", step.note)
-        return f"{here} asks everybody on {step.spot}: who has {asked}{_named(asked, names).rstrip(',')}? It learns the MAC address {found[1] if found else step.note}."
-    return f"ARP on {step.spot} in {here}: {step.note or step.entry}."
+    if not isinstance(step.entry, Trace):
+        return f"ARP on {step.spot} in {here}: {step.note or step.entry}."
+    question = f"{here} asks everybody on {step.spot}: who has {who(step.entry.packet.dst, names)}?"
+    if step.note.startswith("nobody"):
+        return f"{question} Nobody answers."
+    found = re.search(r"lladdr (\S+)", step.note)
+    return f"{question} It learns the MAC address {found[1] if found else step.note}."
 
 
 def _nat(step: Step, hop: Hop, names: Names) -> str:
     before, after = step.before, step.after
     if before is None or after is None:
         return _plain(step, hop, names)
-    where = place_name(hop.netns)
     if step.spot.startswith("source"):
-        old, new = endpoint(before.src, before.sport), endpoint(after.src, after.sport)
-        return (
-            f"{where} rewrites the source: {old}{_named(before.src, names)} becomes {new}{_named(after.src, names)}".rstrip(
-                ","
-            )
-            + "."
-        )
-    old, new = endpoint(before.dst, before.dport), endpoint(after.dst, after.dport)
-    return (
-        f"{where} rewrites the destination: {old}{_named(before.dst, names)} becomes {new}{_named(after.dst, names)}".rstrip(
-            ","
-        )
-        + "."
-    )
+        side, old, new = "source", (before.src, before.sport), (after.src, after.sport)
+    else:
+        side, old, new = "destination", (before.dst, before.dport), (after.dst, after.dport)
+    was, now = (_end_point(*end, names) for end in (old, new))
+    return f"{place_name(hop.netns)} rewrites the {side}: {was} becomes {now}."
+
+
+def _end_point(address: str, port: int, names: Names) -> str:
+    """Return "10.96.0.100:80 (Service backend)"."""
+    text = endpoint(address, port) if port else address
+    label = names.get(address, "")
+    return f"{text} ({short(label)})" if label else text
 
 
 _CONNTRACK = {
     "new": "{here} has not seen this connection before and starts an entry for it in its conntrack table.",
     "original": "{here} knows this connection and treats the packet as it treated the first one.",
-    "reply": "{here} recognises it as the answer of a connection in its conntrack table, and undoes what was rewritten.",
+    "reply": "{here} recognises it as the answer of a connection in its conntrack table and undoes what was rewritten.",
     "related": "{here} recognises it as an error about a connection in its conntrack table.",
     "invalid": "It fits no connection that {here} knows: {note}.",
     "confirmed": "The packet made it through, so {here} keeps the connection in its conntrack table.",
@@ -235,7 +232,9 @@ _CONNTRACK = {
 
 def _conntrack(step: Step, hop: Hop, names: Names) -> str:
     template = _CONNTRACK.get(step.spot)
-    return template.format(here=place_name(hop.netns), note=step.note) if template else _plain(step, hop, names)
+    return (
+        template.format(here=place_name(hop.netns), note=step.note) if template else _plain(step, hop, names)
+    )
 
 
 def _fdb(step: Step, hop: Hop, names: Names) -> str:
@@ -243,16 +242,19 @@ def _fdb(step: Step, hop: Hop, names: Names) -> str:
     if " learns" in step.spot:
         return f"The bridge {step.spot.split()[0]} learns that {entry.mac} is behind its port {entry.dev}."
     if getattr(entry, "dst", ""):
-        return f"The device {step.spot} looks up who has the MAC {entry.mac}: {who(entry.dst, names)}. That is where the tunnel goes."
-    return f"The bridge {step.spot} knows that {getattr(entry, 'mac', entry)} is behind its port {getattr(entry, 'dev', '')}."
+        far = who(entry.dst, names)
+        return f"The device {step.spot} looks up who has the MAC {entry.mac}: {far}. That is where the tunnel goes."
+    mac, port = getattr(entry, "mac", entry), getattr(entry, "dev", "")
+    return f"The bridge {step.spot} knows that {mac} is behind its port {port}."
 
 
 def _encapsulate(step: Step, hop: Hop, names: Names) -> str:
     outer = step.after
     if outer is None:
         return f"Device {step.spot} wraps the packet."
+    ends = f"from {who(outer.src, names)} to {who(outer.dst, names)}"
     return (
-        f"The device {step.spot} puts the whole frame into a new packet from {who(outer.src, names)} to {who(outer.dst, names)}: "
+        f"The device {step.spot} puts the whole frame into a new packet {ends}: "
         f"a letter in a letter (VXLAN, UDP port {outer.dport})."
     )
 
@@ -266,12 +268,14 @@ def _end(step: Step, hop: Hop, names: Names) -> str:
 def _deliver(step: Step, hop: Hop, names: Names) -> str:
     if step.note == "raw-socket":
         return f"It has arrived: {place_name(hop.netns)} takes it ({step.entry})."
-    return f"It has arrived: {place_name(hop.netns)} takes it, {step.entry if isinstance(step.entry, str) else f'socket {step.entry}'}."
+    taker = step.entry if isinstance(step.entry, str) else f"socket {step.entry}"
+    return f"It has arrived: {place_name(hop.netns)} takes it, {taker}."
 
 
 def _ttl(step: Step, hop: Hop, names: Names) -> str:
     if step.before is not None and step.after is not None:
-        return f"{place_name(hop.netns)} passes on somebody else's packet, so its TTL goes from {step.before.ttl} to {step.after.ttl}."
+        ttls = f"from {step.before.ttl} to {step.after.ttl}"
+        return f"{place_name(hop.netns)} passes on somebody else's packet, so its TTL goes {ttls}."
     return f"{place_name(hop.netns)} counts the TTL down."
 
 
@@ -358,7 +362,7 @@ def title(step: Step, trace: Trace) -> str:
             return "Service recognised"
         if target.startswith("KUBE-SEP-"):
             return "Backend drawn"
-    if step.kind == "fdb" and getattr(step.entry, "dst", ""):
+    if step.kind == "fdb" and getattr(step.entry, "dst", "") != "":
         return "Tunnel's end looked up"
     if step.kind == "route" and getattr(step.entry, "type", "") == "local":
         return "It is for this host"
@@ -397,7 +401,8 @@ def is_main(step: Step, hop: Hop) -> bool:
     if kind in ("send", "nat", "encapsulate", "decapsulate", "deliver", "answer", "end"):
         return True
     if kind == "route":
-        return getattr(step.entry, "type", "unicast") not in ("local", "broadcast") and not hop.encapsulated
+        sort: str = getattr(step.entry, "type", "unicast")
+        return sort not in ("local", "broadcast") and not hop.encapsulated
     if kind == "rule" and isinstance(step.entry, RuleRef):
         target, _ = target_of(step.entry)
         if step.entry.number == 0:
@@ -431,4 +436,23 @@ def command(step: Step, hop: Hop, packet: Packet) -> str:
         return f"ip -d link show {step.spot}"
     if step.kind == "deliver":
         return "ss -lntu"
-    return ""
+    return _END_COMMANDS.get(step.spot, "").format(dst=packet.dst) if step.kind == "end" else ""
+
+
+_END_COMMANDS = {
+    "no-listener": "ss -lntu",
+    "no-route": "ip route get {dst}",
+    "no-vtep": "bridge fdb show",
+    "not-forwarding": "sysctl net.ipv4.ip_forward",
+    "rp-filter": "sysctl -a -r rp_filter",
+    "neighbour-failed": "ip neigh show",
+    "too-big": "ip -d link show",
+    "too-big-for-link": "ip -d link show",
+    "link-down": "ip link show",
+    "no-carrier": "ip link show",
+    "conntrack-full": "conntrack -C",
+    "vni-unknown": "ip -d link show type vxlan",
+    "hairpin-off": "bridge -d link show",
+    "icmp-ignored": "sysctl net.ipv4.icmp_echo_ignore_all",
+}
+"""Reason of an end -> the command that shows why."""

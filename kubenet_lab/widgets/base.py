@@ -14,7 +14,7 @@ HERE = Path(__file__).parent
 STYLE = VARIABLES + (HERE / "widgets.css").read_text()
 
 
-class Widget(anywidget.AnyWidget):
+class Widget(anywidget.AnyWidget):  # type: ignore[misc]
     """A widget with a still equivalent. Subclasses set `_esm` and override `still` and `describe`."""
 
     _css = STYLE

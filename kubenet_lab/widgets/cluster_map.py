@@ -46,7 +46,9 @@ class ClusterMap(Widget):
         self._names = names
         self._drawn: dict[str, Any] = {"traces": traces, "marks": marks, "faults": faults}
         self._model = self._read()
-        super().__init__(svg=map_svg(self._model, **self._drawn), selected=selected, words=map_text(self._model))
+        super().__init__(
+            svg=map_svg(self._model, **self._drawn), selected=selected, words=map_text(self._model)
+        )
 
     def _read(self) -> MapModel:
         network, names = network_of(self._world), self._names
@@ -62,7 +64,9 @@ class ClusterMap(Widget):
 
     def still(self) -> str:
         """Return the map as an image."""
-        return image(map_svg(self._model, **self._drawn, selected=self.selected), "Map of the cluster. " + self.words)
+        return image(
+            map_svg(self._model, **self._drawn, selected=self.selected), "Map of the cluster. " + self.words
+        )
 
     def describe(self) -> str:
         """Return what is on the map."""

@@ -59,4 +59,6 @@ class StateDiff(Widget):
 
 
 def _rows(found: Sequence[Change]) -> list[dict[str, str]]:
-    return [{name: getattr(c, name) for name in Change.__struct_fields__} | {"sign": SIGNS[c.word]} for c in found]
+    return [
+        {name: getattr(c, name) for name in Change.__struct_fields__} | {"sign": SIGNS[c.word]} for c in found
+    ]

@@ -184,10 +184,8 @@ function render({ model, el }) {
     count.textContent = shown.length ? `step ${n + 1} of ${shown.length}` : "no step";
     said.replaceChildren(make("div", "knl-where", row.place), make("h3", "", row.title), make("p", "", row.sentence));
     decided.replaceChildren();
-    if (row.entry) {
-      decided.append(make("div", "knl-label", "Decided by"), make("code", "knl-entry", row.entry));
-      if (row.command) decided.append(make("div", "knl-command", `See it on ${row.place}: ${row.command}`));
-    }
+    if (row.entry) decided.append(make("div", "knl-label", "Decided by"), make("code", "knl-entry", row.entry));
+    if (row.command) decided.append(make("div", "knl-command", `See it in ${row.place}: ${row.command}`));
     if (row.conntrack) decided.append(make("div", "knl-label", "Connection tracked"), make("code", "knl-entry", row.conntrack));
     drawHeaders(told.headers[row.headers]);
     list.querySelectorAll("button").forEach((jump) => {

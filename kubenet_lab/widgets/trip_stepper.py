@@ -8,7 +8,8 @@ from typing import Any
 import traitlets
 
 from kubenet_lab.trip import Trip
-from kubenet_lab.views.cluster_map import Layout, Point, lay_out, map_svg, model_of, spot_key
+from kubenet_lab.views.cluster_map import Layout, lay_out, map_svg, model_of, spot_key
+from kubenet_lab.views.theme import Point
 from kubenet_lab.views.trip_picture import trip_html
 from kubenet_lab.views.trip_steps import Story, story
 from kubenet_lab.widgets.base import HERE, Widget
@@ -19,7 +20,7 @@ class TripStepper(Widget):
     """Walks a reader through a trip: forward, back, play, jump; by mouse, and by arrow keys, Home, End and space.
 
     `step` is the index of the row shown (see `views.trip_steps.StepRow.index`); set it to jump. `every_step` shows all
-    of the kernels' steps instead of the main ones; `layer` keeps one layer ("" all, ends, routes, rules, tunnel, links).
+    of the kernels' steps instead of the main ones; `layer` keeps one ("" all, ends, routes, rules, tunnel, links).
 
     Args:
         trip: The call.
@@ -55,7 +56,13 @@ class TripStepper(Widget):
         layout = lay_out(model, marks=marks, faults=faults)
         main = self._story.main_rows
         super().__init__(
-            svg=map_svg(model, [leg.trace for leg in self._story.legs], marks=marks, faults=faults, title=self._story.headline),
+            svg=map_svg(
+                model,
+                [leg.trace for leg in self._story.legs],
+                marks=marks,
+                faults=faults,
+                title=self._story.headline,
+            ),
             told=document(self._story, layout),
             step=step if step is not None else main[0].index if main else 0,
             words=trip.text(),
@@ -90,7 +97,9 @@ def document(told: Story, layout: Layout) -> dict[str, Any]:
         hop = told.legs[row.leg].trace.hops[row.hop]
         if row.leg != leg:
             leg, where = row.leg, ""
-        here = spot_key(layout, hop, row.spot) or where
+        place = told.legs[row.leg].trace.place
+        spot = place.spot if row.kind == "end" and place.netns == row.netns else row.spot
+        here = spot_key(layout, hop, spot) or where
         path = [[round(x), round(y)] for x, y in _path(layout, where, here)]
         where = here
         rows.append(
@@ -120,7 +129,15 @@ def document(told: Story, layout: Layout) -> dict[str, Any]:
         "legs": [{"title": leg.title, "role": leg.role, "lookup": leg.lookup} for leg in told.legs],
         "rows": rows,
         "headers": [
-            [{"name": h.name, "depth": h.depth, "mark": h.mark, "fields": [list(field) for field in h.fields]} for h in headers]
+            [
+                {
+                    "name": h.name,
+                    "depth": h.depth,
+                    "mark": h.mark,
+                    "fields": [list(field) for field in h.fields],
+                }
+                for h in headers
+            ]
             for headers in kept
         ],
     }

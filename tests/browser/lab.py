@@ -35,7 +35,10 @@ FLAGS = (
 _INSIDE = ("data:", "blob:", "about:", "chrome:", "devtools:")
 
 _SETTINGS: dict[str, dict[str, Any]] = {
-    "@jupyterlab/apputils-extension/notification.jupyterlab-settings": {"fetchNews": "false", "checkForUpdates": False},
+    "@jupyterlab/apputils-extension/notification.jupyterlab-settings": {
+        "fetchNews": "false",
+        "checkForUpdates": False,
+    },
     # Every cell stays in the document, so that a screenshot and a selector see what is below the fold.
     "@jupyterlab/notebook-extension/tracker.jupyterlab-settings": {"windowingMode": "none"},
 }
@@ -44,7 +47,14 @@ _THEME = "@jupyterlab/apputils-extension/themes.jupyterlab-settings"
 
 def chromium() -> str | None:
     """Return the browser to drive, or None where there is none."""
-    return next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
+    return next(
+        (
+            found
+            for name in ("chromium", "chromium-browser", "google-chrome")
+            if (found := shutil.which(name))
+        ),
+        None,
+    )
 
 
 def free_port() -> int:
@@ -64,7 +74,14 @@ class Lab:
         env: More environment variables for server and kernels.
     """
 
-    def __init__(self, folder: str | Path, *, dark: bool = False, python: str = sys.executable, env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        dark: bool = False,
+        python: str = sys.executable,
+        env: dict[str, str] | None = None,
+    ) -> None:
         self.folder = Path(folder).resolve()
         self.dark = dark
         self.python = python
@@ -85,7 +102,10 @@ class Lab:
     def __enter__(self) -> Lab:
         settings = self._home / "settings"
         wanted = dict(_SETTINGS)
-        wanted[_THEME] = {"theme": "JupyterLab Dark" if self.dark else "JupyterLab Light", "adaptive-theme": False}
+        wanted[_THEME] = {
+            "theme": "JupyterLab Dark" if self.dark else "JupyterLab Light",
+            "adaptive-theme": False,
+        }
         for name, value in wanted.items():
             path = settings / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -100,13 +120,16 @@ class Lab:
             "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")])),
         }
         command = [
-            self.python, "-m", "jupyterlab", "--no-browser", "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={self.port}",
-            "--ServerApp.port_retries=0", f"--IdentityProvider.token={self.token}", f"--ServerApp.root_dir={self.folder}",
+            self.python, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1",
+            f"--ServerApp.port={self.port}", "--ServerApp.port_retries=0",
+            f"--IdentityProvider.token={self.token}", f"--ServerApp.root_dir={self.folder}",
             "--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
-            "--LabApp.extension_manager=readonly", "--allow-root",
+            "--LabApp.extension_manager=readonly",
         ]  # fmt: skip
         with (self._home / "server.log").open("wb") as log:
-            self._server = subprocess.Popen(command, env=env | self.env, stdout=log, stderr=log, cwd=self.folder)
+            self._server = subprocess.Popen(
+                command, env=env | self.env, stdout=log, stderr=log, cwd=self.folder
+            )
         try:
             self._wait_for_server()
         except BaseException:
@@ -128,7 +151,9 @@ class Lab:
                 time.sleep(0.2)
         raise TimeoutError(f"JupyterLab did not answer in {seconds} s:\n{self.log}")
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._playwright is not None:
             self._playwright.stop()
             self._playwright = None
@@ -186,14 +211,15 @@ class Opened:
     def __enter__(self) -> Opened:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.context.close()
 
     def wait_idle(self, seconds: float = 60) -> None:
         """Wait until the kernel is idle (clicking Run earlier opens a "Select Kernel" dialog)."""
         self.page.wait_for_function(
-            "() => /\\| Idle/.test(document.querySelector('#jp-bottom-panel, .jp-StatusBar-Widget, body').innerText)"
-            " || /\\| Idle/.test(document.body.innerText)",
+            "() => /\\| Idle/.test(document.body.innerText)",
             timeout=seconds * 1000,
         )
 
@@ -202,7 +228,8 @@ class Opened:
         self.page.locator(".lm-MenuBar-itemLabel", has_text="Run").first.click()
         self.page.locator(".lm-Menu-itemLabel", has_text="Run All Cells").first.click()
         self.page.wait_for_function(
-            "() => { const p = [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(n => n.textContent.trim());"
+            "() => {"
+            " const p = [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(n => n.textContent);"
             " return p.some(t => /\\d/.test(t)) && !p.some(t => t.includes('*')); }",
             timeout=seconds * 1000,
         )
@@ -212,7 +239,11 @@ class Opened:
     @property
     def errors(self) -> list[str]:
         """The error outputs of cells, as shown."""
-        return list(self.page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error']").all_inner_texts())
+        return list(
+            self.page.locator(
+                ".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error']"
+            ).all_inner_texts()
+        )
 
     @property
     def outputs(self) -> list[str]:
@@ -229,7 +260,9 @@ class Opened:
         before = self.page.viewport_size
         if whole:
             tall = self.page.evaluate(
-                "() => { const c = [...document.querySelectorAll('.jp-Notebook .jp-Cell')].map(n => n.getBoundingClientRect());"
+                "() => {"
+                " const cells = [...document.querySelectorAll('.jp-Notebook .jp-Cell')];"
+                " const c = cells.map(n => n.getBoundingClientRect());"
                 " return Math.max(...c.map(r => r.bottom)) - Math.min(...c.map(r => r.top)); }"
             )
             self.page.set_viewport_size({"width": before["width"], "height": min(int(tall) + 160, 16_000)})
@@ -249,10 +282,19 @@ def notebook(path: str | Path, cells: Sequence[str]) -> Path:
     """Write a notebook of code cells, for tests that need one."""
     document = {
         "cells": [
-            {"cell_type": "code", "id": f"cell-{n}", "metadata": {}, "execution_count": None, "outputs": [], "source": source}
+            {
+                "cell_type": "code",
+                "id": f"cell-{n}",
+                "metadata": {},
+                "execution_count": None,
+                "outputs": [],
+                "source": source,
+            }
             for n, source in enumerate(cells)
         ],
-        "metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}},
+        "metadata": {
+            "kernelspec": {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
+        },
         "nbformat": 4,
         "nbformat_minor": 5,
     }

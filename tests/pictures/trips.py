@@ -82,9 +82,9 @@ def request(end: str = "") -> Trace:
                 rule("KUBE-SERVICES", 3, f"-d 10.96.0.100/32 -p tcp -m tcp --dport 80 -j {SVC}"),
                 rule(SVC, 2, f"-m statistic --mode random --probability 0.50000000000 -j {SEP}"),
                 rule(SEP, 2, "-p tcp -m tcp -j DNAT --to-destination 10.244.1.2:8080"),
-                Step("nat", "destination", note=FLOW, before=SYN_OUT, after=dnat),
+                Step("nat", "destination", FLOW, before=SYN_OUT, after=dnat),
                 Step("route", "input", Route("10.244.1.0/24", "flannel.1", "10.244.1.0", onlink=True)),
-                Step("conntrack", "confirmed", note=FLOW),
+                Step("conntrack", "confirmed", FLOW),
                 Step("neighbour", "flannel.1", Neighbour("flannel.1", "10.244.1.0", VTEP_2, "PERMANENT")),
                 Step("transmit", "flannel.1", frame_in),
                 Step("fdb", "flannel.1", fdb),
@@ -222,9 +222,9 @@ def reply() -> Trace:
             on_way,
             [
                 Step("receive", "flannel.1", frame_in),
-                Step("conntrack", "reply", note=FLOW),
+                Step("conntrack", "reply", FLOW),
                 Step("route", "input", Route("10.244.0.0/24", "cni0", prefsrc="10.244.0.1")),
-                Step("nat", "source", note=FLOW, before=on_way.replace(ttl=62), after=back),
+                Step("nat", "source", FLOW, before=on_way.replace(ttl=62), after=back),
                 Step("transmit", "cni0", last),
                 Step("transmit", "veth1", last),
             ],
@@ -321,19 +321,29 @@ def network() -> Network:
     net.add_wire("underlay")
     for name in ("node-1", "node-2", "router"):
         net.add_netns(name)
-    for node, mac, address in (("node-1", ETH_1, 10), ("node-2", ETH_2, 20), ("router", "0a:00:00:00:01:01", 1)):
+    for node, mac, address in (
+        ("node-1", ETH_1, 10),
+        ("node-2", ETH_2, 20),
+        ("router", "0a:00:00:00:01:01", 1),
+    ):
         ns = net.ns(node)
         ns.add_link("eth0", "physical", mac=mac, up=True)
         ns.add_address("eth0", f"192.168.1.{address}/24")
         net.plug("underlay", node, "eth0")
     for number, (node, pod, cni, vtep, mac) in enumerate(
-        (("node-1", "default/frontend", CNI_1, VTEP_1, POD_A), ("node-2", "default/backend-2", CNI_2, VTEP_2, POD_B)), 1
+        (
+            ("node-1", "default/frontend", CNI_1, VTEP_1, POD_A),
+            ("node-2", "default/backend-2", CNI_2, VTEP_2, POD_B),
+        ),
+        1,
     ):
         ns = net.ns(node)
         ns.add_route("default", via="192.168.1.1", dev="eth0")
         ns.add_link("cni0", "bridge", mac=cni, bridge=BridgeOptions(), up=True)
         ns.add_address("cni0", f"10.244.{number - 1}.1/24")
-        ns.add_link("flannel.1", "vxlan", mac=vtep, mtu=1450, vxlan=VxlanOptions(1, f"192.168.1.{number}0"), up=True)
+        ns.add_link(
+            "flannel.1", "vxlan", mac=vtep, mtu=1450, vxlan=VxlanOptions(1, f"192.168.1.{number}0"), up=True
+        )
         ns.add_address("flannel.1", f"10.244.{number - 1}.0/32")
         net.add_netns(pod, node)
         net.add_veth(node, f"veth{number}", pod, "eth0", mac_a=f"0a:00:00:00:02:0{number}", mac_b=mac)

@@ -6,6 +6,7 @@ import xml.etree.ElementTree as ElementTree
 from itertools import pairwise
 
 import pytest
+from pictures.svg import boxed_faults, faults, texts
 
 from kubenet_lab.packet.packet import SYN, TCP, Packet
 from kubenet_lab.trace import Hop, Step, Trace
@@ -23,7 +24,6 @@ from kubenet_lab.views.cluster_map import (
     way_points,
 )
 from kubenet_lab.views.theme import text_width, wrap
-from pictures.svg import boxed_faults, faults, texts
 
 LONG = (
     "default/web",

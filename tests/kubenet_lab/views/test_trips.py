@@ -8,6 +8,8 @@ import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 
 import pytest
+from pictures import trips as made
+from pictures.svg import boxed_faults, faults, texts
 
 from kubenet_lab.packet.packet import SYN, TCP, UDP, Frame, Packet
 from kubenet_lab.trace import Hop, Step
@@ -18,8 +20,6 @@ from kubenet_lab.views.tables import STEP_COLUMNS, steps_frame
 from kubenet_lab.views.text import map_text, trip_story
 from kubenet_lab.views.trip_steps import headers
 from kubenet_lab.views.words import KINDS, sentence
-from pictures import trips as made
-from pictures.svg import boxed_faults, faults, texts
 
 TRIPS = {"connected": made.connected(), "dropped": made.dropped()}
 
@@ -34,18 +34,34 @@ def test_the_story_has_a_readable_number_of_steps() -> None:
 
 def test_a_good_name_lookup_is_folded_into_one_line() -> None:
     told = story(TRIPS["connected"])
-    assert told.lookups == ("backend.default.svc.cluster.local. A, asked of Service kube-system/kube-dns (10.96.0.10): 10.96.0.100",)
+    assert told.lookups == (
+        "backend.default.svc.cluster.local. A, asked of Service kube-system/kube-dns (10.96.0.10): 10.96.0.100",
+    )
     assert all(row.leg != 0 for row in told.main_rows)
 
 
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        ("send", "pod frontend sends a TCP SYN (shall we talk?) from pod frontend (10.244.0.2) port 32768 to Service backend (10.96.0.100) port 80."),
-        ("nat", "node-1 rewrites the destination: 10.96.0.100:80, Service backend, becomes 10.244.1.2:8080, pod backend-2."),
-        ("encapsulate", "The device flannel.1 puts the whole frame into a new packet from node-1 (192.168.1.10) to node-2 (192.168.1.20): "
-                        "a letter in a letter (VXLAN, UDP port 8472)."),
-        ("decapsulate", "The device flannel.1 opens the outer packet and takes the frame out that was inside."),
+        (
+            "send",
+            "pod frontend sends a TCP SYN (shall we talk?) from pod frontend (10.244.0.2) port 32768 "
+            "to Service backend (10.96.0.100) port 80.",
+        ),
+        (
+            "nat",
+            "node-1 rewrites the destination: 10.96.0.100:80 (Service backend) "
+            "becomes 10.244.1.2:8080 (pod backend-2).",
+        ),
+        (
+            "encapsulate",
+            "The device flannel.1 puts the whole frame into a new packet from node-1 (192.168.1.10) "
+            "to node-2 (192.168.1.20): a letter in a letter (VXLAN, UDP port 8472).",
+        ),
+        (
+            "decapsulate",
+            "The device flannel.1 opens the outer packet and takes the frame out that was inside.",
+        ),
         ("deliver", "It has arrived: pod backend-2 takes it, socket 0.0.0.0:8080 (backend)."),
     ],
 )
@@ -56,7 +72,14 @@ def test_sentences_name_who_and_what(kind: str, words: str) -> None:
 
 
 def test_every_kind_of_step_of_the_contract_has_a_sentence() -> None:
-    documented = {kind.strip() for kind in (Step.__doc__ or "").partition("is one of:")[2].partition("`spot`")[0].strip(" .\n").split(",")}
+    documented = {
+        kind.strip()
+        for kind in (Step.__doc__ or "")
+        .partition("is one of:")[2]
+        .partition("`spot`")[0]
+        .strip(" .\n")
+        .split(",")
+    }
     documented = {kind.split(".")[0].strip() for kind in documented}
     assert documented
     assert documented <= KINDS
@@ -77,7 +100,11 @@ def test_the_rewrite_names_its_rule_and_its_connection() -> None:
 
 def test_route_command_asks_for_the_rewritten_destination() -> None:
     rows = [row for row in story(TRIPS["connected"]).rows if row.leg == 1 and row.kind == "route"]
-    assert [row.command for row in rows[:3]] == ["ip route get 10.96.0.100", "ip route get 10.244.1.2", "ip route get 192.168.1.20"]
+    assert [row.command for row in rows[:3]] == [
+        "ip route get 10.96.0.100",
+        "ip route get 10.244.1.2",
+        "ip route get 192.168.1.20",
+    ]
 
 
 def test_a_letter_in_a_letter_is_added_and_removed_whole() -> None:
@@ -86,11 +113,22 @@ def test_a_letter_in_a_letter_is_added_and_removed_whole() -> None:
     outer = Packet("192.168.1.10", "192.168.1.20", UDP, 51000, 8472, inner=frame, vni=1)
     wrapped = headers(outer, inner)
     assert [(h.name, h.depth, h.mark) for h in wrapped] == [
-        ("IPv4", 0, "added"), ("UDP", 0, "added"), ("VXLAN", 0, "added"), ("Ethernet", 1, ""), ("IPv4", 1, ""), ("TCP", 1, ""),
+        ("IPv4", 0, "added"),
+        ("UDP", 0, "added"),
+        ("VXLAN", 0, "added"),
+        ("Ethernet", 1, ""),
+        ("IPv4", 1, ""),
+        ("TCP", 1, ""),
     ]
     opened = headers(frame, Frame(made.ETH_1, made.ETH_2, outer))
     assert [(h.name, h.mark) for h in opened] == [
-        ("Ethernet", "removed"), ("IPv4", "removed"), ("UDP", "removed"), ("VXLAN", "removed"), ("Ethernet", ""), ("IPv4", ""), ("TCP", ""),
+        ("Ethernet", "removed"),
+        ("IPv4", "removed"),
+        ("UDP", "removed"),
+        ("VXLAN", "removed"),
+        ("Ethernet", ""),
+        ("IPv4", ""),
+        ("TCP", ""),
     ]
     assert not [f for h in (*wrapped, *opened) for f in h.fields if f.mark == "changed"]
 
@@ -150,8 +188,19 @@ def test_the_page_stands_alone(name: str) -> None:
 
 def test_names_cannot_break_the_page() -> None:
     evil = made.connected()
-    trip = Trip(evil.source, evil.source_ns, '<script>alert("1")</script>', evil.host, evil.port, evil.protocol, evil.address,
-                evil.queries, evil.exchange, names={"10.96.0.100": "Service a/<b>&\"x"}, server=evil.server)
+    trip = Trip(
+        evil.source,
+        evil.source_ns,
+        '<script>alert("1")</script>',
+        evil.host,
+        evil.port,
+        evil.protocol,
+        evil.address,
+        evil.queries,
+        evil.exchange,
+        names={"10.96.0.100": 'Service a/<b>&"x'},
+        server=evil.server,
+    )
     html = trip_html(trip)
     assert "<script" not in html
     assert "<b>&" not in html
@@ -179,7 +228,9 @@ def test_map_of_a_network() -> None:
     model = model_of(made.network(), made.NAMES)
     assert [node.name for node in model.nodes] == ["node-1", "node-2"]
     assert [(host.name, host.role) for host in model.hosts] == [("router", "router")]
-    assert [(pod.netns, pod.address, pod.master) for pod in model.nodes[1].pods] == [("default/backend-2", "10.244.1.2", "cni0")]
+    assert [(pod.netns, pod.address, pod.master) for pod in model.nodes[1].pods] == [
+        ("default/backend-2", "10.244.1.2", "cni0")
+    ]
     assert {service.name for service in model.services} == {"default/backend", "kube-system/kube-dns"}
     svg = map_svg(model, TRIPS["connected"].traces[1:])
     assert faults(svg) == []
@@ -192,7 +243,12 @@ def test_the_call_crosses_the_map_by_its_devices() -> None:
     layout = lay_out(model_of(made.network(), made.NAMES))
     names = [name for name, _ in way(layout, TRIPS["connected"].traces[1])]
     assert names[:7] == [
-        key("default/frontend"), key("default/frontend", "eth0"), key("node-1", "veth1"), key("node-1", "cni0"), key("node-1"),
-        key("node-1", "flannel.1"), key("node-1", "eth0"),
+        key("default/frontend"),
+        key("default/frontend", "eth0"),
+        key("node-1", "veth1"),
+        key("node-1", "cni0"),
+        key("node-1"),
+        key("node-1", "flannel.1"),
+        key("node-1", "eth0"),
     ]
     assert names[-1] == key("default/backend-2")
