@@ -12,6 +12,7 @@ import msgspec
 
 from kubenet_lab.objects.configmap import ConfigMap
 from kubenet_lab.objects.defaults import with_defaults
+from kubenet_lab.objects.endpoints import EndpointAddress, Endpoints, EndpointsPort, EndpointSubset
 from kubenet_lab.objects.endpointslice import (
     Endpoint,
     EndpointConditions,
@@ -21,8 +22,18 @@ from kubenet_lab.objects.endpointslice import (
     ObjectReference,
 )
 from kubenet_lab.objects.generic import Generic
+from kubenet_lab.objects.ingress import Ingress, IngressClass
 from kubenet_lab.objects.meta import ApiObject, Json, ObjectMeta, OwnerReference, Part, owned_by
 from kubenet_lab.objects.namespace import Namespace
+from kubenet_lab.objects.networkpolicy import (
+    IPBlock,
+    NetworkPolicy,
+    NetworkPolicyEgressRule,
+    NetworkPolicyIngressRule,
+    NetworkPolicyPeer,
+    NetworkPolicyPort,
+    NetworkPolicySpec,
+)
 from kubenet_lab.objects.node import Node, NodeAddress, NodeSpec, NodeStatus, default_nodes, make_node
 from kubenet_lab.objects.pod import (
     Container,
@@ -35,9 +46,22 @@ from kubenet_lab.objects.pod import (
     PodTemplate,
     listening_ports,
 )
+from kubenet_lab.objects.secret import Secret, without_values
 from kubenet_lab.objects.selector import LabelSelector, LabelSelectorRequirement, matches_map
 from kubenet_lab.objects.service import Service, ServicePort, ServiceSpec
-from kubenet_lab.objects.workload import Deployment, DeploymentSpec, ReplicaSet, ReplicaSetSpec
+from kubenet_lab.objects.serviceaccount import ServiceAccount
+from kubenet_lab.objects.workload import (
+    DaemonSet,
+    DaemonSetSpec,
+    Deployment,
+    DeploymentSpec,
+    Job,
+    JobSpec,
+    ReplicaSet,
+    ReplicaSetSpec,
+    StatefulSet,
+    StatefulSetSpec,
+)
 
 AnyObject: TypeAlias = ApiObject | Generic
 """What the store holds."""
@@ -51,6 +75,15 @@ KINDS: tuple[type[ApiObject], ...] = (
     EndpointSlice,
     Deployment,
     ReplicaSet,
+    StatefulSet,
+    DaemonSet,
+    Job,
+    Endpoints,
+    NetworkPolicy,
+    Ingress,
+    IngressClass,
+    Secret,
+    ServiceAccount,
 )
 """The kinds that have a type."""
 
@@ -75,6 +108,8 @@ def from_manifest(manifest: Json, namespaced: bool = True, resource: str = "") -
     """
     api_version, kind = manifest["apiVersion"], manifest["kind"]
     cls = _TYPES.get((api_version, kind))
+    if cls is Secret:
+        manifest = without_values(manifest)
     if cls is not None:
         return msgspec.convert(without_nulls(manifest), cls)
     content = {key: value for key, value in manifest.items() if key not in ("apiVersion", "kind", "metadata")}
@@ -112,19 +147,36 @@ __all__ = [
     "ConfigMap",
     "Container",
     "ContainerPort",
+    "DaemonSet",
+    "DaemonSetSpec",
     "Deployment",
     "DeploymentSpec",
     "Endpoint",
+    "EndpointAddress",
     "EndpointConditions",
     "EndpointHints",
     "EndpointPort",
     "EndpointSlice",
+    "EndpointSubset",
+    "Endpoints",
+    "EndpointsPort",
     "Generic",
+    "IPBlock",
+    "Ingress",
+    "IngressClass",
+    "Job",
+    "JobSpec",
     "Json",
     "LabelSelector",
     "LabelSelectorRequirement",
     "ListeningPort",
     "Namespace",
+    "NetworkPolicy",
+    "NetworkPolicyEgressRule",
+    "NetworkPolicyIngressRule",
+    "NetworkPolicyPeer",
+    "NetworkPolicyPort",
+    "NetworkPolicySpec",
     "Node",
     "NodeAddress",
     "NodeSpec",
@@ -140,9 +192,13 @@ __all__ = [
     "PodTemplate",
     "ReplicaSet",
     "ReplicaSetSpec",
+    "Secret",
     "Service",
+    "ServiceAccount",
     "ServicePort",
     "ServiceSpec",
+    "StatefulSet",
+    "StatefulSetSpec",
     "default_nodes",
     "from_manifest",
     "listening_ports",
