@@ -81,6 +81,8 @@ def _event(row: StepRow, names: Mapping[str, str]) -> str:
     if row.kind == "route":
         dev = row.entry.partition(" dev ")[2].partition(" ")[0]
         return f"route: out through {dev}" if dev else row.title.lower()
+    if row.kind == "fdb":
+        return f"bridge {row.spot} passes it on" if row.title == "Bridge passes it on" else ""
     if row.kind == "end":
         return row.sentence.partition(": ")[2] or row.sentence
     if row.kind == "rule":

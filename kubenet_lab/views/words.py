@@ -364,6 +364,8 @@ def title(step: Step, trace: Trace) -> str:
             return "Backend drawn"
     if step.kind == "fdb" and getattr(step.entry, "dst", "") != "":
         return "Tunnel's end looked up"
+    if step.kind == "fdb":
+        return "Bridge learns a MAC" if " learns" in step.spot else "Bridge passes it on"
     if step.kind == "route" and getattr(step.entry, "type", "") == "local":
         return "It is for this host"
     return TITLES.get(step.kind, step.kind)
@@ -409,7 +411,8 @@ def is_main(step: Step, hop: Hop) -> bool:
             return str(step.entry.rule) == "DROP"
         return target in _DECISIVE or target.startswith(("KUBE-SVC-", "KUBE-SVL-", "KUBE-EXT-", "KUBE-SEP-"))
     if kind == "fdb":
-        return bool(getattr(step.entry, "dst", ""))
+        bridged = " learns" not in step.spot and not any(other.kind == "route" for other in hop.steps)
+        return bool(getattr(step.entry, "dst", "")) or (bridged and bool(getattr(step.entry, "master", "")))
     if kind == "mtu":
         return True
     return kind == "conntrack" and step.spot in ("invalid", "related")

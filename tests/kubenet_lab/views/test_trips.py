@@ -11,6 +11,7 @@ import pytest
 from pictures import trips as made
 from pictures.svg import boxed_faults, faults, texts
 
+from kubenet_lab.kernel.bridge import FdbEntry
 from kubenet_lab.packet.packet import SYN, TCP, UDP, Frame, Packet
 from kubenet_lab.trace import Hop, Step
 from kubenet_lab.trip import Trip
@@ -19,7 +20,7 @@ from kubenet_lab.views.cluster_map import key, lay_out, map_svg, model_of, way
 from kubenet_lab.views.tables import STEP_COLUMNS, steps_frame
 from kubenet_lab.views.text import map_text, trip_story
 from kubenet_lab.views.trip_steps import headers
-from kubenet_lab.views.words import KINDS, sentence
+from kubenet_lab.views.words import KINDS, is_main, sentence
 
 TRIPS = {"connected": made.connected(), "dropped": made.dropped()}
 
@@ -252,3 +253,30 @@ def test_the_call_crosses_the_map_by_its_devices() -> None:
         key("node-1", "eth0"),
     ]
     assert names[-1] == key("default/backend-2")
+
+
+def test_a_bridged_packet_tells_of_its_bridge() -> None:
+    entry = FdbEntry("veth2", made.POD_B, master="cni0")
+    bridged = Hop("node-1", "node-1", "veth1", made.SYN_OUT, [Step("fdb", "cni0", entry)])
+    routed = Hop(
+        "node-1", "node-1", "veth1", made.SYN_OUT, [Step("route", "input"), Step("fdb", "cni0", entry)]
+    )
+    learning = Step("fdb", "cni0 learns", entry)
+    assert is_main(bridged.steps[0], bridged)
+    assert not is_main(routed.steps[1], routed)
+    assert not is_main(learning, bridged)
+    assert (
+        sentence(learning, bridged, {})
+        == f"The bridge cni0 learns that {made.POD_B} is behind its port veth2."
+    )
+
+
+def test_a_failed_name_lookup_is_the_story() -> None:
+    lookup = made.connected()
+    trip = Trip(lookup.source, lookup.source_ns, lookup.target, lookup.host, lookup.port, lookup.protocol, "",
+                lookup.queries, None, "no-such-name", names=made.NAMES)  # fmt: skip
+    told = story(trip)
+    assert told.headline == "pod frontend called http://backend: could not resolve"
+    assert told.why == "the name does not exist"
+    assert {row.leg for row in told.main_rows} == {0}
+    assert "Name lookup 1: question: a DNS message over UDP" in [text.words for text in texts(trip_svg(trip))]
