@@ -148,6 +148,7 @@ def arguments(folder: Path, *, port: int = 8888, browser: bool = True, root: boo
         "--LabApp.news_url=None",
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
         "--LabApp.extension_manager=readonly",
+        "--LanguageServerManager.autodetect=False",  # it would look for Node and npm
         *([] if browser else ["--no-browser"]),
         *(["--allow-root"] if root else []),
     ]
