@@ -18,6 +18,7 @@ REASONS_OF_NAMES = {
     "no-such-name": "the name does not exist",
     "no-address": "the name exists but has no address",
     "dns-timeout": "no name server answered in time",
+    "dns-unreachable": "no name server could be reached: the network or the server's host said no",
     "dns-failure": "the name server answered with an error",
 }
 """Why a trip ended before its first packet to the server."""

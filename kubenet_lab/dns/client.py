@@ -59,11 +59,10 @@ def lookup(walk: Walk, ns: Netns, name: str) -> Lookup:
 
 def _failure(found: Resolution, queries: list[Query]) -> str:
     if found.error == "EAI_AGAIN":
-        return (
-            "dns-timeout"
-            if any(q.rcode in ("timeout", "refused", "unreachable") for q in queries)
-            else "dns-failure"
-        )
+        rcodes = {query.rcode for query in queries}
+        if "timeout" in rcodes:
+            return "dns-timeout"
+        return "dns-unreachable" if rcodes & {"refused", "unreachable", "not permitted"} else "dns-failure"
     return "no-address" if found.error == "EAI_NODATA" else "no-such-name"
 
 

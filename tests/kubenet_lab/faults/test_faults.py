@@ -34,7 +34,7 @@ ROWS = [
         "no-listener",
     ),
     ("fdb-entry-missing", {}, lambda c: c.connect("frontend", f"tcp://{on(c, 'node-2')}:8080"), "timed out", "no-vtep"),
-    ("kube-dns-rules-missing", {}, lambda c: c.connect("frontend", "http://backend"), "could not resolve", "dns-timeout"),
+    ("kube-dns-rules-missing", {}, lambda c: c.connect("frontend", "http://backend"), "could not resolve", "dns-unreachable"),
 ]
 
 
