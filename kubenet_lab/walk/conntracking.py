@@ -54,8 +54,8 @@ def _segment(flags: int) -> str:
 
 def track(w: Walk, skb: Skb) -> bool:
     """The conntrack hook (priority -200). False when the packet ended here."""
-    if skb.ct is not None or skb.ctinfo:
-        return True
+    if skb.ct is not None or skb.ctinfo == "UNTRACKED":
+        return True  # seen before, and come back over the loopback link; what was invalid is looked at again
     pkt = skb.pkt
     if pkt.fragment:
         w.step("conntrack", "defragment", note="the fragments are put together before tracking")
@@ -118,7 +118,7 @@ def _timeout(ns: Netns, flow: Flow) -> float:
 
 
 def _invalid(w: Walk, skb: Skb) -> bool:
-    skb.ct, skb.ctinfo = None, "INVALID"
+    skb.ct, skb.ctinfo, skb.zone = None, "INVALID", 0
     w.step("conntrack", "invalid", note="it belongs to no connection and cannot start one")
     return True
 

@@ -17,6 +17,9 @@ from kubenet_lab.walk.engine import Walk
 CONNECTED, ANSWERED, REFUSED, UNREACHABLE = "connected", "answered", "refused", "unreachable"
 TOO_LONG, TTL_EXCEEDED, TIMED_OUT, NOT_PERMITTED = "message too long", "ttl exceeded", "timed out", "not permitted"
 
+NEIGHBOUR_PATIENCE = 3.1
+"""Seconds until three ARP requests have gone unanswered."""
+
 LOCAL_ERRORS = {
     "no-route": (UNREACHABLE, "ENETUNREACH"),
     "route-unreachable": (UNREACHABLE, "EHOSTUNREACH"),
@@ -90,7 +93,7 @@ def judge(request: Trace, ns: str, patience: float = 5.0) -> Exchange:
             assert answer is not None
             verdict, errno = _meaning(request.packet, answer)
             if verdict:
-                seconds = 0.0
+                seconds = NEIGHBOUR_PATIENCE if request.reason == "neighbour-failed" else 0.0
                 decider = request if request.verdict != DELIVERED or verdict in (CONNECTED, ANSWERED) else trace
                 break
             verdict, errno, answer = TIMED_OUT, "ETIMEDOUT", None
@@ -102,7 +105,7 @@ def judge(request: Trace, ns: str, patience: float = 5.0) -> Exchange:
             local = request.place.netns == ns and all(hop.netns == ns for hop in request.hops)
             if local and request.reason in LOCAL_ERRORS:
                 verdict, errno = LOCAL_ERRORS[request.reason]
-                seconds = 3.1 if request.reason == "neighbour-failed" else 0.0
+                seconds = NEIGHBOUR_PATIENCE if request.reason == "neighbour-failed" else 0.0
             elif local and request.packet.proto != TCP and request.reason in ("rule-drop", "policy-drop", "rule-reject"):
                 verdict, errno, seconds = NOT_PERMITTED, "EPERM", 0.0
         else:

@@ -305,7 +305,7 @@ def finish_output(w: Walk, skb: Skb, way: RouteLookup) -> None:
     mac = neighbours.resolve(w, ns, dev, way.via or pkt.dst, pkt.src)
     if not mac:
         w.end("dropped", "neighbour-failed", ns, dev, ns.neighbours.get((dev, way.via or pkt.dst)))
-        if skb.indev:
-            deliver.icmp_error(w, skb, *((3, 1) if pkt.family == 4 else (1, 3)))
+        # The kernel sends the error to itself too (`ipv4_link_failure`): so a local caller learns of it.
+        deliver.icmp_error(w, skb, *((3, 1) if pkt.family == 4 else (1, 3)))
         return
     links.transmit(w, ns, dev, Frame(link.mac, mac, pkt, 0, skb.length), skb)

@@ -132,13 +132,18 @@ def _connmark(target: t.ConnMarkTarget, site: Site) -> Ready:
     return PASS, "CONNMARK", act, None
 
 
+def _undecided(skb: Skb) -> bool:
+    """True while no rule and no connection has said how to track the packet: the first CT target counts."""
+    return skb.ct is None and skb.ctinfo in ("", "INVALID") and not skb.notrack and not skb.zone
+
+
 def _ct(target: t.Ct, site: Site) -> Ready:
     if target.zone and (target.zone_side or target.zone == "mark"):
         return PASS, "CT", _stop(site, f"CT{target.options(site.family)}"), None
     zone = int(target.zone) if target.zone else 0
 
     def act(skb: Skb, ctx: HookContext) -> str:
-        if skb.ct is None and not skb.ctinfo:
+        if _undecided(skb):
             if target.notrack:
                 skb.notrack = True
             if zone:
@@ -150,7 +155,7 @@ def _ct(target: t.Ct, site: Site) -> Ready:
 
 def _notrack(target: t.NoTrack, site: Site) -> Ready:
     def act(skb: Skb, ctx: HookContext) -> str:
-        if skb.ct is None and not skb.ctinfo:
+        if _undecided(skb):
             skb.notrack = True
         return "NOTRACK"
 
