@@ -116,6 +116,9 @@ def run(call: Call) -> Result:
     command = commands[0]
     if command in "SGEIU" or options.has("z"):
         raise NotModelled(f"option -{command if command in 'SGEIU' else 'z'}")
+    for option in "sdrq":
+        for given in options.all(option):
+            _address(given)
     ns = call.ns
     ns.conntrack.expire(call.now)
     if command == "F":

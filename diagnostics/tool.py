@@ -8,7 +8,7 @@ that is not modelled is refused by name, never ignored.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msgspec import Struct
 
@@ -16,6 +16,9 @@ from kubenet_lab.kernel.netns import Netns
 from kubenet_lab.kernel.network import Network
 from kubenet_lab.trace import Trace
 from kubenet_lab.walk.engine import Walk
+
+if TYPE_CHECKING:
+    from kubenet_lab.dns.records import Query, Response
 
 NOT_MODELLED = 64
 """Exit status of a refused option: EX_USAGE of sysexits.h, which none of the modelled tools uses itself."""
@@ -60,8 +63,8 @@ class NotModelled(Exception):
 class Usage(Exception):
     """A command line the real tool refuses too: what it then prints, and its exit status."""
 
-    def __init__(self, text: str, exit_code: int = 1) -> None:
-        self.text, self.exit_code = text, exit_code
+    def __init__(self, text: str, exit_code: int = 1, traces: list[Trace] | None = None) -> None:
+        self.text, self.exit_code, self.traces = text, exit_code, traces or []
         super().__init__(text)
 
 
@@ -73,6 +76,8 @@ class Call(Struct):
     argv: list[str]
     walk: Walk
     stdin: str = ""
+    history: list[tuple[float, Trace]] = []
+    """Packets sent before, each with its time: what a capture that was running would have seen."""
 
     @property
     def ns(self) -> Netns:
@@ -101,6 +106,7 @@ class Tool(Struct, frozen=True):
         walk: Walk | None = None,
         now: float = 0.0,
         stdin: str = "",
+        history: list[tuple[float, Trace]] | None = None,
     ) -> Result:
         """Run the tool in a namespace.
 
@@ -111,18 +117,100 @@ class Tool(Struct, frozen=True):
             walk: Carries its packets; commands that share one share a clock. A new one at `now` when None.
             now: Simulated seconds, for a new walk.
             stdin: Standard input.
+            history: Packets sent before, each with its time, for tools that show them (`tcpdump -i`).
 
         Raises:
             NotFound: There is no such namespace.
         """
         network.ns(netns)
-        call = Call(network, netns, list(argv), walk or Walk(network, now=now), stdin)
+        call = Call(network, netns, list(argv), walk or Walk(network, now=now), stdin, history or [])
         try:
             return self.body(call)
         except NotModelled as missing:
             return Result(err=f"{self.name}: not modelled: {missing}\n", exit_code=NOT_MODELLED)
         except Usage as usage:
-            return Result(err=usage.text, exit_code=usage.exit_code)
+            return Result(err=usage.text, exit_code=usage.exit_code, traces=usage.traces)
+
+
+class Asked(NamedTuple):
+    """What came of one question to one name server; `problem` is "" or dig's word for what went wrong."""
+
+    response: Response | None
+    problem: str
+    traces: list[Trace]
+    seconds: float
+
+
+_PROBLEMS = {
+    "ECONNREFUSED": "connection refused",
+    "EHOSTUNREACH": "host unreachable",
+    "ENETUNREACH": "network unreachable",
+    "EACCES": "permission denied",
+    "EPERM": "permission denied",
+    "EMSGSIZE": "message too long",
+}
+
+
+def ask(
+    call: Call, query: Query, server: str, *, port: int = 53, tcp: bool = False, timeout: float = 5.0
+) -> Asked:
+    """Send a question to a name server as a packet of its own, and return what came back.
+
+    Time passes: simulated time goes on by the timeout when nothing comes.
+    """
+    from kubenet_lab.dns.records import Response
+    from kubenet_lab.packet.packet import SYN, TCP, UDP, Packet
+    from kubenet_lab.walk.exchange import exchange
+
+    packet = Packet("", server, TCP if tcp else UDP, 0, port, flags=SYN if tcp else 0)
+    if not tcp:
+        packet = packet.replace(message=query, payload_size=query.wire_length)
+    done = exchange(call.walk, call.netns, packet, patience=timeout)
+    if not done.ok:
+        call.walk.now += min(done.seconds, timeout)
+        if done.verdict == "not modelled":
+            raise NotModelled(f"{done.decided_by or done.reason} (a packet to {server} met it)")
+        return Asked(None, _PROBLEMS.get(done.errno, "timed out"), done.traces, done.seconds)
+    message = done.answer.message if done.answer is not None else None
+    if tcp:
+        message = None
+        seen = done.request.delivered_as
+        listener = (
+            call.network.ns(done.server_ns).socket_for(TCP, seen.dst, seen.dport)
+            if seen is not None
+            else None
+        )
+        if seen is not None and listener is not None and listener.handler is not None:
+            answer = listener.handler(seen.replace(message=query, payload_size=query.wire_length), call.now)
+            message = answer.message if answer is not None else None
+    if not isinstance(message, Response):
+        call.walk.now += timeout
+        return Asked(None, "timed out", done.traces, timeout)
+    call.walk.now += message.delay
+    return Asked(message, "", done.traces, message.delay)
+
+
+def reverse(call: Call, address: str) -> tuple[str, list[Trace]]:
+    """Return the name of an address as getnameinfo(3) finds it, "" for none, and the packets that took."""
+    from kubenet_lab.dns.lookup import ResolvConf
+    from kubenet_lab.dns.names import reverse_name
+    from kubenet_lab.dns.records import Query
+
+    for line in call.ns.files.get("/etc/hosts", "127.0.0.1 localhost\n::1 localhost\n").splitlines():
+        words = line.partition("#")[0].split()
+        if len(words) > 1 and words[0] == address:
+            return words[1], []
+    conf = call.ns.files.get("/etc/resolv.conf", "")
+    if not conf:
+        return "", []
+    traces: list[Trace] = []
+    for server in ResolvConf.from_text(conf).nameservers:
+        asked = ask(call, Query(reverse_name(address), "PTR"), server)
+        traces += asked.traces
+        if asked.response is not None:
+            names = [record.data.rstrip(".") for record in asked.response.answer if record.type == "PTR"]
+            return (names[0] if names else ""), traces
+    return "", traces
 
 
 class Options:

@@ -18,14 +18,14 @@ def main() -> None:
         raise SystemExit(reason)
     for name in sys.argv[1:]:
         path = Path(name).resolve()
-        head = [line for line in path.read_text().splitlines(True) if line.startswith("#")]
+        head = [line for line in path.read_text(encoding="utf-8").splitlines(True) if line.startswith("#")]
         transcript = read(path)
         printed = run_real(WORLDS[transcript.world].script, transcript.steps)
         steps = [
             str(step._replace(output=out, exit_code=code))
             for step, (out, code) in zip(transcript.steps, printed, strict=True)
         ]
-        path.write_text("".join(head) + "\n" + "\n".join(steps))
+        path.write_bytes(("".join(head) + "\n" + "\n".join(steps)).encode())
 
 
 if __name__ == "__main__":

@@ -25,12 +25,11 @@ MASKS: dict[str, tuple[str, str]] = {
         r"\1 ~",
     ),
     "json-timers": (r'("(?:gc_timer|hello_timer|tcn_timer|forward_delay_timer)":)[\d.]+', r"\1~"),
-    "seconds": (r"^(tcp +6|udp +17|icmp +1|icmpv6 +58) \d+", r"\1 ~"),
+    "seconds": (r"^((?:ipv[46] +\d+ )?(?:tcp +6|udp +17|icmp +1|icmpv6 +58)) \d+", r"\1 ~"),
     "icmp-id": (r"\bid=\d+", "id=~"),
     "after": (r"after \d+ (ms|milliseconds)", r"after ~ \1"),
     "sport": (r"\b(sport|dport)=[3-6]\d{4}", r"\1=~"),
     "clock": (r"^\d\d:\d\d:\d\d\.\d{6}", "~"),
-    "mib": (r"(\d) 29 ", r"\1 29 "),
 }
 
 
@@ -68,7 +67,7 @@ def read(path: Path) -> Transcript:
     steps: list[Step] = []
     where = command = ""
     output: list[str] = []
-    for line in path.read_text(encoding="utf-8").splitlines(True):
+    for line in path.read_bytes().decode().splitlines(True):
         prompt = _PROMPT.match(line.rstrip("\n"))
         ended = re.match(r"^\[exit (\d+)\]$", line.rstrip("\n"))
         if not command and line.startswith("#"):
@@ -153,9 +152,8 @@ def run_real(setup: str, steps: list[Step]) -> list[tuple[str, int]]:
     done = subprocess.run(
         ["unshare", "-Urnm", "--fork", "sh", "-c", "\n".join(script)],
         capture_output=True,
-        text=True,
         check=False,
         timeout=120,
     )
-    parts = done.stdout.split(marker)
+    parts = done.stdout.decode().split(marker)
     return [(parts[at], int(parts[at + 1])) for at in range(0, len(parts) - 1, 2)]
