@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from diagnostics import bridge, conntrack, curl, dig, ip, iptables, nslookup, ping, ss, sysctl
+from diagnostics import bridge, conntrack, curl, dig, ip, iptables, nslookup, ping, ss, sysctl, tcpdump
 from diagnostics.tool import Result, Tool
 
 TOOLS: tuple[Tool, ...] = (
@@ -17,6 +17,7 @@ TOOLS: tuple[Tool, ...] = (
     curl.TOOL,
     nslookup.TOOL,
     dig.TOOL,
+    tcpdump.TOOL,
     ip.TOOL,
     bridge.TOOL,
     ss.TOOL,

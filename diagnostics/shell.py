@@ -12,107 +12,97 @@ import shlex
 from diagnostics import BY_NAME
 from diagnostics.tool import NOT_MODELLED, Call, NotModelled, Options, Result, Tool, Usage
 from kubenet_lab.kernel.network import Network
+from kubenet_lab.trace import Trace
+from kubenet_lab.trace import captures as frames_of
 from kubenet_lab.walk.engine import Walk
 
-NETSHOOT = frozenset(
-    [
-        *(
-            "ab",
-            "apachebench",
-            "arping",
-            "bandwhich",
-            "bird",
-            "calicoctl",
-            "drill",
-            "ethtool",
-            "file",
-            "fping",
-            "grpcurl",
-        ),
-        *(
-            "host",
-            "httpie",
-            "http",
-            "iftop",
-            "iperf",
-            "iperf3",
-            "iptraf-ng",
-            "jq",
-            "mtr",
-            "nc",
-            "ncat",
-            "nft",
-            "ngrep",
-            "nmap",
-        ),
-        *(
-            "nping",
-            "openssl",
-            "route",
-            "arp",
-            "ifconfig",
-            "netstat",
-            "scapy",
-            "socat",
-            "ssh",
-            "strace",
-            "tcptraceroute",
-        ),
-        *(
-            "termshark",
-            "traceroute",
-            "tracepath",
-            "tshark",
-            "vim",
-            "websocat",
-            "wget",
-            "kubectl",
-            "ipset",
-            "ipvsadm",
-            "ethtool",
-        ),
-    ]
-)
+FRAME_TIME = 20e-6
+"""Seconds a frame takes, as in `trace.captures`."""
+
+_NETSHOOT = """
+    ab apachebench arping bandwhich bird calicoctl drill ethtool file fping grpcurl host http httpie iftop iperf iperf3
+    iptraf-ng jq mtr nc ncat nft ngrep nmap nping openssl route arp ifconfig netstat scapy socat ssh strace tcptraceroute
+    termshark traceroute tracepath tshark vim websocat wget kubectl ipset ipvsadm
+"""
+NETSHOOT = frozenset(_NETSHOOT.split())
 """Programs of the netshoot image that are known and not modelled here."""
 
 
+History = list[tuple[float, Trace]]
+"""Packets sent so far, each with its time. Commands add theirs to it; `tcpdump` shows what is in it."""
+
+
 def run(
-    network: Network, netns: str, line: str, *, walk: Walk | None = None, now: float = 0.0, stdin: str = ""
+    network: Network,
+    netns: str,
+    line: str,
+    *,
+    walk: Walk | None = None,
+    now: float = 0.0,
+    stdin: str = "",
+    history: History | None = None,
 ) -> Result:
     """Run a command line and return what the terminal shows, the last exit status, and every packet sent.
+
+    `tcpdump ... &` captures while the commands after it run, and prints when the line ends or `wait` is
+    reached.
 
     Args:
         network: The world.
         netns: Name of the namespace.
-        line: One or more commands, joined by `|`, `&&`, `||`, `;` or line ends.
+        line: One or more commands, joined by `|`, `&&`, `||`, `;`, `&` or line ends.
         walk: Carries packets and holds the clock; a new one at `now` when None.
         now: Simulated seconds, for a new walk.
         stdin: Standard input of the first command.
+        history: Packets sent before, for `tcpdump`; those of this line are added.
 
     Raises:
         NotFound: There is no such namespace.
     """
     network.ns(netns)
     walk = walk or Walk(network, now=now)
+    history = [] if history is None else history
     try:
         steps = _parse(line)
     except ValueError as error:
         return Result(err=f"sh: syntax error: {error}\n", exit_code=2)
     total = Result()
     screen: list[str] = []
-    for joint, pipeline in steps:
+    captures: list[tuple[list[str], int]] = []
+
+    def add(done: Result) -> None:
+        nonlocal total
+        screen.append(done.text)
+        traces = [*total.traces, *done.traces]
+        total = Result(total.out + done.out, total.err + done.err, done.exit_code, done.rows, traces)
+
+    def stop() -> None:
+        """End every capture in the background: each prints what it has seen."""
+        for words, begin in captures:
+            add(_command(network, netns, words, walk, "", history[begin:]))
+        captures.clear()
+
+    for joint, pipeline, background in steps:
         if (joint == "&&" and total.exit_code != 0) or (joint == "||" and total.exit_code == 0):
             continue
-        done = _pipeline(network, netns, pipeline, walk, stdin)
+        first = pipeline[0][0]
+        if background:
+            if first[0] != "tcpdump" or len(pipeline) > 1:
+                add(Result(err=f"sh: not modelled: {first[0]} in the background\n", exit_code=NOT_MODELLED))
+            else:
+                captures.append((first, len(history)))
+            continue
+        if first[0] in ("wait", "kill"):
+            stop()
+            continue
+        began = walk.now
+        done = _pipeline(network, netns, pipeline, walk, stdin, history)
         stdin = ""
-        screen.append(done.text)
-        total = Result(
-            total.out + done.out,
-            total.err + done.err,
-            done.exit_code,
-            done.rows,
-            [*total.traces, *done.traces],
-        )
+        for trace in done.traces:
+            history.append((began, trace))
+            began += len(frames_of([trace])) * FRAME_TIME
+        add(done)
+    stop()
     total.screen = "".join(screen)
     return total
 
@@ -131,7 +121,7 @@ def _parse(line: str) -> list[tuple[str, list[Command]]]:
     lexer.whitespace = " \t\r"
     lexer.whitespace_split = True
     lexer.commenters = "#"
-    steps: list[tuple[str, list[Command]]] = []
+    steps: list[tuple[str, list[Command], bool]] = []
     joint = ";"
     words: list[str] = []
     redirections: list[str] = []
@@ -146,7 +136,7 @@ def _parse(line: str) -> list[tuple[str, list[Command]]]:
         words, redirections = [], []
         if end != "|":
             if pipeline:
-                steps.append((joint, pipeline))
+                steps.append((joint, pipeline, end == "&"))
             pipeline = []
             joint = end if end in ("&&", "||") else ";"
 
@@ -155,8 +145,10 @@ def _parse(line: str) -> list[tuple[str, list[Command]]]:
     while at < len(tokens):
         token = tokens[at]
         at += 1
-        if token in ("|", "&&", "||", ";", "\n") or set(token) <= {"\n", ";"}:
-            close(token if token in ("|", "&&", "||") else ";")
+        # Operators that touch come as one token: "&" and the line's end, for one.
+        bare = token.strip("\n")
+        if bare in ("|", "&&", "||", "&") or set(token) <= {"\n", ";"}:
+            close(bare if bare in ("|", "&&", "||", "&") else ";")
         elif token in (">", ">>", "<", ">&", ">|", "<<", "<<<"):
             number = (
                 words.pop()
@@ -168,8 +160,6 @@ def _parse(line: str) -> list[tuple[str, list[Command]]]:
                 raise ValueError(f"a name is missing after {token!r}")
             redirections.append(f"{number}{token}{tokens[at]}")
             at += 1
-        elif token == "&":
-            raise ValueError("jobs in the background are not modelled")
         else:
             words.append(token)
     close(";")
@@ -180,13 +170,15 @@ def _statements(line: str) -> list[str]:
     return line.split("\n")
 
 
-def _pipeline(network: Network, netns: str, pipeline: list[Command], walk: Walk, stdin: str) -> Result:
+def _pipeline(
+    network: Network, netns: str, pipeline: list[Command], walk: Walk, stdin: str, history: History
+) -> Result:
     errors: list[str] = []
     result = Result()
     text = stdin
     traces = []
     for at, (words, redirections) in enumerate(pipeline):
-        result = _command(network, netns, words, walk, text)
+        result = _command(network, netns, words, walk, text, history)
         traces += result.traces
         for what in redirections:
             if what in ("2>&1",):
@@ -213,14 +205,16 @@ def _pipeline(network: Network, netns: str, pipeline: list[Command], walk: Walk,
     )
 
 
-def _command(network: Network, netns: str, words: list[str], walk: Walk, stdin: str) -> Result:
+def _command(
+    network: Network, netns: str, words: list[str], walk: Walk, stdin: str, history: History
+) -> Result:
     name, *argv = words
     if name in ("sudo", "command", "exec") and argv:
         name, *argv = argv
     bare = name.rsplit("/", 1)[-1]
     tool = BY_NAME.get(bare) or FILTERS.get(bare)
     if tool is not None:
-        return tool.run(network, netns, argv, walk=walk, stdin=stdin)
+        return tool.run(network, netns, argv, walk=walk, stdin=stdin, history=history)
     if bare in NETSHOOT:
         return Result(err=f"{bare}: not modelled\n", exit_code=NOT_MODELLED)
     if "=" in name or "$" in name:

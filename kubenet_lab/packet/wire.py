@@ -22,6 +22,7 @@ from kubenet_lab.packet.packet import (
     ICMP6_NEIGHBOUR_ADVERT,
     ICMP6_NEIGHBOUR_SOLICIT,
     ICMPV6,
+    RST,
     SCTP,
     TCP,
     UDP,
@@ -43,6 +44,10 @@ _ECHOES = frozenset({0, 8, 128, 129})
 
 class WireError(KubenetLabError):
     """Bytes that are no packet, or one whose form is not modelled."""
+
+
+class LaterFragment(WireError):
+    """A fragment after the first: it has no transport header, so no packet can be made of it alone."""
 
 
 class Captured(NamedTuple):
@@ -153,12 +158,16 @@ def _arp(arp: Arp) -> Any:
     )
 
 
+def solicited_group(address: str) -> str:
+    """Return the multicast group that listens for solicitations of an IPv6 address (RFC 4291, 2.7.1)."""
+    return ip_text(IP_INT["ff02::1:ff00:0"] | IP_INT[address] & 0xFFFFFF, 6)
+
+
 def _discovery(arp: Arp) -> Any:
     """Return the neighbour discovery message (RFC 4861) that does for IPv6 what the ARP message says."""
     six = _scapy().inet6
     if arp.op == "request":
-        low = IP_INT[arp.target_ip] & 0xFFFFFF
-        group = ip_text(IP_INT["ff02::1:ff00:0"] | low, 6)
+        group = solicited_group(arp.target_ip)
         body = six.ICMPv6ND_NS(tgt=arp.target_ip) / six.ICMPv6NDOptSrcLLAddr(lladdr=arp.sender_mac)
         return six.IPv6(src=arp.sender_ip, dst=group, hlim=255) / body
     body = six.ICMPv6ND_NA(tgt=arp.sender_ip, R=0, S=1, O=1) / six.ICMPv6NDOptDstLLAddr(lladdr=arp.sender_mac)
@@ -193,7 +202,7 @@ def _transport(packet: Packet) -> Any:
             flags=packet.flags,
             seq=packet.seq,
             ack=packet.ack,
-            window=WINDOW,
+            window=0 if packet.flags & RST else WINDOW,
             options=options,
         )
         return tcp / s.Raw(payload_of(packet))
@@ -293,16 +302,19 @@ def read_packet(data: bytes) -> Packet:
     A transport header that is cut short, as in an ICMP error's quote, is read as far as it goes.
 
     Raises:
-        WireError: The bytes are no IP packet, or it is a fragment, or it has IPv6 extension headers.
+        WireError: The bytes are no IP packet, or it has IPv6 extension headers.
+        LaterFragment: It is a fragment that does not hold the packet's beginning.
     """
     version = data[0] >> 4 if data else 0
     if version == 4 and len(data) >= 20:
         size = (data[0] & 15) * 4
         tos, total, ident, frag, ttl, proto = struct.unpack("!xBHHHBB", data[:10])
-        if frag & 0x3FFF:
-            raise WireError("not modelled: a fragment of an IPv4 packet")
+        if frag & 0x1FFF:
+            raise LaterFragment("not modelled: a fragment of an IPv4 packet without its beginning")
         src, dst = (ip_text(int.from_bytes(data[at : at + 4], "big"), 4) for at in (12, 16))
         head = Packet(src, dst, proto, ttl=ttl, tos=tos, ident=ident, df=bool(frag & 0x4000))
+        if frag & 0x2000:
+            head = head.replace(fragment=total)
         return _read_transport(head, data[size:total], total - size)
     if version == 6 and len(data) >= 40:
         word, length, proto, ttl = struct.unpack("!IHBB", data[:8])
