@@ -27,7 +27,6 @@ import struct
 import subprocess
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -140,6 +139,8 @@ class Agent:
             with open(resolv, "w", encoding="utf-8"):
                 pass
         os.makedirs("/run/netns")
+        with open("/run/nsswitch.conf", "w", encoding="ascii") as stream:
+            stream.write("passwd: files\ngroup: files\nhosts: files dns\n")
         return {"pid": int(os.readlink("/proc/self"))}
 
     def op_build(
@@ -182,6 +183,11 @@ class Agent:
                     failed += accounts(ns, body)
                 elif kind == "files":
                     self.files[ns] = self.write_files(ns, body)
+                    failed += [
+                        {"ns": ns, "what": f"file {path}", "why": "this machine has none to bind it over"}
+                        for path in body
+                        if not os.path.exists(path)
+                    ]
                 else:
                     failed += restore(ns, kind, body)
         return failed
@@ -239,11 +245,8 @@ class Agent:
         """Return argv wrapped so that it sees the namespace's files and devices; the caller is in the
         namespace.
         """
-        binds = [
-            f"mount --bind {ours} {path}"
-            for path, ours in self.files.get(ns, {}).items()
-            if os.path.exists(path)
-        ]
+        files = {**self.files.get(ns, {}), "/etc/nsswitch.conf": "/run/nsswitch.conf"}
+        binds = [f"mount --bind {ours} {path}" for path, ours in files.items() if os.path.exists(path)]
         script = "; ".join([*binds, "mount -t sysfs sysfs /sys 2>/dev/null", 'exec "$@"'])
         return ["unshare", "--mount", "sh", "-c", script, "sh", *argv]
 
@@ -754,7 +757,8 @@ def sysctls(ns: str, wanted: list[list[str]]) -> list[dict[str, str]]:
 
 
 def accounts(ns: str, names: list[str]) -> list[dict[str, str]]:
-    """`nfacct add NAME` for each: the objects that `-m nfacct` counts into (linux/netfilter/nfnetlink_acct.h).
+    """`nfacct add NAME` for each: the objects that `-m nfacct` counts into
+    (linux/netfilter/nfnetlink_acct.h).
 
     The tool is rarely installed (kube-proxy makes its objects by netlink too), so this is the message itself.
     """

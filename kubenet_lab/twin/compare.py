@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from msgspec.structs import replace
+
 from kubenet_lab.kernel.conntrack import Flow as Entry
 from kubenet_lab.kernel.network import Network
 from kubenet_lab.packet.packet import (
@@ -32,6 +34,7 @@ _PROBE = b"PROBE 00000000\n"
 
 def compare(twin: Twin, flows: list[Flow], timeout: float) -> list[Comparison]:
     """Try each flow in both. See `Twin.compare`."""
+    flows = [replace(flow, ns=twin.find(flow.ns)) for flow in flows]
     expected = [model_outcomes(twin.network, flow) for flow in flows]
     measured = kernel_outcomes(twin, flows, timeout)
     return [
@@ -167,29 +170,16 @@ def _outcome(twin: Twin, flow: Flow, result: dict[str, Any], seen: list[Seen]) -
     if error is not None and error.type == (3 if ":" in flow.dst else 11):
         end = "ttl exceeded"
     server, source = result["server"], result["source_seen"]
+    chain = _related(result["local"], flow, seen)
     if flow.proto in (ICMP, ICMPV6) and end == "answered":
-        # The kernel answers a ping itself, so no server can say who asked: the last node's conntrack, or
-        # the caller, can.
-        owner = twin.network.find_address(_pinged(result, seen) or flow.dst)
-        server = owner.name if owner is not None else ""
-        source = _pinger(result, seen)
-    entries = tuple(sorted(_normal(entry) for entry in _related(result["local"], flow.proto, seen)))
+        # The kernel answers a ping itself, so no server can say who asked; the last node's conntrack can.
+        pinged, source = chain[-1].reply[:2] if chain else (flow.dst, str(result["local"][0]))
+        owner = (
+            flow.ns if pinged.startswith("127.") else getattr(twin.network.find_address(pinged), "name", "")
+        )
+        server = owner
+    entries = tuple(sorted(_normal(entry) for entry in chain))
     return Outcome(end, server, source, error, entries, result["errno"])
-
-
-def _chain(result: dict[str, Any], seen: list[Seen]) -> list[Seen]:
-    return _related(result["local"], ICMP, seen) + _related(result["local"], ICMPV6, seen)
-
-
-def _pinger(result: dict[str, Any], seen: list[Seen]) -> str:
-    """The source a pinged host saw: the address its replies go to."""
-    chain = _chain(result, seen)
-    return chain[-1].reply[1] if chain else str(result["local"][0])
-
-
-def _pinged(result: dict[str, Any], seen: list[Seen]) -> str:
-    chain = _chain(result, seen)
-    return chain[-1].reply[0] if chain else ""
 
 
 class Seen(NamedTuple):
@@ -237,25 +227,30 @@ def _second(side: dict[str, str]) -> int:
     return int(side["dport"]) if "dport" in side else int(side.get("type", 0)) << 8 | int(side.get("code", 0))
 
 
-def _related(local: list[Any], proto: int, seen: list[Seen]) -> list[Seen]:
-    """Return the entries of one conversation: from its socket's port on, through every translation on the
-    way.
-    """
+def _related(local: list[Any], flow: Flow, seen: list[Seen]) -> list[Seen]:
+    """Return the entries of one conversation: from its socket on, through every translation on the way."""
     address, port = local
-    known = {(address, port)}
+    ping = flow.proto in (ICMP, ICMPV6)
+    wanted: set[tuple[str, str, int, int]] = {(address, flow.dst, port, 0 if ping else flow.port)}
     out: list[Seen] = []
-    left = [e for e in seen if e.proto == proto]
+    left = [e for e in seen if e.proto == flow.proto]
+
+    def key(e: Seen) -> tuple[str, str, int, int]:
+        source = address if address in ("0.0.0.0", "::") and e.orig[1:3] == (flow.dst, port) else e.orig[0]
+        return (source, e.orig[1], e.orig[2], 0 if ping else e.orig[3])
+
     while True:
-        step = [
-            e
-            for e in left
-            if (e.orig[0], e.orig[2]) in known or (address in ("0.0.0.0", "::") and e.orig[2] == port)
-        ]
+        step = [e for e in left if key(e) in wanted]
         if not step:
             return out
         out += step
         left = [e for e in left if e not in step]
-        known |= {(e.reply[1], e.reply[2] if proto in (ICMP, ICMPV6) else e.reply[3]) for e in step}
+        for e in step:
+            wanted.add((e.reply[1], e.reply[0], e.reply[2], 0) if ping else _turned(e.reply))
+
+
+def _turned(t: tuple[str, str, int, int]) -> tuple[str, str, int, int]:
+    return (t[1], t[0], t[3], t[2])
 
 
 def _normal(entry: Seen) -> Tracked:

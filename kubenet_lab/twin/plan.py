@@ -39,6 +39,9 @@ _BRIDGE_OPTIONS = {
 KINDS = ("loopback", "physical", "veth", "bridge", "vxlan")
 """Link kinds the twin makes with every kernel it supports."""
 
+FILES = ("/etc/resolv.conf", "/etc/hosts")
+"""Files of a namespace that its commands see in place of this machine's."""
+
 ONLY_HERE: dict[str, str] = {"net/ipv4/icmp_ratelimit": "0", "net/ipv6/icmp/ratelimit": "0"}
 """Parameters the twin sets whatever the model says: many flows at once must not lose their ICMP errors."""
 
@@ -66,10 +69,10 @@ class Missing(Struct, frozen=True):
 class Plan(Struct):
     """What to make, in order.
 
-    `netns` maps names to the names below /run/netns. `root` runs once, outside. Each phase maps a namespace
-    to its
-    steps: ["ip"|"ip -6"|"bridge", lines], ["sysctl", [[path, value]]], ["nfacct", names], ["iptables-restore"|...,
-    text] or ["files", {path: text}]; the phases run one after the other, the namespaces of a phase side by side.
+    `netns` maps names to the names below /run/netns. `root` runs once, outside. Each phase maps a namespace to its
+    steps: ["ip"|"ip -6"|"bridge", lines], ["sysctl", [[path, value]]], ["nfacct", names],
+    ["iptables-restore"|"ip6tables-restore"|"ipset", text] or ["files", {path: text}]. Phases run one after the other,
+    the namespaces of a phase side by side.
     """
 
     netns: dict[str, str]
@@ -122,8 +125,9 @@ def plan(network: Network) -> Plan:
             route.append(["ip -6", six])
         route.append(["bridge", _fdb(ns)])
         _netfilter(ns, route)
-        if ns.files:
-            route.append(["files", dict(ns.files)])
+        files = {path: text for path, text in ns.files.items() if path in FILES}
+        if files:
+            route.append(["files", files])
         _sockets(ns, made)
     return made
 
@@ -197,9 +201,9 @@ def _links(ns: Netns, made: Plan) -> list[str]:
     for link in sorted(
         ns.links.values(), key=lambda item: KINDS.index(item.kind) if item.kind in KINDS else len(KINDS)
     ):
-        start = (
-            f"link add name {link.name} index {link.index} mtu {link.mtu} address {link.mac} type {link.kind}"
-        )
+        # A bridge follows its ports' MTU unless somebody has changed its own: so it starts with another one.
+        mtu = link.mtu - 1 if link.kind == "bridge" else link.mtu
+        start = f"link add name {link.name} index {link.index} mtu {mtu} address {link.mac} type {link.kind}"
         if link.kind == "bridge":
             options, usual = link.bridge or BridgeOptions(), BridgeOptions()
             words = [start]

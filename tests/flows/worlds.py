@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from kubenet_lab.kernel.bridge import FdbEntry
 from kubenet_lab.kernel.dialects.iptables import load
 from kubenet_lab.kernel.link import BridgeOptions, BridgePort, VxlanOptions
@@ -20,7 +22,7 @@ GATEWAY = "192.168.1.1"
 SERVICE = "10.96.0.100"
 
 
-EMPTY_SERVICE = "10.96.0.200"
+UNSERVED = "10.96.0.200"
 
 RULES = """*nat
 :PREROUTING ACCEPT [0:0]
@@ -130,3 +132,80 @@ def two_nodes() -> Network:
             pod.listen(Socket(TCP, "0.0.0.0", 8080, "server"))
             pod.listen(Socket(UDP, "0.0.0.0", 5353, "server", handler=echo))
     return net
+
+
+# -- the shop, and a shop with something odd in every corner --------------------------------------------
+
+SHOP, ODD = "shop", "odd"
+BACKEND, DNS, KUBERNETES, EMPTY_SERVICE = "10.96.0.100", "10.96.0.10", "10.96.0.1", "10.96.0.250"
+
+EXTRA = """
+apiVersion: v1
+kind: Service
+metadata: {name: empty}
+spec:
+  clusterIP: 10.96.0.250
+  selector: {app: nobody}
+  ports: [{port: 80, targetPort: 8080}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: alone, labels: {app: alone}}
+spec:
+  nodeName: node-2
+  containers: [{name: alone, image: alone, ports: [{containerPort: 8080}]}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: alone}
+spec:
+  clusterIP: 10.96.0.201
+  selector: {app: alone}
+  ports: [{port: 80, targetPort: 8080}]
+"""
+
+
+def shop() -> Network:
+    """The shop, with a Service that has no endpoints and one whose only endpoint may call itself."""
+    from kubenet_lab import Cluster
+    from kubenet_lab.scenarios.shop import MANIFEST
+
+    return Cluster.from_files(MANIFEST, EXTRA).network
+
+
+def odd() -> Network:
+    """The shop after some edits that break or bend single flows; the rows of `flows.ROWS` say which."""
+    net = shop()
+    pods = {
+        (ns.name.partition("/")[2].split("-")[0], ns.host): ns for ns in net.netns.values() if "/" in ns.name
+    }
+    one, two, three = (net.ns(f"node-{n}") for n in (1, 2, 3))
+    for block, kind in (
+        ("198.51.100.0/24", "blackhole"),
+        ("198.51.101.0/24", "unreachable"),
+        ("198.51.102.0/24", "prohibit"),
+    ):
+        one.add_route(block, type=kind)
+    # Answers to node-2's pods would leave node-3 by eth0, so what comes from them by the tunnel is not
+    # believed.
+    three.delete_route("10.244.1.0/24")
+    three.add_route("10.244.1.0/24", via="192.168.1.20", dev="eth0")
+    three.set_sysctl("net.ipv4.conf.flannel.1.rp_filter", 1)
+    (entry,) = [e for group in one.fdb.values() for e in group if e.dst == "192.168.1.30"]
+    one.delete_fdb("flannel.1", entry.mac)
+    two.set_link("cni0", mtu=1400)
+    slow = pods["backend", "node-1"]
+    (listener,) = [s for group in slow.sockets.values() for s in group if s.port == 8080]
+    slow.close(listener)
+    slow.listen(replace(listener, backlog_full=True))
+    slow.set_sysctl("net.ipv4.icmp_echo_ignore_all", 1)
+    alone = pods["alone", "node-2"]
+    peer = alone.links["eth0"].peer
+    assert peer is not None
+    port = two.links[peer.link].port
+    assert port is not None
+    two.set_link(peer.link, port=replace(port, hairpin=False))
+    return net
+
+
+WORLDS = {SHOP: shop, ODD: odd}

@@ -1,7 +1,9 @@
 """Random (ruleset, routes, packets) cases over the modelled matches and targets, from a seed.
 
-Rules are made as text, as a person would write them, so that reading them is judged too. Only combinations the real
-`iptables-restore` takes are made: a target or match that works at some hooks only is made at those only, and a
+Rules are made as text, as a person would write them, so that reading them is judged too. Only combinations
+the real
+`iptables-restore` takes are made: a target or match that works at some hooks only is made at those only, and
+a
 user-defined chain belongs to one built-in chain.
 """
 
@@ -27,7 +29,8 @@ FAR = {4: ("10.50.0.5", "10.51.0.5", "10.52.0.5"), 6: ("fd50::5", "fd51::5", "fd
 """Addresses that only a case's own routes lead to."""
 
 TCP_FLAGS = {"SYN": 2, "ACK": 16, "FIN": 17, "RST": 4, "SYN,ACK": 18, "PSH,ACK": 24, "NULL": 0}
-BIT = {"FIN": 1, "SYN": 2, "RST": 4, "PSH": 8, "ACK": 16, "URG": 32}
+FLAG_TESTS = ("FIN,SYN,RST,ACK SYN", "SYN,RST SYN", "ACK ACK", "ALL NONE", "RST RST")
+STATES = ("NEW", "ESTABLISHED", "RELATED,ESTABLISHED", "INVALID", "NEW,UNTRACKED", "DNAT", "SNAT")
 
 
 class Sent(NamedTuple):
@@ -94,7 +97,7 @@ class _Maker:
             number, self.fam, rules, sets, self.make_routes(), self.make_sysctls(), tuple(self.packets)
         )
 
-    # -- packets --------------------------------------------------------------------------------------------
+    # -- packets ----------------------------------------------------------------------------------------
 
     def any_address(self) -> str:
         """An address that occurs in this lab, sometimes one of this case's packets."""
@@ -148,7 +151,7 @@ class _Maker:
             out.append(first._replace(sport=first.sport + 1, icmp_id=first.icmp_id + 1))
         return out
 
-    # -- routes and parameters ------------------------------------------------------------------------------
+    # -- routes and parameters --------------------------------------------------------------------------
 
     def make_routes(self) -> tuple[str, ...]:
         r, fam = self.r, self.fam
@@ -206,7 +209,7 @@ class _Maker:
             out += [("net.ipv4.ip_forward", "0" if r.random() < 0.04 else "1")]
         return tuple(out)
 
-    # -- rules ----------------------------------------------------------------------------------------------
+    # -- rules ------------------------------------------------------------------------------------------
 
     def make_sets(self) -> str:
         if self.r.random() > 0.25:
@@ -342,9 +345,7 @@ class _Maker:
             options += 2 * [
                 lambda: f"-m tcp {n()}--dport {self.port(packet.dport)}",
                 lambda: f"-m tcp {n()}--sport {self.port(packet.sport)}",
-                lambda: (
-                    f"-m tcp {n()}--tcp-flags {r.choice(('FIN,SYN,RST,ACK SYN', 'SYN,RST SYN', 'ACK ACK', 'ALL NONE', 'RST RST'))}"
-                ),
+                lambda: f"-m tcp {n()}--tcp-flags {r.choice(FLAG_TESTS)}",
             ]
             options.append(lambda: f"-m tcpmss {n()}--mss {r.choice(('1460', '500:600', '1:1500'))}")
         if proto == 17:
@@ -366,9 +367,7 @@ class _Maker:
             options += 3 * [lambda: f"-m icmp6 {n()}--icmpv6-type {r.choice(('128', '129', '1', '1/4'))}"]
         if table != "raw":
             options += 2 * [
-                lambda: (
-                    f"-m conntrack {n()}--ctstate {r.choice(('NEW', 'ESTABLISHED', 'RELATED,ESTABLISHED', 'INVALID', 'NEW,UNTRACKED', 'DNAT', 'SNAT'))}"
-                ),
+                lambda: f"-m conntrack {n()}--ctstate {r.choice(STATES)}",
                 lambda: (
                     f"-m conntrack {n()}--ctstatus {r.choice(('CONFIRMED', 'SEEN_REPLY', 'ASSURED', 'NONE'))}"
                 ),

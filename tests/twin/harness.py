@@ -18,10 +18,11 @@ from kubenet_lab.walk import hooks
 from kubenet_lab.walk.engine import Walk
 from kubenet_lab.walk.skb import Skb
 from tests.twin.generator import Case, Sent
-from tests.twin.lab import PROBE, SIDES, TRACKING, lab
+from tests.twin.lab import PROBE, SIDES, lab
 
 GRACE = 0.002
-"""Seconds without a further packet after which a case's packet has done all it does: the path is synchronous."""
+"""Seconds without a further packet after which a case's packet has done all it does: the path is synchronous.
+"""
 
 EMPTY = "".join(f"*{table}\nCOMMIT\n" for table in ("raw", "mangle", "nat", "filter"))
 INPUT_GROUP, POSTROUTING_GROUP = 2, 3
@@ -38,7 +39,9 @@ class Inner(NamedTuple):
 
 
 class Event(NamedTuple):
-    """A packet as it passed a hook of the router for the last time. Ports of an ICMP message are its id and 0."""
+    """A packet as it passed a hook of the router for the last time. Ports of an ICMP message are its id and
+    0.
+    """
 
     hook: str
     mark: int
@@ -100,10 +103,9 @@ class Harness:
         # A half-open connection whose answer a case's rules drop must not be answered again in the next case.
         for side in ("client", "server", "other"):
             self.twin.exec([(side, ["sysctl", "-qw", "net.ipv4.tcp_synack_retries=0"], "")])
-        for text in (TRACKING, PROBE):
-            done = self.twin.exec([("router", ["nft", "-f", "-"], text)])[0]
-            if done.exit_code:
-                raise RuntimeError(f"the probes cannot be loaded: {done.stderr}")
+        done = self.twin.exec([("router", ["nft", "-f", "-"], PROBE)])[0]
+        if done.exit_code:
+            raise RuntimeError(f"the probes cannot be loaded: {done.stderr}")
         self.twin.call("watch", ns="router", groups=[INPUT_GROUP, POSTROUTING_GROUP])
 
     def __enter__(self) -> Self:
@@ -120,10 +122,13 @@ class Harness:
         model, missing, text = self.in_model(case)
         return Result(case, model, kernel, missing, text)
 
-    # -- the kernel ------------------------------------------------------------------------------------------
+    # -- the kernel -------------------------------------------------------------------------------------
 
     def in_kernel(self, case: Case) -> list[list[Event]]:
-        """Load the case, send its packets and return what passed the router."""
+        """Load the case, send its packets and return what passed the router.
+
+        What link-local addresses say among themselves (neighbour discovery) is left out.
+        """
         steps: list[list[Any]] = []
         rules = [line for line in case.routes if line.startswith("rule")]
         routes = [line for line in case.routes if not line.startswith("rule")]
@@ -143,7 +148,12 @@ class Harness:
         refused = [item for result in results[:before] for item in result or []]
         if refused:
             raise AssertionError(f"the kernel refused the case:\n{refused}\n{case.text()}")
-        return [sorted((event_of(*logged) for logged in seen), key=str) for _error, seen in results[before:]]
+        return [
+            sorted(
+                (e for e in (event_of(*logged) for logged in seen) if not e.src.startswith("fe80:")), key=str
+            )
+            for _error, seen in results[before:]
+        ]
 
     def sending(self, packet: Sent) -> list[Any]:
         """Return the agent's step that sends a packet."""
@@ -158,7 +168,7 @@ class Harness:
         kind = b"\x86\xdd" if data[0] >> 4 == 6 else b"\x08\x00"
         return ["frame", packet.origin, "eth0", (macs[0] + macs[1] + kind + data).hex()]
 
-    # -- the model -------------------------------------------------------------------------------------------
+    # -- the model --------------------------------------------------------------------------------------
 
     def in_model(self, case: Case) -> tuple[list[list[Event]], str, str]:
         """Load the case, send its packets and return what passed the router, and what was not modelled."""
@@ -261,7 +271,7 @@ def apply_route(ns: Any, line: str, fam: int) -> None:
     ns.add_rule(RouteRule(**fields))
 
 
-# -- a packet as bytes, as a value, and as an event ----------------------------------------------------------------
+# -- a packet as bytes, as a value, and as an event -----------------------------------------------------
 
 
 def checksum(data: bytes) -> int:

@@ -1,6 +1,7 @@
 """The world of the property test: a router that rules are tried in, between a client and two servers.
 
-Every neighbour is known beforehand, so that a packet's fate is settled within the call that sends it: nothing waits
+Every neighbour is known beforehand, so that a packet's fate is settled within the call that sends it: nothing
+waits
 for ARP, and no late error of one case falls into the next.
 """
 
@@ -15,10 +16,12 @@ SIDES = {"client": ("in0", 1), "server": ("out0", 2), "other": ("out1", 3)}
 """Namespace -> the router's link to it, and the number in its networks 10.N.0.0/24 and fd0N::/64."""
 
 HOSTS = (2, 3, 77)
-"""Last part of some addresses of a network; .2 is the host's own. The router knows a neighbour for every one."""
+"""Last part of some addresses of a network; .2 is the host's own. The router knows a neighbour for every one.
+"""
 
 OWN = range(130, 254)
-"""Last part of further addresses that are the host's own. A sender is taken from here, another one each time: the
+"""Last part of further addresses that are the host's own. A sender is taken from here, another one each time:
+the
 kernel sends a source no more than six routing errors at once, and one a second after that (`ip_error`)."""
 
 SMALL_MTU = 1300
@@ -26,9 +29,6 @@ SMALL_MTU = 1300
 
 OPEN_PORT = 80
 """The servers listen there (TCP); everything else is refused."""
-
-TRACKING = "table inet tracking { chain unused { ct state new counter; }; }"
-"""Switches connection tracking on before the probes come, so that its last hook is before theirs."""
 
 PROBE = """table inet probe {
   chain quiet {
@@ -47,7 +47,11 @@ PROBE = """table inet probe {
   }
 }
 """
-"""Hooks after all others, even the one that confirms connections: what they log has passed, as it left, with its mark."""
+"""Hooks after all others, even the one that confirms connections: what they log has passed, with its mark.
+
+Of hooks with one priority the kernel puts the later before the earlier, so they must be there before any
+rule.
+"""
 
 
 def address(number: int, host: int, fam: int) -> str:

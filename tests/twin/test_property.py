@@ -1,7 +1,9 @@
 """Random rulesets, routes and packets: the model and this kernel must make the same of them.
 
-A case agrees when every packet that enters or leaves the router does so in both, with the same addresses, ports, ICMP
-type, TTL, TOS, MSS and mark: that is verdict, rewritten tuple and mark, for the packet, its answers and its errors.
+A case agrees when every packet that enters or leaves the router does so in both, with the same addresses,
+ports, ICMP
+type, TTL, TOS, MSS and mark: that is verdict, rewritten tuple and mark, for the packet, its answers and its
+errors.
 
     KUBENET_PROPERTY=2000 pytest tests/twin/test_property.py      # the full run; 150 cases without it
     KUBENET_PROPERTY_SEED=7 ...                                    # other cases
@@ -36,7 +38,9 @@ TARGETS = (
 
 
 def run(backend: str, numbers: range) -> tuple[list[Result], Counter[str]]:
-    """Try cases; a disagreement counts when it is there a second time, when nothing of other cases is on its way."""
+    """Try cases; a disagreement counts when it is there a second time, when nothing of other cases is on its
+    way.
+    """
     generator = Generator(SEED)
     wrong: list[Result] = []
     seen: Counter[str] = Counter()

@@ -1,0 +1,53 @@
+"""Every row of the table on the model alone: how it ends, who took it, what source was seen, which error
+came.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+
+from kubenet_lab.kernel.network import Network
+from kubenet_lab.twin.compare import model_outcomes
+from tests.flows.flows import ROWS, Row, address, flow, place
+from tests.flows.worlds import WORLDS
+
+
+@cache
+def world(name: str) -> Network:
+    """One world for all its rows: a flow leaves the state as it found it."""
+    return WORLDS[name]()
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_row(row: Row) -> None:
+    network = world(row.world)
+    outcomes, trace = model_outcomes(network, flow(row, network))
+    assert {o.end for o in outcomes} == {row.end}, trace
+    assert {o.server for o in outcomes if o.server} == {place(network, name) for name in row.servers}, trace
+    assert {o.source_seen for o in outcomes if o.source_seen} == {address(network, s) for s in row.sources}, (
+        trace
+    )
+    errors = {(o.icmp.type, o.icmp.code, o.icmp.sender) for o in outcomes if o.icmp is not None}
+    wanted = {(row.icmp[0], row.icmp[1], address(network, row.icmp[2]))} if row.icmp else set()
+    assert errors == wanted, trace
+
+
+def test_every_end_occurs() -> None:
+    """The table has no blind spot among the ends a caller can see."""
+    ends = {
+        "connected",
+        "answered",
+        "refused",
+        "unreachable",
+        "message too long",
+        "ttl exceeded",
+        "timed out",
+    }
+    assert {row.end for row in ROWS} == ends
+
+
+def test_names_are_unique() -> None:
+    names = [row.name for row in ROWS]
+    assert len(names) == len(set(names))
