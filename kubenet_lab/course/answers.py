@@ -1,7 +1,7 @@
 """What a learner has answered, in one small JSON file of the workspace: `.kubenet/progress.json`.
 
-Answers live there and never in a notebook, so that a notebook can be replaced by a newer one. The file is written whole
-and put in place at once (`os.replace`), so a kernel that dies half-way leaves the old one.
+Answers live there and never in a notebook, so that a notebook can be replaced by a newer one. The file is written
+whole and put in place at once (`os.replace`), so a kernel that dies half-way leaves the old one.
 
 The environment variable KUBENET_PROGRESS names another file, or is "off": then nothing is read or written.
 """
@@ -42,8 +42,8 @@ class _Document(Struct, omit_defaults=True):
 def place(start: Path | None = None) -> Path | None:
     """Return the progress file's path, or None when progress is off.
 
-    The workspace is the nearest folder upwards that has a `.kubenet` folder (the launcher makes one); without one, the
-    current folder becomes it.
+    The workspace is the nearest folder upwards that has a `.kubenet` folder (the launcher makes one); without one,
+    the current folder becomes it.
     """
     named = os.environ.get(VARIABLE, "")
     if named == "off":
@@ -81,8 +81,8 @@ class Progress:
         except (msgspec.MsgspecError, UnicodeDecodeError) as fault:
             broken = self.path.with_name(self.path.name + ".broken")
             os.replace(self.path, broken)
-            self.trouble = f"{self.path.name} could not be read ({fault}); it was kept as {broken.name} and a new one begun"
-            return {}
+            why = f"{self.path.name} could not be read ({fault})"
+            self.trouble = f"{why}; it was kept as {broken.name} and a new one begun"return {}
 
     def entry(self, exercise: str) -> Entry:
         """Return one exercise's row; an empty one before the first try."""

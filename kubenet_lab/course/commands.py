@@ -5,8 +5,8 @@
     bridge fdb append 02:11:22:33:44:55 dev flannel.1 dst 192.168.1.20
     iptables -t nat -A KUBE-SVC-X -j KUBE-SEP-Y
 
-They change the kernel's state through the same readers that understand the tools' own output. All or nothing: an answer
-with a mistake in it changes nothing, and every mistake is named.
+They change the kernel's state through the same readers that understand the tools' own output. All or nothing: an
+answer with a mistake in it changes nothing, and every mistake is named.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from kubenet_lab.errors import Fault, InputError, KubenetLabError
+from kubenet_lab.kernel.bridge import FdbEntry
 from kubenet_lab.kernel.dialects import bridge_fdb, ip_neigh, ip_route, iptables
 from kubenet_lab.kernel.dialects.iproute2 import Words, Wrong
 from kubenet_lab.kernel.netns import Netns
@@ -149,7 +150,7 @@ def _fdb(ns: Netns, words: Words) -> None:
         )
 
 
-def _rest(entry: bridge_fdb.FdbEntry) -> str:
+def _rest(entry: FdbEntry) -> str:
     """The words of an entry after its MAC. `bridge fdb add` makes a permanent entry unless told otherwise."""
     parts: Iterator[str] = (
         f"{name} {value}" for name in ("dev", "dst", "master") if (value := getattr(entry, name))

@@ -7,8 +7,8 @@ from importlib import import_module
 
 from msgspec import Struct
 
-from kubenet_lab.course.sheet import KINDS, Exercise, Sheet, progress_file, sheet
 from kubenet_lab.course.answers import PASSED, TRIED
+from kubenet_lab.course.sheet import KINDS, Exercise, Sheet, progress_file, sheet
 from kubenet_lab.errors import NotFound
 
 NOTEBOOKS: dict[str, str] = {

@@ -1,7 +1,9 @@
-"""Exercises: *predict* (choose, then watch), *do* (change something until a goal holds), *find* (name the cause, mend it).
+"""Exercises: *predict* (choose, then watch), *do* (change something until a goal holds), *find* (name the cause,
+mend it).
 
-An `Exercise` is a value; its judge runs the model and says what it found, so every way that works is right. A `Sheet` is
-an exercise on a learner's desk: it checks, gives hints one at a time, and keeps the answer in the progress file.
+An `Exercise` is a value; its judge runs the model and says what it found, so every way that works is right. A
+`Sheet` is an exercise on a learner's desk: it checks, gives hints one at a time, and keeps the answer in the
+progress file.
 
 Nothing here knows a solution: the answers the tests use are kept with the tests.
 """
@@ -140,7 +142,7 @@ def result_html(result: Result, *, evidence: bool = True) -> str:
     """Return the judge's words as HTML, the model's own trace folded beneath them."""
     sign = _SIGNS[result.status]
     html = (
-        f'<div role="status" style="border-left:4px solid {_COLOURS[result.status]};padding:2px 0 2px 12px;margin:6px 0">'
+        f'<div role="status" style="border-left:4px solid {_COLOURS[result.status]};padding:2px 12px;margin:6px 0">'
         f"<b>{sign}</b> {prose(result.text)}"
     )
     shown = getattr(result.evidence, "_repr_html_", None)

@@ -1,7 +1,7 @@
 """The panel a learner answers an exercise in: a choice, a text, Check, Hint, and the judge's words beneath.
 
-Everything is an ordinary form field, so Tab, arrow keys, space and Enter work, and a screen reader announces the answer
-(`role="status"`). Without a running kernel the panel is still HTML: what the exercise asks.
+Everything is an ordinary form field, so Tab, arrow keys, space and Enter work, and a screen reader announces
+the answer (`role="status"`). Without a running kernel the panel is still HTML: what the exercise asks.
 """
 
 from __future__ import annotations
@@ -47,24 +47,30 @@ class OnDesk(Protocol):
         """Begin anew."""
 
 
-_STYLE = """<style>
+STYLE = """<style>
 .knl-exercise{border:1px solid var(--jp-border-color1,#8a94a0);border-left:6px solid #0072b2;border-radius:8px;
- padding:10px 16px 12px;margin:4px 0;max-width:980px;background:var(--jp-layout-color1,transparent)}
+ padding:10px 16px 12px;margin:4px 0;max-width:980px;
+ background:var(--jp-layout-color1,transparent)}
 .knl-exercise .widget-html-content,.knl-exercise .jupyter-widgets-html-content{line-height:1.5}
 .knl-exercise .widget-radio-box{width:auto;max-width:none}
-.knl-exercise .widget-radio-box label{height:auto;line-height:1.45;white-space:normal;margin:2px 0;align-items:flex-start}
-.knl-exercise .widget-radio-box input{margin-top:4px;flex:0 0 auto}
+.knl-exercise .widget-radio-box label{display:flex;align-items:center;gap:8px;height:auto;margin:2px 0;
+ line-height:1.45;white-space:normal}
+.knl-exercise .widget-radio-box input{margin:0;flex:0 0 auto}
 .knl-exercise textarea{font-family:var(--jp-code-font-family,monospace);font-size:13px;line-height:1.45}
-.knl-exercise button:focus-visible,.knl-exercise input:focus-visible,.knl-exercise textarea:focus-visible{
- outline:3px solid #e69f00;outline-offset:1px}
+.knl-exercise button:focus-visible,.knl-exercise input:focus-visible,.knl-exercise textarea:focus-visible,
+.knl-bench button:focus-visible{outline:3px solid #e69f00;outline-offset:1px}
 .knl-exercise code{font-size:.93em}
+.knl-exercise pre{white-space:pre-wrap}
+.knl-bench .widget-toggle-buttons button{height:auto;min-height:32px}
+.knl-bench .widget-toggle-buttons button.mod-active{box-shadow:inset 0 -3px 0 #0072b2;font-weight:bold}
 .knl-exercise-done{border-left-color:#00805c}
 </style>"""
+"""The style sheet of panels; it follows JupyterLab's theme."""
 
 _KINDS = {"predict": "Predict", "do": "Do", "find": "Find"}
 
 
-class ExercisePanel(w.VBox):
+class ExercisePanel(w.VBox):  # type: ignore[misc]
     """An exercise as a form. `sheet` judges, hints and remembers."""
 
     def __init__(self, sheet: OnDesk) -> None:
@@ -131,7 +137,7 @@ class ExercisePanel(w.VBox):
         asked, entry = self._sheet.exercise, self._sheet.entry
         status = {"passed": "✓ solved", "tried": "tried, not solved yet"}.get(entry.status, "to do")
         self.head.value = (
-            f'{_STYLE}<div><b style="font-size:1.08em">{_KINDS[asked.kind]} · {escape(asked.title)}</b>'
+            f'{STYLE}<div><b style="font-size:1.08em">{_KINDS[asked.kind]} · {escape(asked.title)}</b>'
             f' <span style="opacity:.75">({status})</span></div><div>{self._prose(asked.task)}</div>'
         )
         self.again_button.layout.display = "" if entry.attempts or entry.hints else "none"
