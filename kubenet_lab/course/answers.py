@@ -82,7 +82,8 @@ class Progress:
             broken = self.path.with_name(self.path.name + ".broken")
             os.replace(self.path, broken)
             why = f"{self.path.name} could not be read ({fault})"
-            self.trouble = f"{why}; it was kept as {broken.name} and a new one begun"return {}
+            self.trouble = f"{why}; it was kept as {broken.name} and a new one begun"
+            return {}
 
     def entry(self, exercise: str) -> Entry:
         """Return one exercise's row; an empty one before the first try."""
