@@ -1,6 +1,6 @@
 """The composition root: a cluster is a store, a network and a clock, and this module alone knows what joins them.
 
-    objects -> store -> control loops -> machines, CNI, kubelet, kube-proxy, CoreDNS -> kernel state -> walk -> trip
+objects -> store -> control loops -> machines, CNI, kubelet, kube-proxy, CoreDNS -> kernel state -> walk -> trip
 """
 
 from __future__ import annotations
@@ -101,16 +101,20 @@ class Cluster:
         self.settle()
 
     @classmethod
-    def from_files(cls, *paths: str | Path, nodes: int = 3, lenient: bool = False, dns: bool = True, **options: Any) -> Cluster:
+    def from_files(
+        cls, *paths: str | Path, nodes: int = 3, lenient: bool = False, dns: bool = True, **options: Any
+    ) -> Cluster:
         """Build a cluster from manifests: files, folders, "-" for standard input, or YAML text.
 
         CoreDNS as kubeadm installs it is added unless the manifests bring a Service `kube-system/kube-dns`, or `dns`
         is False. Raises InputError with every fault, before anything is built.
         """
-        return cls.from_objects(manifests.load(list(paths), lenient=lenient), nodes=nodes, dns=dns, **options)
+        return cls.from_objects(manifests.load(*paths, lenient=lenient), nodes=nodes, dns=dns, **options)
 
     @classmethod
-    def from_objects(cls, objects: Iterable[AnyObject], *, nodes: int = 3, dns: bool = True, **options: Any) -> Cluster:
+    def from_objects(
+        cls, objects: Iterable[AnyObject], *, nodes: int = 3, dns: bool = True, **options: Any
+    ) -> Cluster:
         """Build a cluster from objects that were read already, as `from_files` does.
 
         They may be a dump (`kubectl get -A -o json`), whole or in part: pods keep their nodes and addresses, and an
@@ -127,7 +131,8 @@ class Cluster:
 
     def __repr__(self) -> str:
         pods, services = len(self.store.list("Pod")), len(self.store.list("Service"))
-        return f"<Cluster of {len(self.store.list('Node'))} nodes, {pods} pods, {services} Services; {self.cni}, {self.proxy}>"
+        nodes = len(self.store.list("Node"))
+        return f"<Cluster of {nodes} nodes, {pods} pods, {services} Services; {self.cni}, {self.proxy}>"
 
     # -- changing it ----------------------------------------------------------------------------------------------
 
@@ -136,7 +141,7 @@ class Cluster:
 
         Raises InputError (nothing has changed then) or what the API server answers.
         """
-        return self.apply_objects(manifests.load(list(sources), lenient=lenient))
+        return self.apply_objects(manifests.load(*sources, lenient=lenient))
 
     def apply_objects(self, objects: Iterable[AnyObject]) -> list[AnyObject]:
         """`apply` for objects that were read already; all or nothing."""
@@ -203,7 +208,9 @@ class Cluster:
                 continue
             address = next((ip for ip in node.internal_ips if ":" not in ip), "")
             if not address:
-                raise InputError(f"Node {name}: status.addresses has no IPv4 InternalIP; the nodes' network here is IPv4")
+                raise InputError(
+                    f"Node {name}: status.addresses has no IPv4 InternalIP; the nodes' network here is IPv4"
+                )
             space = machine.build_node(self.network, name, f"{address}/24")
             if self.cni == "flannel":
                 space.files[f"{CONF_DIR}/10-flannel.conflist"] = FLANNEL_CONFLIST
@@ -245,12 +252,23 @@ class Cluster:
         runtimes: dict[str, Runtime] = {}
         # Pods that had an address before (a dump's) come first, so that nobody else is given it.
         for key, pod in sorted(present.items(), key=lambda item: not item[1].ips):
-            if key in self._running or not pod.spec.node_name or pod.spec.node_name not in self.network.netns or pod.finished:
+            if (
+                key in self._running
+                or not pod.spec.node_name
+                or pod.spec.node_name not in self.network.netns
+                or pod.finished
+            ):
                 continue
             node = self.store.get(Node, pod.spec.node_name)
             runtime = runtimes.setdefault(node.name, Runtime(self.network, node.name))
             started = kubelet.start_pod(
-                self.network, pod, node, files=self._files, handlers=self._handler, runtime=runtime, now=self.now
+                self.network,
+                pod,
+                node,
+                files=self._files,
+                handlers=self._handler,
+                runtime=runtime,
+                now=self.now,
             )
             self.events += [(key, event) for event in started.events]
             self._running[key] = pod
@@ -299,14 +317,24 @@ class Cluster:
     def _upstream(self, pod: str, query: Any, address: str) -> Any:
         """CoreDNS forwards a query: a packet like any other, from its pod to the name server outside."""
         walk = Walk(self.network, now=self.now, seed=self.seed)
-        asked = Packet("", address.rpartition(":")[0] or address, UDP, 0, 53, message=query, payload_size=query.wire_length)
+        asked = Packet(
+            "",
+            address.rpartition(":")[0] or address,
+            UDP,
+            0,
+            53,
+            message=query,
+            payload_size=query.wire_length,
+        )
         done = exchange(walk, pod, asked)
         if done.verdict == "refused":
             raise ConnectionRefusedError(address)
         return done.answer.message if done.ok and done.answer is not None else None
 
     def _dns_objects(self) -> list[Any]:
-        return [obj for kind in ("Namespace", "Service", "EndpointSlice", "Pod") for obj in self.store.list(kind)]
+        return [
+            obj for kind in ("Namespace", "Service", "EndpointSlice", "Pod") for obj in self.store.list(kind)
+        ]
 
     def _name_server(self) -> None:
         """CoreDNS hears of every change it watches."""
@@ -326,7 +354,9 @@ class Cluster:
             if proxy is None:
                 addresses = tuple(a.local for a in space.addrs() if a.scope != "link")
                 config = KubeProxyConfig(cluster_cidrs=self.settings.cluster_cidr)
-                proxy = self._proxies[node.name] = KubeProxyIptables(ProxyNode.from_node(node, addresses), config)
+                proxy = self._proxies[node.name] = KubeProxyIptables(
+                    ProxyNode.from_node(node, addresses), config
+                )
                 self._defer(space, proxy)
             elif not space.rules_deferred:
                 rules = proxy.apply(space.iptables, self._tracker.maps, changed)
@@ -427,7 +457,13 @@ class Cluster:
         return Walk(self.network, now=self.now, choose=choose, seed=self.seed * 1_000_003 + self._calls)
 
     def connect(
-        self, source: str, target: str, *, size: int = 0, choose: Chooser | None = None, port: int | None = None
+        self,
+        source: str,
+        target: str,
+        *,
+        size: int = 0,
+        choose: Chooser | None = None,
+        port: int | None = None,
     ) -> Trip:
         """Make one call: look the name up, send the request, take the answer.
 
@@ -444,7 +480,9 @@ class Cluster:
             goal = replace(goal, port=port)
         return self._call(source, goal, size, choose, "want")
 
-    def ping(self, source: str, host: str, *, size: int = 56, df: bool = False, choose: Chooser | None = None) -> Trip:
+    def ping(
+        self, source: str, host: str, *, size: int = 56, df: bool = False, choose: Chooser | None = None
+    ) -> Trip:
         """`ping -c1 -s SIZE [-M do] HOST` from a pod or node."""
         return self._call(source, Target(host, host, 0, "icmp"), size, choose, "do" if df else "want")
 
@@ -457,7 +495,9 @@ class Cluster:
         done: Exchange | None = None
         if found.addresses:
             address = found.addresses[0]
-            done = exchange(walk, ns, _request(goal, address, size, self._source(source, ns)), pmtudisc=pmtudisc)
+            done = exchange(
+                walk, ns, _request(goal, address, size, self._source(source, ns)), pmtudisc=pmtudisc
+            )
         return Trip(
             self._whole(source, ns),
             ns,
@@ -555,7 +595,9 @@ def _settings_of(objects: Iterable[AnyObject]) -> Settings:
     around them, or what holds them all. (A Service that was never stored is asking, and may be refused.)
     """
     settings = Settings()
-    blocks = [c for o in objects if isinstance(o, Node) for c in (o.spec.pod_cidrs or (o.spec.pod_cidr,)) if c]
+    blocks = [
+        c for o in objects if isinstance(o, Node) for c in (o.spec.pod_cidrs or (o.spec.pod_cidr,)) if c
+    ]
     stored = [o for o in objects if isinstance(o, Service) and o.metadata.uid]
     addresses = [ip for service in stored for ip in service.addresses]
     return replace(

@@ -21,7 +21,9 @@ from kubenet_lab.packet.packet import TCP, UDP
 ROUTER, OUTSIDE = "router", "outside"
 UNDERLAY = "underlay"
 OUTSIDE_ADDRESS, OUTSIDE_GATEWAY = "203.0.113.10", "203.0.113.1"
-OUTSIDE_NAMES = {name: (OUTSIDE_ADDRESS,) for name in ("example.com.", "www.example.com.", "api.github.com.")}
+OUTSIDE_NAMES: dict[str, tuple[str, ...]] = dict.fromkeys(
+    ("example.com.", "www.example.com.", "api.github.com."), (OUTSIDE_ADDRESS,)
+)
 """Names of the world outside; all are the one host there."""
 API_SERVER_PORT = 6443
 KUBELET_PORT = 10250

@@ -19,7 +19,7 @@ FAULTS: tuple[type[Fault], ...] = (PodNotListening, FdbEntryMissing, KubeDnsRule
 def make(name: str, **details: Any) -> Fault:
     """Return a fault by name ("fdb-entry-missing"), with its details. Raises NotFound."""
     for kind in FAULTS:
-        if kind.NAME == name:
+        if name == kind.NAME:
             return kind(**details)
     raise NotFound("fault", name, known=[kind.NAME for kind in FAULTS])
 

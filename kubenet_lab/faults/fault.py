@@ -14,7 +14,10 @@ Undo = Callable[[], None]
 
 
 class Fault(Struct, frozen=True):
-    """A fault with its details. A subclass's docstring says symptom, where it lives, which tool shows it, and the cure."""
+    """A fault with its details.
+
+    A subclass's docstring says symptom, where it lives, which tool shows it, and the cure.
+    """
 
     NAME: ClassVar[str] = ""
     TITLE: ClassVar[str] = ""

@@ -33,7 +33,9 @@ class FdbEntryMissing(Fault, frozen=True):
         space = cluster.node(self.node).ns
         cluster.node(self.peer)
         address = cluster.store.get(Node, self.peer).internal_ips[0]
-        entries = [e for group in space.fdb.values() for e in group if e.dev == self.device and e.dst == address]
+        entries = [
+            e for group in space.fdb.values() for e in group if e.dev == self.device and e.dst == address
+        ]
         if not entries:
             raise NotFound("FDB entry", f"dev {self.device} dst {address}", known=[self.device])
         for entry in entries:

@@ -35,7 +35,11 @@ class KubeDnsRulesMissing(Fault, frozen=True):
         for fam, rules in before.items():
             edit = rules.edit()
             for table, chain, _number, rule in list(rules):
-                if chain.name == "KUBE-SERVICES" and rule.dst.partition("/")[0] in addresses and not rule.not_dst:
+                if (
+                    chain.name == "KUBE-SERVICES"
+                    and rule.dst.partition("/")[0] in addresses
+                    and not rule.not_dst
+                ):
                     edit.delete(table, chain.name, rule)
             space.set_iptables(fam, edit.commit())
         if all(space.iptables[fam] == rules for fam, rules in before.items()):

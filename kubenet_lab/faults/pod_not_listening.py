@@ -32,7 +32,9 @@ class PodNotListening(Fault, frozen=True):
         """Close the pod's listening sockets."""
         pod = cluster.pod(self.pod)
         space = cluster.network.ns(netns_name(pod))
-        closed = [s for group in space.sockets.values() for s in group if not self.port or s.port == self.port]
+        closed = [
+            s for group in space.sockets.values() for s in group if not self.port or s.port == self.port
+        ]
         if not closed:
             raise NotFound("listening socket", str(self.port or "any"), pod.namespace)
         for socket in closed:

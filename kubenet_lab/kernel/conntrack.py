@@ -6,7 +6,6 @@ Semantics: net/netfilter/nf_conntrack_core.c and nf_conntrack_proto_*.c; text in
 from __future__ import annotations
 
 from collections.abc import Iterator
-
 from typing import NamedTuple
 
 from msgspec import Struct, field

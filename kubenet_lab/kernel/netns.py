@@ -37,7 +37,18 @@ if TYPE_CHECKING:
     from kubenet_lab.kernel.network import Network
 
 ZERO_MAC = "00:00:00:00:00:00"
-_TABLES = ("links", "addresses", "rules", "routes", "neighbours", "fdb", "sysctls", "sockets", "ipsets", "files")
+_TABLES = (
+    "links",
+    "addresses",
+    "rules",
+    "routes",
+    "neighbours",
+    "fdb",
+    "sysctls",
+    "sockets",
+    "ipsets",
+    "files",
+)
 
 
 class RouteLookup(NamedTuple):
@@ -86,7 +97,7 @@ class Netns:
         """Conntrack time-outs in s, by sysctl; derived when first needed."""
         self.rp_filter: dict[str, int] = {}
         """Reverse path mode in force, by link; derived from the sysctls when first needed."""
-        self.plans: dict[int, object] = {}
+        self.plans: dict[int, Any] = {}
         """What the walk made of the present rules, by family; emptied whenever they change."""
         self._lookups: dict[tuple[str, str, str, str, int], RouteLookup | None] = {}
         self._macs: dict[str, frozenset[str]] = {}
@@ -176,8 +187,9 @@ class Netns:
     def set_link(self, name: str, **fields: Any) -> Link:
         """`ip link set NAME up|down|mtu N|address MAC|master BR|...`.
 
-        Down removes the link's routes, neighbours and IPv6 addresses, as the kernel does, and the far end of a veth pair
-        loses its carrier. A bridge takes the lowest MAC and the smallest MTU of its ports until somebody sets them.
+        Down removes the link's routes, neighbours and IPv6 addresses, as the kernel does, and the far end of a
+        veth pair loses its carrier. A bridge takes the lowest MAC and the smallest MTU of its ports until somebody
+        sets them.
         """
         old = self.link(name)
         new = replace(old, **fields)
@@ -195,7 +207,9 @@ class Netns:
                 self._own_fdb(new, old.mac)
         if old.up and not new.up:
             self._link_down(new)
-            for address in [a for a in self.addresses.get(name, ()) if a.family == 6 and new.kind != "loopback"]:
+            for address in [
+                a for a in self.addresses.get(name, ()) if a.family == 6 and new.kind != "loopback"
+            ]:
                 self.delete_address(name, f"{address.local}/{address.length}")
         if new.up and not old.up:
             self._link_up(new)
@@ -289,7 +303,9 @@ class Netns:
         for key, table in self.routes.items():
             keep_local = key[1] == TABLE_LOCAL and link.name in self.links
             self.routes[key] = {
-                k: r for k, r in table.items() if not _uses(r, link.name) or (keep_local and r.type == "local")
+                k: r
+                for k, r in table.items()
+                if not _uses(r, link.name) or (keep_local and r.type == "local")
             }
         self.neighbours = {k: n for k, n in self.neighbours.items() if k[0] != link.name}
         if link.master:
@@ -303,7 +319,11 @@ class Netns:
 
     def _link_ready(self, link: Link) -> None:
         """A link is up and has carrier: it gets its IPv6 link-local address (RFC 4862; ports of a bridge too)."""
-        if not link.up or link.kind == "loopback" or self.sysctl(sysctl.conf(6, link.name, "disable_ipv6")) != "0":
+        if (
+            not link.up
+            or link.kind == "loopback"
+            or self.sysctl(sysctl.conf(6, link.name, "disable_ipv6")) != "0"
+        ):
             return
         if all(a.family != 6 or a.scope != "link" for a in self.addresses.get(link.name, ())):
             self.add_address(link.name, f"{eui64(link.mac)}/64", scope="link")
@@ -326,8 +346,16 @@ class Netns:
 
     # -- addresses ------------------------------------------------------------------------------------------------
 
-    def add_address(self, dev: str, cidr: str, *, scope: str = "", broadcast: str = "", label: str = "",
-                    noprefixroute: bool = False) -> Address:
+    def add_address(
+        self,
+        dev: str,
+        cidr: str,
+        *,
+        scope: str = "",
+        broadcast: str = "",
+        label: str = "",
+        noprefixroute: bool = False,
+    ) -> Address:
         """`ip addr add CIDR dev DEV`. Adds the local and connected routes the kernel adds. Raises EEXIST, ENODEV."""
         link = self.link(dev)
         local, _, length_text = cidr.partition("/")
@@ -337,10 +365,18 @@ class Netns:
         if any(a.local == local and a.length == length for a in present):
             raise KernelError("EEXIST", f"{cidr} dev {dev}")
         net = prefix(cidr)
-        secondary = fam == 4 and any(a.length == length and a.family == 4 and local in a.network for a in present)
+        secondary = fam == 4 and any(
+            a.length == length and a.family == 4 and local in a.network for a in present
+        )
         made = Address(
-            dev, local, length, scope or ("host" if link.kind == "loopback" else "global"), broadcast,
-            label or (dev if fam == 4 else ""), secondary, ("noprefixroute",) if noprefixroute else (),
+            dev,
+            local,
+            length,
+            scope or ("host" if link.kind == "loopback" else "global"),
+            broadcast,
+            label or (dev if fam == 4 else ""),
+            secondary,
+            ("noprefixroute",) if noprefixroute else (),
         )
         assert net.family == fam
         self.addresses[dev] = (*present, made)
@@ -366,7 +402,10 @@ class Netns:
             self.routes[key] = {
                 k: r
                 for k, r in table.items()
-                if not (r.dev == dev and (r.prefsrc in gone or (r.type == "local" and r.dst.split("/")[0] in gone)))
+                if not (
+                    r.dev == dev
+                    and (r.prefsrc in gone or (r.type == "local" and r.dst.split("/")[0] in gone))
+                )
             }
         for address in kept:
             self._connect(address)
@@ -379,16 +418,33 @@ class Netns:
             scope_dst = f"{address.network}" if link.kind == "loopback" else f"{address.local}/32"
             locals_ = {scope_dst, f"{address.local}/32"}
             for dst in locals_:
-                self._put(Route(dst, address.dev, type="local", table=TABLE_LOCAL, proto="kernel", scope="host", prefsrc=address.local))
+                self._put(
+                    Route(
+                        dst,
+                        address.dev,
+                        type="local",
+                        table=TABLE_LOCAL,
+                        proto="kernel",
+                        scope="host",
+                        prefsrc=address.local,
+                    )
+                )
         else:
-            self._put(Route(f"{address.local}/128", address.dev, type="local", table=TABLE_LOCAL, proto="kernel"))
+            self._put(
+                Route(f"{address.local}/128", address.dev, type="local", table=TABLE_LOCAL, proto="kernel")
+            )
         if not link.up or address.length == full or link.kind == "loopback":
             if address.family == 4 and link.kind == "loopback" and address.length < 31:
                 self._broadcast(address)
             return
         if "noprefixroute" not in address.flags:
             if address.family == 4:
-                self._put(Route(str(address.network), address.dev, proto="kernel", scope="link", prefsrc=address.local), keep=True)
+                self._put(
+                    Route(
+                        str(address.network), address.dev, proto="kernel", scope="link", prefsrc=address.local
+                    ),
+                    keep=True,
+                )
             else:
                 self._put(Route(str(address.network), address.dev, proto="kernel", metric=256), keep=True)
         if address.family == 4 and address.length < 31:
@@ -397,7 +453,18 @@ class Netns:
     def _broadcast(self, address: Address) -> None:
         block = address.network
         last = ip_text(block.net | (~block.mask & 0xFFFFFFFF), 4)
-        self._put(Route(f"{last}/32", address.dev, type="broadcast", table=TABLE_LOCAL, proto="kernel", scope="link", prefsrc=address.local), keep=True)
+        self._put(
+            Route(
+                f"{last}/32",
+                address.dev,
+                type="broadcast",
+                table=TABLE_LOCAL,
+                proto="kernel",
+                scope="link",
+                prefsrc=address.local,
+            ),
+            keep=True,
+        )
 
     def _put(self, route: Route, keep: bool = False) -> None:
         table = self.routes.setdefault((route.family, route.table), {})
@@ -439,9 +506,18 @@ class Netns:
             made = replace(made, metric=1024)
         if made.type in REFUSING or made.type == "throw":
             made = replace(made, dev="" if made.family == 4 else "lo")
-        elif not made.via and made.family == 4 and "scope" not in fields and made.dev and made.type == "unicast":
+        elif (
+            not made.via
+            and made.family == 4
+            and "scope" not in fields
+            and made.dev
+            and made.type == "unicast"
+        ):
             made = replace(made, scope="link")
-        for via, dev, onlink in [(made.via, made.dev, made.onlink), *((n.via, n.dev, n.onlink) for n in made.nexthops)]:
+        for via, dev, onlink in [
+            (made.via, made.dev, made.onlink),
+            *((n.via, n.dev, n.onlink) for n in made.nexthops),
+        ]:
             if dev:
                 self.link(dev)
             if via and not onlink:
@@ -451,7 +527,13 @@ class Netns:
                 if made.via and not made.dev:
                     made = replace(made, dev=way.dev)
         table = self.routes.setdefault((made.family, made.table), {})
-        for key in [k for k in table if k[:2] == made.key[:2]] if made.family == 6 else [made.key] if made.key in table else []:
+        for key in (
+            [k for k in table if k[:2] == made.key[:2]]
+            if made.family == 6
+            else [made.key]
+            if made.key in table
+            else []
+        ):
             if not replace_existing:
                 raise KernelError("EEXIST", str(made))
             del table[key]
@@ -459,14 +541,21 @@ class Netns:
         self._changed()
         return made
 
-    def delete_route(self, dst: str, *, table: int = TABLE_MAIN, metric: int | None = None, dev: str = "", via: str = "") -> Route:
+    def delete_route(
+        self, dst: str, *, table: int = TABLE_MAIN, metric: int | None = None, dev: str = "", via: str = ""
+    ) -> Route:
         """`ip route del DST`. Raises ESRCH when no route fits."""
         if dst == "default":
             dst = "::/0" if ":" in via else "0.0.0.0/0"
         dst = str(prefix(dst))
         entries = self.routes.get((family(dst), table), {})
         for key, route in entries.items():
-            if route.dst == dst and (metric is None or metric == route.metric) and (not dev or dev == route.dev) and (not via or via == route.via):
+            if (
+                route.dst == dst
+                and (metric is None or metric == route.metric)
+                and (not dev or dev == route.dev)
+                and (not via or via == route.via)
+            ):
                 del entries[key]
                 self._changed()
                 return route
@@ -509,7 +598,9 @@ class Netns:
         self.rules[rule.family] = tuple(r for r in self.rules[rule.family] if r != rule)
         self._changed()
 
-    def lookup(self, dst: str, *, src: str = "", iif: str = "", oif: str = "", mark: int = 0) -> RouteLookup | None:
+    def lookup(
+        self, dst: str, *, src: str = "", iif: str = "", oif: str = "", mark: int = 0
+    ) -> RouteLookup | None:
         """`ip route get DST [from SRC] [iif DEV] [oif DEV] [mark M]`: the route that wins, or None.
 
         Multipath picks a leg by a hash of source and destination (fib_multipath_hash_policy 0).
@@ -554,7 +645,9 @@ class Netns:
 
     # -- neighbours, FDB, sysctl, sockets -------------------------------------------------------------------------
 
-    def set_neighbour(self, dev: str, address: str, mac: str, state: str = "PERMANENT", now: float = 0.0) -> Neighbour:
+    def set_neighbour(
+        self, dev: str, address: str, mac: str, state: str = "PERMANENT", now: float = 0.0
+    ) -> Neighbour:
         """`ip neigh replace ADDRESS lladdr MAC dev DEV nud STATE`."""
         self.link(dev)
         made = Neighbour(dev, address, mac, state, now)

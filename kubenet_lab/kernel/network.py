@@ -63,7 +63,9 @@ class Network:
                 gone.delete_link(link.name)
         del self.netns[name]
 
-    def add_veth(self, ns_a: str, name_a: str, ns_b: str, name_b: str, *, mac_a: str, mac_b: str, mtu: int = 1500) -> tuple[Link, Link]:
+    def add_veth(
+        self, ns_a: str, name_a: str, ns_b: str, name_b: str, *, mac_a: str, mac_b: str, mtu: int = 1500
+    ) -> tuple[Link, Link]:
         """`ip link add A netns NS_A type veth peer name B netns NS_B`. Both ends start down."""
         a, b = self.ns(ns_a), self.ns(ns_b)
         if name_b in b.links:
@@ -88,7 +90,9 @@ class Network:
     def unplug(self, ns: str, link: str) -> None:
         """Pull a physical link's cable."""
         wire = self.wires[self.ns(ns).link(link).wire]
-        self.wires[wire.name] = Wire(wire.name, tuple(p for p in wire.ports if p != (ns, link)), wire.mtu, wire.up)
+        self.wires[wire.name] = Wire(
+            wire.name, tuple(p for p in wire.ports if p != (ns, link)), wire.mtu, wire.up
+        )
         self.ns(ns).set_link(link, wire="")
 
     def hosts(self) -> list[str]:

@@ -52,7 +52,10 @@ class Route(Struct, frozen=True):
 
     @property
     def key(self) -> tuple[str, int, str]:
-        """What must be unique in a table: destination and metric, and the link too in IPv6 (every link has fe80::/64)."""
+        """What must be unique in a table: destination and metric.
+
+        In IPv6 the link too: every link has fe80::/64.
+        """
         return (self.dst, self.metric, self.dev if ":" in self.dst else "")
 
     def __str__(self) -> str:

@@ -12,6 +12,7 @@ from kubenet_lab.packet.packet import Packet
 Handler = Callable[[Packet, float], Packet | None]
 """(request as delivered, now) -> the fields of the answer as a packet, or None to stay silent."""
 
+
 class Socket(Struct, frozen=True):
     """A bound socket. `address` is "0.0.0.0", "::", or one local address.
 

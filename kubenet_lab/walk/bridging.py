@@ -25,7 +25,9 @@ def filters(ns: Netns, bridge: Link, packet: Packet) -> bool:
     if ns.sysctl(f"net.bridge.bridge-nf-call-{key}") == "1":
         return True
     options = bridge.bridge
-    return options is not None and (options.nf_call_ip6tables if key == "ip6tables" else options.nf_call_iptables)
+    return options is not None and (
+        options.nf_call_ip6tables if key == "ip6tables" else options.nf_call_iptables
+    )
 
 
 def from_port(w: Walk, ns: Netns, port: Link, frame: Frame) -> None:
@@ -72,13 +74,26 @@ def _netfilter_first(w: Walk, ns: Netns, bridge: Link, port: Link, frame: Frame,
         # new destination lies on this very bridge, that of the destination.
         way = ns.lookup(skb.pkt.dst, iif=bridge.name, mark=skb.mark)
         if way is None or way.route.type not in ("unicast", "local"):
-            w.end("dropped", "no-route", ns, "route", way.route if way else None, note=f"no route to {skb.pkt.dst}")
+            w.end(
+                "dropped",
+                "no-route",
+                ns,
+                "route",
+                way.route if way else None,
+                note=f"no route to {skb.pkt.dst}",
+            )
             return
         if way.route.type == "unicast" and way.dev == bridge.name:
             w.steps.append(Step("route", "bridged DNAT", way.route))
             mac = neighbours.resolve(w, ns, bridge.name, way.via or skb.pkt.dst, "")
             if not mac:
-                w.end("dropped", "neighbour-failed", ns, bridge.name, ns.neighbours.get((bridge.name, skb.pkt.dst)))
+                w.end(
+                    "dropped",
+                    "neighbour-failed",
+                    ns,
+                    bridge.name,
+                    ns.neighbours.get((bridge.name, skb.pkt.dst)),
+                )
                 return
             frame = replace(frame, dst=mac, body=skb.pkt)
         else:
@@ -129,7 +144,9 @@ def _flood(w: Walk, ns: Netns, bridge: Link, frame: Frame, port: Link, skb: Skb 
     return sent
 
 
-def _forward(w: Walk, ns: Netns, bridge: Link, frame: Frame, port: Link, target: Link, skb: Skb | None) -> None:
+def _forward(
+    w: Walk, ns: Netns, bridge: Link, frame: Frame, port: Link, target: Link, skb: Skb | None
+) -> None:
     if (port.port or _PORT).isolated and (target.port or _PORT).isolated:
         w.end("dropped", "isolated-port", ns, target.name, target)
         return

@@ -13,9 +13,32 @@ from kubenet_lab.packet.packet import ACK, FIN, ICMP, ICMPV6, RST, SYN, TCP, UDP
 from kubenet_lab.walk.engine import Walk
 from kubenet_lab.walk.skb import Skb
 
-_STATES = ("NONE", "SYN_SENT", "SYN_RECV", "ESTABLISHED", "FIN_WAIT", "CLOSE_WAIT", "LAST_ACK", "TIME_WAIT", "CLOSE", "SYN_SENT2")
-_CODE = {"NO": "NONE", "SS": "SYN_SENT", "SR": "SYN_RECV", "ES": "ESTABLISHED", "FW": "FIN_WAIT", "CW": "CLOSE_WAIT",
-         "LA": "LAST_ACK", "TW": "TIME_WAIT", "CL": "CLOSE", "S2": "SYN_SENT2", "IV": "INVALID", "IG": "IGNORE"}
+_STATES = (
+    "NONE",
+    "SYN_SENT",
+    "SYN_RECV",
+    "ESTABLISHED",
+    "FIN_WAIT",
+    "CLOSE_WAIT",
+    "LAST_ACK",
+    "TIME_WAIT",
+    "CLOSE",
+    "SYN_SENT2",
+)
+_CODE = {
+    "NO": "NONE",
+    "SS": "SYN_SENT",
+    "SR": "SYN_RECV",
+    "ES": "ESTABLISHED",
+    "FW": "FIN_WAIT",
+    "CW": "CLOSE_WAIT",
+    "LA": "LAST_ACK",
+    "TW": "TIME_WAIT",
+    "CL": "CLOSE",
+    "S2": "SYN_SENT2",
+    "IV": "INVALID",
+    "IG": "IGNORE",
+}
 
 
 def _rows(text: str) -> dict[str, str]:
@@ -73,7 +96,13 @@ def track(w: Walk, skb: Skb) -> bool:
     table = skb.ns.conntrack
     key = tuple_of(pkt, skb.zone)
     flow = table.find(key, w.now)
-    if flow is not None and proto == TCP and flow.state in ("TIME_WAIT", "CLOSE") and pkt.flags & (SYN | ACK) == SYN and key == flow.orig:
+    if (
+        flow is not None
+        and proto == TCP
+        and flow.state in ("TIME_WAIT", "CLOSE")
+        and pkt.flags & (SYN | ACK) == SYN
+        and key == flow.orig
+    ):
         table.delete(flow)
         flow = None
     if flow is None:
@@ -100,7 +129,9 @@ def _new(w: Walk, skb: Skb, key: FlowTuple) -> bool:
         ns.conntrack.expire(w.now)
         if len(ns.conntrack.flows) >= most:
             ns.conntrack.drops += 1
-            w.end("dropped", "conntrack-full", ns, "conntrack", note="nf_conntrack: table full, dropping packet")
+            w.end(
+                "dropped", "conntrack-full", ns, "conntrack", note="nf_conntrack: table full, dropping packet"
+            )
             return False
     flow = Flow(orig=key, reply=inverted(key), state=state, packets=[1, 0])
     flow.expires = w.now + _timeout(ns, flow)

@@ -59,7 +59,7 @@ def local_input(w: Walk, skb: Skb) -> None:
 
 def _tcp(w: Walk, skb: Skb) -> None:
     ns, pkt = skb.ns, skb.pkt
-    if (ns.name, TCP, pkt.dport) in w.clients and not (pkt.flags & (SYN | ACK)) == SYN:
+    if (ns.name, TCP, pkt.dport) in w.clients and pkt.flags & (SYN | ACK) != SYN:
         w.delivered(skb, "socket", f"client socket {pkt.dst}:{pkt.dport}", "socket")
         if pkt.flags & (SYN | ACK) == SYN | ACK:
             done = Packet(
@@ -69,7 +69,9 @@ def _tcp(w: Walk, skb: Skb) -> None:
         return
     socket = ns.socket_for(TCP, pkt.dst, pkt.dport)
     if socket is None:
-        w.end("rejected", "no-listener", ns, "socket", note=f"nothing listens on {pkt.dst} TCP port {pkt.dport}")
+        w.end(
+            "rejected", "no-listener", ns, "socket", note=f"nothing listens on {pkt.dst} TCP port {pkt.dport}"
+        )
         if not pkt.flags & RST:
             w.reply(ns, replace(reset_for(w, pkt), tos=pkt.tos), "error", uid=KERNEL)
         return
@@ -87,7 +89,14 @@ def _tcp(w: Walk, skb: Skb) -> None:
         w.reply(ns, answer, "reply", uid=socket.uid, gid=0)
         return
     if connection not in w.connections:
-        w.end("rejected", "no-connection", ns, "socket", socket, note="it belongs to no connection of this listener")
+        w.end(
+            "rejected",
+            "no-connection",
+            ns,
+            "socket",
+            socket,
+            note="it belongs to no connection of this listener",
+        )
         if pkt.flags & ACK and not pkt.flags & RST:
             w.reply(ns, replace(reset_for(w, pkt), tos=pkt.tos), "error", uid=KERNEL)
         return
@@ -148,7 +157,14 @@ def _icmp(w: Walk, skb: Skb) -> None:
         w.reply(
             ns,
             replace(
-                pkt, src=pkt.dst, dst=pkt.src, icmp_type=echo_reply, ttl=64, df=False, ident=w.ident(), fragment=0
+                pkt,
+                src=pkt.dst,
+                dst=pkt.src,
+                icmp_type=echo_reply,
+                ttl=64,
+                df=False,
+                ident=w.ident(),
+                fragment=0,
             ),
             "reply",
             uid=KERNEL,
@@ -166,7 +182,9 @@ def _icmp(w: Walk, skb: Skb) -> None:
 
 def _error_arrived(w: Walk, skb: Skb, quoted: Packet) -> None:
     ns, pkt = skb.ns, skb.pkt
-    too_big = pkt.icmp_type == ICMP6_TOO_BIG if pkt.proto == ICMPV6 else (pkt.icmp_type, pkt.icmp_code) == (3, 4)
+    too_big = (
+        pkt.icmp_type == ICMP6_TOO_BIG if pkt.proto == ICMPV6 else (pkt.icmp_type, pkt.icmp_code) == (3, 4)
+    )
     if too_big and ns.is_local(quoted.src):
         ns.pmtu[quoted.dst] = (pkt.icmp_mtu, w.now + PMTU_EXPIRES)
         w.step("mtu", "learned", note=f"path MTU to {quoted.dst} is {pkt.icmp_mtu}")

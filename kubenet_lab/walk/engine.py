@@ -36,7 +36,19 @@ SOFT_ENDS = frozenset({"not-my-mac", "bridged-to-nobody", "hairpin-off", "not-fo
 class Pending:
     """A packet a namespace is about to send, with what the sending socket asked for."""
 
-    __slots__ = ("cause", "flow", "flow_reply", "gid", "mark", "ns", "oif", "packet", "pmtudisc", "role", "uid")
+    __slots__ = (
+        "cause",
+        "flow",
+        "flow_reply",
+        "gid",
+        "mark",
+        "ns",
+        "oif",
+        "packet",
+        "pmtudisc",
+        "role",
+        "uid",
+    )
 
     def __init__(
         self,
@@ -76,7 +88,9 @@ class Walk:
         seed: Seeds the default chooser and the ports of `--random-fully`.
     """
 
-    def __init__(self, network: Network, *, now: float = 0.0, choose: Chooser | None = None, seed: int = 0) -> None:
+    def __init__(
+        self, network: Network, *, now: float = 0.0, choose: Chooser | None = None, seed: int = 0
+    ) -> None:
         self.network = network
         self.now = now
         self._seed = seed
@@ -180,7 +194,9 @@ class Walk:
             try:
                 act(item)
             except NotModelled as missing:
-                self.end("not modelled", "not-modelled", item.ns, "netfilter", missing.entry, note=missing.what)
+                self.end(
+                    "not modelled", "not-modelled", item.ns, "netfilter", missing.entry, note=missing.what
+                )
             if not trace.verdict:
                 self.end("lost", "bridged-to-nobody", item.ns, "")
             trace.rules_tried = self.tried

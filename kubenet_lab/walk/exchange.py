@@ -15,7 +15,12 @@ from kubenet_lab.trace import DELIVERED, NOT_MODELLED, Place, Trace
 from kubenet_lab.walk.engine import Walk
 
 CONNECTED, ANSWERED, REFUSED, UNREACHABLE = "connected", "answered", "refused", "unreachable"
-TOO_LONG, TTL_EXCEEDED, TIMED_OUT, NOT_PERMITTED = "message too long", "ttl exceeded", "timed out", "not permitted"
+TOO_LONG, TTL_EXCEEDED, TIMED_OUT, NOT_PERMITTED = (
+    "message too long",
+    "ttl exceeded",
+    "timed out",
+    "not permitted",
+)
 
 NEIGHBOUR_PATIENCE = 3.1
 """Seconds until three ARP requests have gone unanswered."""
@@ -94,7 +99,9 @@ def judge(request: Trace, ns: str, patience: float = 5.0) -> Exchange:
             verdict, errno = _meaning(request.packet, answer)
             if verdict:
                 seconds = NEIGHBOUR_PATIENCE if request.reason == "neighbour-failed" else 0.0
-                decider = request if request.verdict != DELIVERED or verdict in (CONNECTED, ANSWERED) else trace
+                decider = (
+                    request if request.verdict != DELIVERED or verdict in (CONNECTED, ANSWERED) else trace
+                )
                 break
             verdict, errno, answer = TIMED_OUT, "ETIMEDOUT", None
     else:
@@ -106,10 +113,16 @@ def judge(request: Trace, ns: str, patience: float = 5.0) -> Exchange:
             if local and request.reason in LOCAL_ERRORS:
                 verdict, errno = LOCAL_ERRORS[request.reason]
                 seconds = NEIGHBOUR_PATIENCE if request.reason == "neighbour-failed" else 0.0
-            elif local and request.packet.proto != TCP and request.reason in ("rule-drop", "policy-drop", "rule-reject"):
+            elif (
+                local
+                and request.packet.proto != TCP
+                and request.reason in ("rule-drop", "policy-drop", "rule-reject")
+            ):
                 verdict, errno, seconds = NOT_PERMITTED, "EPERM", 0.0
         else:
-            failed = next((t for t in traces[1:] if t.role in ("reply", "error") and t.verdict != DELIVERED), None)
+            failed = next(
+                (t for t in traces[1:] if t.role in ("reply", "error") and t.verdict != DELIVERED), None
+            )
             if failed is not None:
                 decider = failed
     seen = request.delivered_as
@@ -158,10 +171,28 @@ def _meaning(request: Packet, answer: Packet) -> tuple[str, str]:
 
 # icmp_err_convert[] of net/ipv4/icmp.c and tab_unreach[] of net/ipv6/icmp.c.
 _UNREACHABLE4 = {
-    0: "ENETUNREACH", 1: "EHOSTUNREACH", 2: "ENOPROTOOPT", 3: "ECONNREFUSED", 5: "EOPNOTSUPP", 6: "ENETUNREACH",
-    7: "EHOSTDOWN", 8: "ENONET", 9: "ENETUNREACH", 10: "EHOSTUNREACH", 11: "ENETUNREACH", 12: "EHOSTUNREACH",
-    13: "EHOSTUNREACH", 14: "EHOSTUNREACH", 15: "EHOSTUNREACH",
+    0: "ENETUNREACH",
+    1: "EHOSTUNREACH",
+    2: "ENOPROTOOPT",
+    3: "ECONNREFUSED",
+    5: "EOPNOTSUPP",
+    6: "ENETUNREACH",
+    7: "EHOSTDOWN",
+    8: "ENONET",
+    9: "ENETUNREACH",
+    10: "EHOSTUNREACH",
+    11: "ENETUNREACH",
+    12: "EHOSTUNREACH",
+    13: "EHOSTUNREACH",
+    14: "EHOSTUNREACH",
+    15: "EHOSTUNREACH",
 }
 _UNREACHABLE6 = {
-    0: "ENETUNREACH", 1: "EACCES", 2: "EHOSTUNREACH", 3: "EHOSTUNREACH", 4: "ECONNREFUSED", 5: "EACCES", 6: "EACCES",
+    0: "ENETUNREACH",
+    1: "EACCES",
+    2: "EHOSTUNREACH",
+    3: "EHOSTUNREACH",
+    4: "ECONNREFUSED",
+    5: "EACCES",
+    6: "EACCES",
 }

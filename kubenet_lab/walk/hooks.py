@@ -21,7 +21,9 @@ from kubenet_lab.walk.engine import Walk
 from kubenet_lab.walk.skb import Skb
 from kubenet_lab.walk.xtables import ACCEPT, DROP, NAT, REJECT, NatRange, Verdict, evaluate
 
-_TRACKING_MATCHES = frozenset({"conntrack", "state", "connmark", "connbytes", "connlimit", "connlabel", "cluster"})
+_TRACKING_MATCHES = frozenset(
+    {"conntrack", "state", "connmark", "connbytes", "connlimit", "connlabel", "cluster"}
+)
 _TRACKING_TARGETS = frozenset({"CONNMARK", "CT", "CONNSECMARK", "NOTRACK"})
 
 
@@ -47,7 +49,7 @@ def plan_of(ns: Netns, fam: int) -> Plan:
     if plan is None:
         rules = ns.iptables[fam]
         plan = ns.plans[fam] = Plan(rules)
-    return plan  # type: ignore[return-value]
+    return plan
 
 
 def prerouting(w: Walk, skb: Skb) -> bool:
@@ -195,7 +197,9 @@ def _range(skb: Skb, wanted: NatRange) -> nat.NatRange | None:
     if not low:
         if wanted.kind == "MASQUERADE":
             way = ns.lookup(pkt.dst, oif=skb.outdev)
-            low = routing.primary_address(ns, skb.outdev, way.via if way is not None and way.via else pkt.dst, pkt.family)
+            low = routing.primary_address(
+                ns, skb.outdev, way.via if way is not None and way.via else pkt.dst, pkt.family
+            )
             if not low:
                 return None
         elif wanted.kind == "REDIRECT":

@@ -28,7 +28,10 @@ def is_group(mac: str) -> bool:
 
 
 def transmit(w: Walk, ns: Netns, dev: str, frame: Frame, skb: Skb | None = None) -> None:
-    """Send a frame out of a link. `skb` goes along where the frame stays in this namespace (loopback, bridge, tunnel)."""
+    """Send a frame out of a link.
+
+    `skb` goes along where the frame stays in this namespace (loopback, bridge, tunnel).
+    """
     link = ns.links.get(dev)
     if link is None or not link.up:
         w.end("lost", "link-down", ns, dev, link)

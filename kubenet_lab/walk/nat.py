@@ -65,7 +65,9 @@ def setup(w: Walk, skb: Skb, side: str, wanted: NatRange | None) -> bool:
     return True
 
 
-def _unique(w: Walk, ns: Netns, flow: Flow, current: FlowTuple, side: str, wanted: NatRange | None) -> FlowTuple | None:
+def _unique(
+    w: Walk, ns: Netns, flow: Flow, current: FlowTuple, side: str, wanted: NatRange | None
+) -> FlowTuple | None:
     proto, src, dst, sport, dport, zone = current
     if wanted is None:
         if not _taken(ns, flow, current):
@@ -139,7 +141,11 @@ def apply(w: Walk, skb: Skb, side: str) -> None:
     """Rewrite a packet of a translated flow at a hook that handles `side` (`nf_nat_packet`)."""
     flow = skb.ct
     assert flow is not None
-    does = (flow.src_nat if side == SRC else flow.dst_nat) if not skb.reply else (flow.dst_nat if side == SRC else flow.src_nat)
+    does = (
+        (flow.src_nat if side == SRC else flow.dst_nat)
+        if not skb.reply
+        else (flow.dst_nat if side == SRC else flow.src_nat)
+    )
     if not does:
         return
     target = inverted(flow.orig if skb.reply else flow.reply)
@@ -157,10 +163,18 @@ def _rewrite(pkt: Packet, target: FlowTuple, side: str) -> Packet:
     if side == SRC:
         if ported:
             return replace(pkt, src=target[1], sport=target[3])
-        return replace(pkt, src=target[1], icmp_id=target[3]) if pkt.proto in (ICMP, ICMPV6) else replace(pkt, src=target[1])
+        return (
+            replace(pkt, src=target[1], icmp_id=target[3])
+            if pkt.proto in (ICMP, ICMPV6)
+            else replace(pkt, src=target[1])
+        )
     if ported:
         return replace(pkt, dst=target[2], dport=target[4])
-    return replace(pkt, dst=target[2], icmp_id=target[3]) if pkt.proto in (ICMP, ICMPV6) else replace(pkt, dst=target[2])
+    return (
+        replace(pkt, dst=target[2], icmp_id=target[3])
+        if pkt.proto in (ICMP, ICMPV6)
+        else replace(pkt, dst=target[2])
+    )
 
 
 def _rewrite_error(pkt: Packet, target: FlowTuple, side: str) -> Packet:

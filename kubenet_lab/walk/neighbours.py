@@ -67,7 +67,12 @@ def receive_arp(w: Walk, ns: Netns, dev: str, arp: Arp) -> None:
         ns.neighbours[dev, arp.sender_ip] = Neighbour(dev, arp.sender_ip, arp.sender_mac, state, w.now)
     mac = ns.links[dev].mac
     w.step("arp", dev, note=f"{arp.target_ip} is at {mac}")
-    links.transmit(w, ns, dev, Frame(mac, arp.sender_mac, Arp("reply", mac, arp.target_ip, arp.sender_mac, arp.sender_ip)))
+    links.transmit(
+        w,
+        ns,
+        dev,
+        Frame(mac, arp.sender_mac, Arp("reply", mac, arp.target_ip, arp.sender_mac, arp.sender_ip)),
+    )
 
 
 def _answers(ns: Netns, dev: str, arp: Arp) -> bool:
@@ -75,7 +80,10 @@ def _answers(ns: Netns, dev: str, arp: Arp) -> bool:
     if ns.is_local(arp.target_ip):
         if fam == 6:
             return any(a.local == arp.target_ip for a in ns.addrs(dev, 6))
-        if ns.sysctl(sysctl.conf(4, dev, "arp_ignore")) == "1" or ns.sysctl("net.ipv4.conf.all.arp_ignore") == "1":
+        if (
+            ns.sysctl(sysctl.conf(4, dev, "arp_ignore")) == "1"
+            or ns.sysctl("net.ipv4.conf.all.arp_ignore") == "1"
+        ):
             return any(a.local == arp.target_ip for a in ns.addrs(dev, 4))
         return True
     if fam == 4 and (
@@ -88,4 +96,8 @@ def _answers(ns: Netns, dev: str, arp: Arp) -> bool:
 
 def age(entry: Neighbour, now: float, reachable: float = 30.0) -> Neighbour:
     """Return the entry as `ip neigh` shows it now: reachable entries go stale after `base_reachable_time`."""
-    return replace(entry, state="STALE") if entry.state == "REACHABLE" and now - entry.updated > reachable else entry
+    return (
+        replace(entry, state="STALE")
+        if entry.state == "REACHABLE" and now - entry.updated > reachable
+        else entry
+    )

@@ -135,7 +135,7 @@ def primary_address(ns: Netns, dev: str, towards: str, fam: int) -> str:
 
 
 def _source6(ns: Netns, dev: str, dst: str) -> str:
-    candidates = [a for a in ns.addrs(dev, 6)] or [a for a in ns.addrs(None, 6) if a.scope == "global"]
+    candidates = list(ns.addrs(dev, 6)) or [a for a in ns.addrs(None, 6) if a.scope == "global"]
     link_local = dst.startswith("fe80:")
     fitting = [a for a in candidates if (a.scope == "link") == link_local and a.scope != "host"]
     fitting = fitting or [a for a in ns.addrs(None, 6) if a.scope == "global"] or candidates

@@ -26,7 +26,11 @@ def source_port(ns: Netns, frame: Frame) -> int:
     """
     low, high = (int(part) for part in ns.sysctl("net.ipv4.ip_local_port_range").split())
     body = frame.body
-    flow = f"{body.src} {body.dst} {body.proto} {body.sport} {body.dport}" if isinstance(body, Packet) else str(body)
+    flow = (
+        f"{body.src} {body.dst} {body.proto} {body.sport} {body.dport}"
+        if isinstance(body, Packet)
+        else str(body)
+    )
     return low + (zlib.crc32(flow.encode()) * (high - low) >> 32)
 
 
@@ -50,7 +54,14 @@ def _to_remote(w: Walk, ns: Netns, link: Link, frame: Frame, entry: FdbEntry, sk
     mark = skb.mark if skb is not None else 0
     way = ns.lookup(entry.dst, src=options.local, mark=mark)
     if way is None or way.route.type != "unicast":
-        w.end("dropped", "no-route", ns, link.name, way.route if way else None, note=f"no route to VTEP {entry.dst}")
+        w.end(
+            "dropped",
+            "no-route",
+            ns,
+            link.name,
+            way.route if way else None,
+            note=f"no route to VTEP {entry.dst}",
+        )
         return
     outer = Packet(
         options.local or routing.choose_source(ns, way, entry.dst),
@@ -88,9 +99,13 @@ def decapsulate(w: Walk, skb: Skb) -> bool:
         if options.vni != outer.vni:
             continue
         if options.learning and not links.is_group(frame.src):
-            ns.fdb.setdefault((link.name, frame.src), (FdbEntry(link.name, frame.src, dst=outer.src, updated=w.now),))
+            ns.fdb.setdefault(
+                (link.name, frame.src), (FdbEntry(link.name, frame.src, dst=outer.src, updated=w.now),)
+            )
         inner = frame.body
-        w.step("decapsulate", link.name, link, before=outer, after=inner if isinstance(inner, Packet) else None)
+        w.step(
+            "decapsulate", link.name, link, before=outer, after=inner if isinstance(inner, Packet) else None
+        )
         w.begin_hop(ns, link.name, inner if isinstance(inner, Packet) else outer)
         w.steps.append(Step("receive", link.name, frame))
         if not links.is_group(frame.dst) and frame.dst != link.mac:

@@ -276,8 +276,10 @@ def _rpfilter(match: m.RpFilter, site: Site) -> Made:
         ns, pkt = skb.ns, skb.pkt
         if skb.indev == "lo":
             return True
-        if site.family == 4 and IP_INT[pkt.src] >> 24 == 0 and (
-            pkt.dst == "255.255.255.255" or IP_INT[pkt.dst] >> 8 == 0xE00000
+        if (
+            site.family == 4
+            and IP_INT[pkt.src] >> 24 == 0
+            and (pkt.dst == "255.255.255.255" or IP_INT[pkt.dst] >> 8 == 0xE00000)
         ):
             return True  # a host without an address asks for one
         way = ns.lookup(

@@ -64,7 +64,10 @@ def test_one_call_through_the_shop() -> None:
 def test_one_seed_gives_one_world() -> None:
     first, second = scenarios.shop(seed=7), scenarios.shop(seed=7)
     assert dump(first.network) == dump(second.network)
-    assert first.connect("frontend", "http://backend").text() == second.connect("frontend", "http://backend").text()
+    assert (
+        first.connect("frontend", "http://backend").text()
+        == second.connect("frontend", "http://backend").text()
+    )
     assert dump(first.network) == dump(second.network)
 
 
@@ -75,7 +78,9 @@ def test_replicas_become_pods_spread_over_nodes(web: Cluster) -> None:
 
 def test_all_backends_get_their_share(web: Cluster) -> None:
     servers = {web.connect("client", "http://web").server for _ in range(60)}
-    assert servers == {f"default/{p.name}" for p in web.store.list("Pod", "default") if p.name.startswith("web-")}
+    assert servers == {
+        f"default/{p.name}" for p in web.store.list("Pod", "default") if p.name.startswith("web-")
+    }
 
 
 def test_a_service_without_endpoints_refuses_at_once(web: Cluster) -> None:
@@ -151,7 +156,10 @@ def test_deleting_a_pod_brings_another(web: Cluster) -> None:
         ("kind: Pod\napiVersion: v1\nmetadata: {name: a}\nspec: {containers: [{nam: x}]}\n", ["nam", "line"]),
         ("kind: Podd\napiVersion: v1\nmetadata: {name: a}\n", ["Podd", "Pod"]),
         ("kind: Service\napiVersion: v1\nmetadata: {}\nspec: {ports: [{port: 80}]}\n", ["metadata.name"]),
-        ("kind: Service\napiVersion: v1\nmetadata: {name: a}\nspec: {ports: [{port: eighty}]}\n", ["spec.ports[0].port"]),
+        (
+            "kind: Service\napiVersion: v1\nmetadata: {name: a}\nspec: {ports: [{port: eighty}]}\n",
+            ["spec.ports[0].port"],
+        ),
         ("a: [1\n", ["1"]),
     ],
 )
@@ -159,14 +167,17 @@ def test_a_broken_manifest_names_the_place(text: str, words: list[str]) -> None:
     with pytest.raises(InputError) as caught:
         Cluster.from_files(text)
     for word in words:
-        assert word in str(caught.value) or (word == "line" and caught.value.faults[0].line), str(caught.value)
+        assert word in str(caught.value) or (word == "line" and caught.value.faults[0].line), str(
+            caught.value
+        )
 
 
 def test_a_refused_apply_leaves_the_world_unchanged(web: Cluster) -> None:
     state = dump(web.network)
     objects = len(web.store.list("Service"))
     taken = web.store.get("Service", "web", "default").addresses[0]
-    bad = f"apiVersion: v1\nkind: Service\nmetadata: {{name: second}}\nspec: {{clusterIP: {taken}, ports: [{{port: 80}}]}}\n"
+    spec = f"{{clusterIP: {taken}, ports: [{{port: 80}}]}}"
+    bad = f"apiVersion: v1\nkind: Service\nmetadata: {{name: second}}\nspec: {spec}\n"
     with pytest.raises(Exception, match="already allocated"):
         web.apply(bad)
     assert dump(web.network) == state
@@ -185,7 +196,9 @@ def test_a_refused_apply_leaves_the_world_unchanged(web: Cluster) -> None:
         ("client", "web:99999", InputError, "65535"),
     ],
 )
-def test_a_wrong_call_says_what_to_write(web: Cluster, source: str, target: str, error: type, words: str) -> None:
+def test_a_wrong_call_says_what_to_write(
+    web: Cluster, source: str, target: str, error: type, words: str
+) -> None:
     with pytest.raises(error, match=words):
         web.connect(source, target)
 

@@ -16,7 +16,9 @@ from kubenet_lab.trip import Trip
 
 def on(cluster: Cluster, node: str) -> str:
     """A backend pod of a node, as an address."""
-    pods = [p for p in cluster.store.list("Pod", "default") if p.spec.node_name == node and "backend" in p.name]
+    pods = [
+        p for p in cluster.store.list("Pod", "default") if p.spec.node_name == node and "backend" in p.name
+    ]
     return str(pods[0].ips[0])
 
 
@@ -33,8 +35,20 @@ ROWS = [
         "refused",
         "no-listener",
     ),
-    ("fdb-entry-missing", {}, lambda c: c.connect("frontend", f"tcp://{on(c, 'node-2')}:8080"), "timed out", "no-vtep"),
-    ("kube-dns-rules-missing", {}, lambda c: c.connect("frontend", "http://backend"), "could not resolve", "dns-unreachable"),
+    (
+        "fdb-entry-missing",
+        {},
+        lambda c: c.connect("frontend", f"tcp://{on(c, 'node-2')}:8080"),
+        "timed out",
+        "no-vtep",
+    ),
+    (
+        "kube-dns-rules-missing",
+        {},
+        lambda c: c.connect("frontend", "http://backend"),
+        "could not resolve",
+        "dns-unreachable",
+    ),
 ]
 
 

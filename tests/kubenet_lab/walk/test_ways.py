@@ -36,7 +36,9 @@ def routed(family: int) -> Network:
     plug(network, "router", "eth0", "left", f"{one}{sep}1/{length}")
     plug(network, "router", "eth1", "right", f"{two}{sep}1/{length}")
     plug(network, "b", "eth0", "right", f"{two}{sep}10/{length}")
-    network.ns("router").set_sysctl("net.ipv4.ip_forward" if family == 4 else "net.ipv6.conf.all.forwarding", 1)
+    network.ns("router").set_sysctl(
+        "net.ipv4.ip_forward" if family == 4 else "net.ipv6.conf.all.forwarding", 1
+    )
     network.ns("a").add_route("default", via=f"{one}{sep}1")
     network.ns("b").add_route("default", via=f"{two}{sep}1")
     network.ns("b").listen(Socket(TCP, "::", 80, "web"))
@@ -44,7 +46,9 @@ def routed(family: int) -> Network:
 
 
 def story(done: Exchange) -> str:
-    return f"{done.verdict} ({done.reason}, {done.errno})\n" + "\n".join(trace.text() for trace in done.traces)
+    return f"{done.verdict} ({done.reason}, {done.errno})\n" + "\n".join(
+        trace.text() for trace in done.traces
+    )
 
 
 def check(done: Exchange, verdict: str, reason: str, errno: str = "") -> None:
@@ -75,8 +79,12 @@ ROUTED_6 = [
 ]
 
 
-@pytest.mark.parametrize(("dst", "proto", "port", "extra", "verdict", "reason", "errno"), [*ROUTED_4, *ROUTED_6])
-def test_routed(dst: str, proto: int, port: int, extra: dict[str, int], verdict: str, reason: str, errno: str) -> None:
+@pytest.mark.parametrize(
+    ("dst", "proto", "port", "extra", "verdict", "reason", "errno"), [*ROUTED_4, *ROUTED_6]
+)
+def test_routed(
+    dst: str, proto: int, port: int, extra: dict[str, int], verdict: str, reason: str, errno: str
+) -> None:
     kind = {ICMP: 8, ICMPV6: 128}.get(proto, 0)
     packet = Packet("", dst, proto, 0, port, flags=SYN if proto == TCP else 0, icmp_type=kind, **extra)
     done = exchange(Walk(routed(6 if ":" in dst else 4)), "a", packet)
@@ -105,7 +113,9 @@ def test_a_packet_without_df_is_fragmented_on_the_way() -> None:
     network = routed(4)
     network.ns("router").set_link("eth1", mtu=1400)
     network.ns("b").set_link("eth0", mtu=1400)
-    done = exchange(Walk(network), "a", Packet("", "10.0.2.10", ICMP, icmp_type=8, payload_size=1440, df=False))
+    done = exchange(
+        Walk(network), "a", Packet("", "10.0.2.10", ICMP, icmp_type=8, payload_size=1440, df=False)
+    )
     check(done, "answered", "raw-socket")
     assert any(step.spot == "fragment" for _hop, step in done.request.steps()), story(done)
 
@@ -133,7 +143,12 @@ def test_refusing_routes_at_home() -> None:
     for kind, errno in (("blackhole", "EINVAL"), ("unreachable", "EHOSTUNREACH"), ("prohibit", "EACCES")):
         network = routed(4)
         network.ns("a").add_route("10.0.2.10/32", type=kind)
-        check(exchange(Walk(network), "a", Packet("", "10.0.2.10", TCP, 0, 80, flags=SYN)), "unreachable", f"route-{kind}", errno)
+        check(
+            exchange(Walk(network), "a", Packet("", "10.0.2.10", TCP, 0, 80, flags=SYN)),
+            "unreachable",
+            f"route-{kind}",
+            errno,
+        )
 
 
 def test_reverse_path_filter() -> None:
@@ -170,7 +185,11 @@ def test_hairpin_off_drops_at_the_bridge() -> None:
     """A pod that reaches itself through its own Service needs its port's hairpin flag."""
     network = two_nodes()
     node = network.ns("node-1")
-    port = next(link for link in node.links.values() if link.master == "cni0" and link.peer.netns == "default/backend-1")  # type: ignore[union-attr]
+    port = next(
+        link
+        for link in node.links.values()
+        if link.master == "cni0" and link.peer.netns == "default/backend-1"
+    )  # type: ignore[union-attr]
     node.set_link(port.name, port=BridgePort(hairpin=False))
     walk = Walk(network, choose=lambda _rule, _p: True)
     done = exchange(walk, "default/backend-1", Packet("", "10.96.0.100", TCP, 0, 80, flags=SYN))
