@@ -39,6 +39,8 @@ _BRIDGE_OPTIONS = {
 KINDS = ("loopback", "physical", "veth", "bridge", "vxlan")
 """Link kinds the twin makes with every kernel it supports."""
 
+LOOPBACK = ("127.0.0.1/8", "::1/128")
+
 FILES = ("/etc/resolv.conf", "/etc/hosts")
 """Files of a namespace that its commands see in place of this machine's."""
 
@@ -259,6 +261,8 @@ def _addresses(ns: Netns) -> list[str]:
         if link.kind not in KINDS:
             continue
         for a in ns.addresses.get(link.name, ()):
+            if link.kind == "loopback" and link.up and f"{a.local}/{a.length}" in LOOPBACK:
+                continue  # they come with the link
             words = [f"address replace {a.local}/{a.length} dev {link.name} scope {a.scope}"]
             words += [f"broadcast {a.broadcast}"] if a.broadcast else []
             words += [f"label {a.label}"] if a.label and a.label != link.name else []
@@ -270,9 +274,7 @@ def _addresses(ns: Netns) -> list[str]:
             lines.append(f"link set dev {link.name} up")
         if link.kind == "loopback" and link.up:
             have = {a.local for a in ns.addresses.get(link.name, ())}
-            lines += [
-                f"address del {a} dev lo" for a in ("127.0.0.1/8", "::1/128") if a.split("/")[0] not in have
-            ]
+            lines += [f"address del {a} dev lo" for a in LOOPBACK if a.split("/")[0] not in have]
     return lines
 
 

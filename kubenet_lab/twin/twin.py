@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from msgspec import Struct
 
@@ -27,6 +27,9 @@ from kubenet_lab.kernel.network import Network
 from kubenet_lab.packet.packet import Packet
 from kubenet_lab.twin.flow import Comparison, Flow
 from kubenet_lab.twin.plan import Missing, Plan, plan
+
+if TYPE_CHECKING:
+    from kubenet_lab.twin.readback import State
 
 _AGENT = Path(__file__).with_name("agent.py")
 _SPACES = ["--net", "--mount", "--pid", "--fork", "--kill-child"]
@@ -197,6 +200,19 @@ class Twin:
         from kubenet_lab.twin.compare import compare
 
         return compare(self, list(flows), timeout)
+
+    def read(self, ns: str) -> State:
+        """Read a namespace's state back with the real tools, as the model's values. Raises NotFound, TwinError."""
+        from kubenet_lab.twin.readback import read
+
+        return read(self, [self.find(ns)])[0]
+
+    def differences(self) -> list[str]:
+        """Say what the kernel has otherwise than the model, one a line; [] when both are alike."""
+        from kubenet_lab.twin.readback import differences, read
+
+        states = read(self, self.network.netns)
+        return [line for state in states for line in differences(self.network.ns(state.netns), state)]
 
     def exec(self, commands: Iterable[tuple[str, Sequence[str], str]]) -> list[Completed]:
         """Run (namespace, argv, stdin) commands side by side as the node's root would."""
