@@ -19,6 +19,7 @@ from kubenet_lab.packet.packet import (
     ICMP,
     ICMPV6,
     PROTO_NUMBERS,
+    RST,
     SCTP,
     TCP,
     UDP,
@@ -282,7 +283,7 @@ class _Printer:
             out += f":{(seq + size) & 0xFFFFFFFF}, " if size else ", "
         if packet.flags & 16:
             out += f"ack {ack & 0xFFFFFFFF}, "
-        out += f"win {WINDOW}"
+        out += f"win {0 if packet.flags & RST else WINDOW}"
         if packet.mss:
             out += f", options [mss {packet.mss}]"
         out += f", length {size}"
@@ -438,6 +439,7 @@ class Filter:
                 raise self._bad()
 
     def __call__(self, frame: Frame) -> bool:
+        """Return True for a frame the filter lets through."""
         return self.test(frame)
 
     def _bad(self) -> Usage:
