@@ -20,7 +20,7 @@ from kubenet_lab.cni.runtime import CONF_DIR, FLANNEL_CONFLIST, Runtime
 from kubenet_lab.control import Settings, kubelet, machine
 from kubenet_lab.dns.server.coredns import CoreDNS
 from kubenet_lab.dns.server.view import ServiceView
-from kubenet_lab.errors import InputError, NotFound
+from kubenet_lab.errors import InputError, NotFound, NotRunning
 from kubenet_lab.kernel.netfilter import Ruleset
 from kubenet_lab.kernel.netns import Netns
 from kubenet_lab.kernel.network import Network
@@ -403,7 +403,11 @@ class Cluster:
     def namespace_of(self, source: str) -> str:
         """Return the network namespace a caller is in.
 
-        `source` is "pod", "namespace/pod", "node/NAME", or an address outside the cluster. Raises NotFound.
+        `source` is "pod", "namespace/pod", "node/NAME", or an address outside the cluster.
+
+        Raises:
+            NotFound: There is no such pod or node.
+            NotRunning: The pod has no network.
         """
         if source.startswith("node/"):
             return self.node(source.removeprefix("node/")).ns.name
@@ -412,9 +416,21 @@ class Cluster:
         pod = self.pod(source)
         name = kubelet.netns_name(pod)
         if not name or name not in self.network.netns:
-            phase = pod.status.phase or "Pending"
-            raise NotFound("network of pod", f"{pod.name} ({phase})", pod.namespace)
+            raise NotRunning(f"{pod.namespace}/{pod.name}", self._why_not_running(pod))
         return name
+
+    def _why_not_running(self, pod: Pod) -> str:
+        node, key = pod.spec.node_name, f"{pod.namespace}/{pod.name}"
+        if pod.finished:
+            return f"it has {pod.status.phase.lower()}"
+        if not node:
+            told = [c.message for c in pod.status.conditions if c.type == "PodScheduled" and c.message]
+            return told[0] if told else "no node fits it"
+        if self.store.find(Node, node) is None:
+            names = ", ".join(other.name for other in self.store.list(Node))
+            return f"it is bound to node {node}, which does not exist; there are: {names}"
+        told = [event.message for name, event in self.events if name == key]
+        return told[-1] if told else "its sandbox could not be made"
 
     def _caller_at(self, address: str) -> str:
         owner = self.network.find_address(address)

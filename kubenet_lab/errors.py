@@ -3,6 +3,7 @@
 KubenetLabError
 ├── InputError            text or a document that cannot be used; lists every fault it has
 ├── NotFound              no such object
+├── NotRunning            the pod is there and has no network, because it does not run
 ├── AlreadyExists         an object of that name is there
 ├── Conflict              the object changed since it was read (HTTP 409)
 ├── Invalid               the object was understood and refused (HTTP 422)
@@ -101,6 +102,14 @@ class NotFound(KubenetLabError):
         hint = f" (did you mean {nearest!r}?)" if nearest else ""
         listing = f"; there are: {', '.join(names[:20])}{', ...' if len(names) > 20 else ''}" if names else ""
         super().__init__(f'{resource or kind} "{name}" not found{place}{hint}{listing}')
+
+
+class NotRunning(KubenetLabError):
+    """A pod that was to do something does not run; `why` in the words of the component that knows."""
+
+    def __init__(self, pod: str, why: str) -> None:
+        self.pod, self.why = pod, why
+        super().__init__(f"pod {pod} is not running: {why}")
 
 
 class AlreadyExists(KubenetLabError):

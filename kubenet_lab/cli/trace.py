@@ -11,7 +11,7 @@ import typer
 
 from kubenet_lab.cli import output as out
 from kubenet_lab.cli import world
-from kubenet_lab.errors import Fault, InputError, NotFound
+from kubenet_lab.errors import Fault, InputError, NotFound, NotRunning
 
 if TYPE_CHECKING:
     from kubenet_lab.trip import Trip
@@ -71,7 +71,7 @@ def trace(
     if cluster is not None:
         try:
             cluster.namespace_of(source)
-        except NotFound as error:
+        except (NotFound, NotRunning) as error:
             faults.append(
                 Fault(
                     str(error),

@@ -152,6 +152,24 @@ def test_bad_arguments_are_named_with_what_to_write(argv: list[str], words: list
         assert word in ran.err
 
 
+NOT_RUNNING = {
+    "spec: {nodeName: worker-9, %s}": "bound to node worker-9, which does not exist; there are: node-1, node-2, node-3",
+    "spec: {nodeSelector: {disk: ssd}, %s}": "node",
+    "spec: {nodeName: node-1, %s}\nstatus: {phase: Succeeded}": "it has succeeded",
+}
+
+
+@pytest.mark.parametrize(("body", "why"), NOT_RUNNING.items())
+def test_a_source_that_does_not_run_is_refused_with_the_reason(body: str, why: str, tmp_path: Path) -> None:
+    path = tmp_path / "pod.yaml"
+    spec = body % "containers: [{name: c, image: i}]"
+    path.write_text(f"apiVersion: v1\nkind: Pod\nmetadata: {{name: idle}}\n{spec}\n")
+    ran = run("trace", "-f", str(path), "idle", "10.96.0.1:443")
+    assert (ran.status, ran.out) == (2, b"")
+    assert "pod default/idle is not running: " in ran.err
+    assert why in ran.err
+
+
 def test_no_files_is_said_so() -> None:
     ran = run("trace", "frontend", "http://backend")
     assert (ran.status, ran.out) == (2, b"")
