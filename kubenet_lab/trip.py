@@ -200,9 +200,13 @@ class Trip(Struct):
 
 
 def decided_json(entry: Any, place: Place) -> dict[str, Any]:
-    """Return what decided as a document: its kind, its text, and where it stands."""
+    """Return what decided as a document: its kind, its text, and where it stands.
+
+    `kind` is "rule", "route", "socket", ...; "" where nothing was there that could decide, and `text` says so.
+    """
+    named = entry is not None and not isinstance(entry, str)
     document: dict[str, Any] = {
-        "kind": "rule" if isinstance(entry, RuleRef) else type(entry).__name__.lower() if entry is not None else "",
+        "kind": "rule" if isinstance(entry, RuleRef) else type(entry).__name__.lower() if named else "",
         "text": str(entry) if entry is not None else "",
         "netns": place.netns,
         "spot": place.spot,

@@ -154,7 +154,7 @@ def test_bad_arguments_are_named_with_what_to_write(argv: list[str], words: list
 
 NOT_RUNNING = {
     "spec: {nodeName: worker-9, %s}": "bound to node worker-9, which does not exist; there are: node-1, node-2, node-3",
-    "spec: {nodeSelector: {disk: ssd}, %s}": "node",
+    "spec: {nodeSelector: {disk: ssd}, %s}": "3 node(s) didn't match Pod's node affinity/selector",
     "spec: {nodeName: node-1, %s}\nstatus: {phase: Succeeded}": "it has succeeded",
 }
 
