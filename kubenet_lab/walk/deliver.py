@@ -73,7 +73,7 @@ def _tcp(w: Walk, skb: Skb) -> None:
             "rejected", "no-listener", ns, "socket", note=f"nothing listens on {pkt.dst} TCP port {pkt.dport}"
         )
         if not pkt.flags & RST:
-            w.reply(ns, replace(reset_for(w, pkt), tos=pkt.tos), "error", uid=KERNEL)
+            w.reply(ns, replace(reset_for(w, pkt), tos=pkt.tos), "error", uid=_resetter(pkt))
         return
     connection = (ns.name, pkt.dst, pkt.dport, pkt.src, pkt.sport)
     if pkt.flags & (SYN | ACK | RST) == SYN:
@@ -98,9 +98,14 @@ def _tcp(w: Walk, skb: Skb) -> None:
             note="it belongs to no connection of this listener",
         )
         if pkt.flags & ACK and not pkt.flags & RST:
-            w.reply(ns, replace(reset_for(w, pkt), tos=pkt.tos), "error", uid=KERNEL)
+            w.reply(ns, replace(reset_for(w, pkt), tos=pkt.tos), "error", uid=_resetter(pkt))
         return
     w.delivered(skb, "socket", socket, "socket")
+
+
+def _resetter(pkt: Packet) -> int | None:
+    """IPv4 sends a reset from a socket of the kernel's own, IPv6 from none (`tcp_v6_send_response`)."""
+    return KERNEL if pkt.family == 4 else None
 
 
 def own_mss(ns: Netns, dst: str, src: str) -> int:

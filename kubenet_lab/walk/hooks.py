@@ -104,10 +104,19 @@ def output(w: Walk, skb: Skb) -> bool:
         return False
     if plan.tracking and not track(w, skb):
         return False
-    if "mangle" in tables and not _table(w, skb, fam, "mangle", "OUTPUT"):
-        return False
-    if plan.nat and not _nat(w, skb, fam, "OUTPUT", nat.DST, "nat" in tables):
-        return False
+    before, mark = skb.pkt, skb.mark
+    if "mangle" in tables:
+        if not _table(w, skb, fam, "mangle", "OUTPUT"):
+            return False
+        pkt = skb.pkt
+        changed = skb.mark != mark or pkt.dst != before.dst or pkt.src != before.src or pkt.tos != before.tos
+        if changed and not routing.can_go(w, skb):
+            return False
+    if plan.nat:
+        if not _nat(w, skb, fam, "OUTPUT", nat.DST, "nat" in tables):
+            return False
+        if skb.pkt.dst != before.dst and not routing.can_go(w, skb):
+            return False
     for table in tables:
         if table in ("filter", "security") and not _table(w, skb, fam, table, "OUTPUT"):
             return False

@@ -89,6 +89,13 @@ def output(w: Walk, skb: Skb, way: RouteLookup) -> None:
     finish_output(w, skb, way)
 
 
+def can_go(w: Walk, skb: Skb) -> bool:
+    """`ip_route_me_harder` inside OUTPUT: what a hook sent where no way leads ends there, before later hooks see it."""
+    pkt = skb.pkt
+    way = skb.ns.lookup(pkt.dst, src=pkt.src if skb.ns.is_local(pkt.src) else "", mark=skb.mark)
+    return _usable(w, skb.ns, way, pkt.dst)
+
+
 def _device(way: RouteLookup) -> str:
     return "lo" if way.route.type == "local" else way.dev
 

@@ -548,7 +548,8 @@ def _statistic(match: m.Statistic, site: Site) -> Made:
             return PURE, None if not negated else (lambda skb, ctx: False)
         chance = 1.0 - probability if negated else probability
         return STATEFUL, lambda skb, ctx: ctx.choose(rule, chance)
-    last, start, key = match.every - 1, match.every - 1 - match.packet, ("statistic", *site.key)
+    place = next(number for number, one in enumerate(rule.matches) if one is match)  # each counts for itself
+    last, start, key = match.every - 1, match.every - 1 - match.packet, ("statistic", *site.key, place)
 
     def test(skb: Skb, ctx: HookContext) -> bool:
         state = skb.ns.xt_state
