@@ -35,6 +35,7 @@ from kubenet_lab.proxy.services import ServiceTracker
 from kubenet_lab.store import Store
 from kubenet_lab.target import Target, parse_target
 from kubenet_lab.trip import Trip
+from kubenet_lab.walk.deliver import own_mss
 from kubenet_lab.walk.engine import Chooser, Walk
 from kubenet_lab.walk.exchange import Exchange, exchange
 
@@ -512,7 +513,7 @@ class Cluster:
         if found.addresses:
             address = found.addresses[0]
             done = exchange(
-                walk, ns, _request(goal, address, size, self._source(source, ns)), pmtudisc=pmtudisc
+                walk, ns, self._request(ns, goal, address, size, self._source(source, ns)), pmtudisc=pmtudisc
             )
         return Trip(
             self._whole(source, ns),
@@ -528,6 +529,15 @@ class Cluster:
             self.names(),
             (done.server_ns or None) if done is not None and done.ok else None,
         )
+
+    def _request(self, ns: str, goal: Target, address: str, size: int, source: str) -> Packet:
+        if goal.protocol == "icmp":
+            kind = (ICMPV6, 128) if ":" in address else (ICMP, 8)
+            return Packet(source, address, kind[0], icmp_type=kind[1], icmp_seq=1, payload_size=size)
+        if goal.protocol == "udp":
+            return Packet(source, address, UDP, 0, goal.port, payload_size=size)
+        mss = own_mss(self.network.ns(ns), address, source)
+        return Packet(source, address, TCP, 0, goal.port, flags=SYN, mss=mss)
 
     def _whole(self, source: str, ns: str) -> str:
         return ns if "/" in ns else source
@@ -585,6 +595,36 @@ class NodeView:
         from kubenet_lab.kernel.dialects.iptables import save
 
         return save(self.ns.iptables[family])
+
+    def ip_addr(self) -> str:
+        """`ip addr` on this node."""
+        from kubenet_lab.kernel.dialects import ip_addr
+
+        return ip_addr.show(self.ns)
+
+    def ip_route(self, family: int = 4) -> str:
+        """`ip route` (or `ip -6 route`) on this node."""
+        from kubenet_lab.kernel.dialects import ip_route
+
+        return ip_route.show(self.ns, family=family)
+
+    def ip_neigh(self) -> str:
+        """`ip neigh` on this node."""
+        from kubenet_lab.kernel.dialects import ip_neigh
+
+        return ip_neigh.show(self.ns)
+
+    def bridge_fdb(self) -> str:
+        """`bridge fdb` on this node."""
+        from kubenet_lab.kernel.dialects import bridge_fdb
+
+        return bridge_fdb.show(self.ns)
+
+    def conntrack(self, now: float = 0.0) -> str:
+        """`conntrack -L` on this node."""
+        from kubenet_lab.kernel.dialects import conntrack
+
+        return conntrack.show(self.ns.conntrack, now)
 
 
 CNIS = ("flannel",)
@@ -670,12 +710,3 @@ def _is_address(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _request(goal: Target, address: str, size: int, source: str) -> Packet:
-    if goal.protocol == "icmp":
-        kind = (ICMPV6, 128) if ":" in address else (ICMP, 8)
-        return Packet(source, address, kind[0], icmp_type=kind[1], icmp_seq=1, payload_size=size)
-    if goal.protocol == "udp":
-        return Packet(source, address, UDP, 0, goal.port, payload_size=size)
-    return Packet(source, address, TCP, 0, goal.port, flags=SYN, mss=1460)
