@@ -60,6 +60,20 @@ def source() -> Path:
     )
 
 
+def course_files(origin: Path) -> list[Path]:
+    """Return what a learner gets: notebooks and their words, and all that is in folders beside them (pictures).
+
+    What the tests keep beside the notebooks stays behind.
+    """
+    out = []
+    for file in sorted(origin.rglob("*")):
+        parts = file.relative_to(origin).parts
+        hidden = any(part.startswith((".", "__")) for part in parts)
+        if file.is_file() and not hidden and (len(parts) > 1 or file.suffix in (".ipynb", ".md")):
+            out.append(file)
+    return out
+
+
 def beside(path: Path) -> Path:
     """Return where a new version goes beside a file the learner changed: `x.ipynb` -> `x.new.ipynb`."""
     return path.with_name(f"{path.stem}.new{path.suffix}")
@@ -84,10 +98,8 @@ def _sync(folder: Path, origin: Path) -> dict[str, str]:
     state.parent.mkdir(parents=True, exist_ok=True)
     written = _manifest(state)
     done: dict[str, str] = {}
-    for file in sorted(origin.rglob("*")):
+    for file in course_files(origin):
         relative = file.relative_to(origin)
-        if not file.is_file() or any(part.startswith((".", "__")) for part in relative.parts):
-            continue
         name, target, new = relative.as_posix(), folder / relative, digest(file)
         if not target.exists():
             done[name] = NEW

@@ -25,6 +25,7 @@ def origin(tmp_path: Path) -> Path:
     (folder / "00_start_here.ipynb").write_text("start 1")
     (folder / "05_across_nodes.ipynb").write_text("across 1")
     (folder / "images" / "trip.svg").write_text("<svg/>")
+    (folder / "conftest.py").write_text("of the tests, not of the course")
     (folder / ".ipynb_checkpoints").mkdir()
     (folder / ".ipynb_checkpoints" / "00_start_here-checkpoint.ipynb").write_text("no")
     return folder
@@ -157,7 +158,8 @@ def test_the_course_opens(tmp_path: Path) -> None:
         assert '"news": {"disabled": true}' in page
         listing = json.loads(_get(f"{server['url']}api/contents?token={server['token']}"))
         names = {entry["name"] for entry in listing["content"]}
-        assert names == {path.name for path in launcher.source().iterdir() if path.name[0] not in "._"}
+        origin = launcher.source()
+        assert names == {path.relative_to(origin).parts[0] for path in launcher.course_files(origin)}
     finally:
         process.terminate()
         process.wait(timeout=20)
