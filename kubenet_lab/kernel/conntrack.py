@@ -61,6 +61,8 @@ class Flow(Struct, kw_only=True):
     mark: int = 0
     expires: float = 0.0
     """Simulated time in s at which the entry dies."""
+    born: float = 0.0
+    """Simulated time in s of its first packet: a UDP flow is a stream when it is still busy 2 s later."""
     packets: list[int] = field(default_factory=lambda: [0, 0])
     id: int = 0
     master: FlowTuple | None = None

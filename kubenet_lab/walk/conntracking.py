@@ -61,6 +61,9 @@ _TCP = {
     (True, "none"): _rows("IV IV IV IV IV IV IV IV IV IV"),
 }
 
+UDP_STREAM_AFTER = 2.0
+"""Seconds after which a UDP flow with answers counts as a stream (`nf_conntrack_udp_packet`)."""
+
 _NEW_ICMP = {ICMP: frozenset({8, 13, 15, 17}), ICMPV6: frozenset({128, 139})}
 _UNTRACKED_ICMPV6 = frozenset({130, 131, 132, 133, 134, 135, 136, 137, 143})
 
@@ -133,7 +136,7 @@ def _new(w: Walk, skb: Skb, key: FlowTuple) -> bool:
                 "dropped", "conntrack-full", ns, "conntrack", note="nf_conntrack: table full, dropping packet"
             )
             return False
-    flow = Flow(orig=key, reply=inverted(key), state=state, packets=[1, 0])
+    flow = Flow(orig=key, reply=inverted(key), state=state, packets=[1, 0], born=w.now)
     flow.expires = w.now + _timeout(ns, flow)
     skb.ct, skb.ctinfo, skb.reply = flow, "NEW", False
     w.step("conntrack", "new", note="a new connection")
@@ -168,10 +171,8 @@ def _advance(w: Walk, skb: Skb, flow: Flow) -> bool:
         if pkt.flags & RST and not flow.seen_reply:
             # Refused at once: the entry is not worth keeping (`nf_ct_kill_acct`); this packet still has it.
             skb.ns.conntrack.delete(flow)
-    elif pkt.proto == UDP and (reply or flow.seen_reply):
-        # A stream is assured from the third packet on, when the reply was seen and 2 s have passed; the time-out
-        # changes at the same moment, so one request and one answer keep the short one.
-        flow.assured = flow.assured or (not reply and flow.seen_reply)
+    elif pkt.proto == UDP and flow.seen_reply and w.now > flow.born + UDP_STREAM_AFTER:
+        flow.assured = True
     flow.packets[1 if reply else 0] += 1
     if reply:
         flow.seen_reply = True
