@@ -16,12 +16,22 @@ NO_SKIP = os.environ.get("KUBENET_NO_SKIP") == "1"
 """Set in CI: a machine that has everything must run everything."""
 
 
-@pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Generator[None, Any, None]:
-    """Turn a skip into a failure where nothing may skip."""
-    outcome = yield
-    report = outcome.get_result()
+def _fail_if_skipped(report: Any) -> None:
     if NO_SKIP and report.skipped and not hasattr(report, "wasxfail"):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         report.outcome = "failed"
         report.longrepr = f"skipped where nothing may skip (KUBENET_NO_SKIP=1): {reason}"
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Generator[None, Any, None]:
+    """Turn a skipped test into a failure where nothing may skip."""
+    outcome = yield
+    _fail_if_skipped(outcome.get_result())
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, Any, None]:
+    """The same for a file that skips as a whole."""
+    outcome = yield
+    _fail_if_skipped(outcome.get_result())

@@ -1,0 +1,47 @@
+"""Where nothing may skip (KUBENET_NO_SKIP=1, as in .ci/run), a skip is a failure that says why."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+FILES = {
+    "test_body.py": "import pytest\ndef test_it(): pytest.skip('no kernel here')\n",
+    "test_mark.py": "import pytest\n@pytest.mark.skipif(True, reason='no kernel here')\ndef test_it(): ...\n",
+    "test_module.py": "import pytest\npytest.skip('no kernel here', allow_module_level=True)\n",
+    "test_import.py": "import pytest\npytest.importorskip('no_kernel_here', reason='no kernel here')\n",
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_skip_fails_where_nothing_may_skip(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(FILES[name])
+
+    def ended(no_skip: str) -> tuple[int, str]:
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.conftest", "-p", "no:cacheprovider"]
+        done = subprocess.run(
+            [*command, f"--rootdir={tmp_path}", "-c", os.devnull, str(tmp_path / name)],
+            cwd=ROOT, env={**os.environ, "KUBENET_NO_SKIP": no_skip}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        return done.returncode, done.stdout
+
+    status, out = ended("1")
+    assert status in (1, 2), out
+    assert "skipped where nothing may skip" in out
+    assert "no kernel here" in out
+    status, out = ended("0")
+    assert status in (0, 5), out
+
+
+def test_ci_is_a_program_and_checks_what_it_should() -> None:
+    script = ROOT / ".ci" / "run"
+    text = script.read_text(encoding="utf-8")
+    assert os.name == "nt" or os.access(script, os.X_OK)
+    for step in ("export KUBENET_NO_SKIP=1", "ruff check .", "ruff format --check .", "\nmypy\n"):
+        assert step in text
