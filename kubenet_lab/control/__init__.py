@@ -9,8 +9,10 @@ from __future__ import annotations
 from kubenet_lab.control import (
     bootstrap,
     deployment,
+    endpoints,
     endpointslice,
     garbage,
+    mirroring,
     node_ipam,
     replicaset,
     scheduler,
@@ -29,6 +31,8 @@ LOOPS: tuple[Reconcile, ...] = (
     replicaset.reconcile,
     scheduler.reconcile,
     endpointslice.reconcile,
+    endpoints.reconcile,
+    mirroring.reconcile,
 )
 """Each loop once, in the order that settles a fresh world in the fewest rounds."""
 

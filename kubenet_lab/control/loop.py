@@ -6,6 +6,7 @@ should be. https://kubernetes.io/docs/concepts/architecture/controller/
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
@@ -25,6 +26,9 @@ class Settings(Struct, frozen=True):
         service_cluster_ip_range: Where Service addresses come from, likewise (`--service-cluster-ip-range`).
         node_cidr_mask_size_ipv4, node_cidr_mask_size_ipv6: Prefix length of a node's share of `cluster_cidr`.
         api_server: Address and port behind the Service `kubernetes`.
+        stop_seconds: How long a program takes to end after SIGTERM, which no manifest says: by default it ends at
+            once, so that only a `preStop` hook keeps a deleted pod alive; `math.inf` is one that ignores the signal
+            and is killed when its grace period ends.
     """
 
     cluster_cidr: tuple[str, ...] = ("10.244.0.0/16",)
@@ -32,6 +36,7 @@ class Settings(Struct, frozen=True):
     node_cidr_mask_size_ipv4: int = 24
     node_cidr_mask_size_ipv6: int = 64
     api_server: tuple[str, int] = ("192.168.1.1", 6443)
+    stop_seconds: float = 0.0
 
 
 DUAL_STACK = Settings(
@@ -102,11 +107,14 @@ def settle(
     """
     settings = settings or Settings()
     done: list[Change] = []
-    with store.transaction():
+    with contextlib.ExitStack() as undo:
         for _ in range(limit):
             changed = False
             for reconcile in loops:
                 changes = reconcile(store, settings)
+                if changes and not done:
+                    # Only now: where nothing is to be done, nothing has to be remembered.
+                    undo.enter_context(store.transaction())
                 apply(store, changes)
                 done += changes
                 changed = changed or bool(changes)
