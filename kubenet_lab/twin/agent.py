@@ -796,3 +796,4 @@ def restore(ns: str, tool: str, text: str) -> list[dict[str, str]]:
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Agent().serve()
+    os._exit(0)  # at once: what still runs here ends with this process

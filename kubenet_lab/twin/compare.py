@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from kubenet_lab.kernel.conntrack import Flow as Entry
 from kubenet_lab.kernel.network import Network
+from kubenet_lab.packet.ip import canonical
 from kubenet_lab.packet.packet import (
     ICMP,
     ICMPV6,
@@ -34,7 +35,7 @@ _PROBE = b"PROBE 00000000\n"
 
 def compare(twin: Twin, flows: list[Flow], timeout: float) -> list[Comparison]:
     """Try each flow in both. See `Twin.compare`."""
-    flows = [replace(flow, ns=twin.find(flow.ns)) for flow in flows]
+    flows = [replace(flow, ns=twin.find(flow.ns), dst=canonical(flow.dst)) for flow in flows]
     expected = [model_outcomes(twin.network, flow) for flow in flows]
     measured = kernel_outcomes(twin, flows, timeout)
     return [

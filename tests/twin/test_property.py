@@ -27,6 +27,9 @@ SEED = int(os.environ.get("KUBENET_PROPERTY_SEED", "1"))
 NFT_SHARE = 5
 """One case in so many is also loaded by the nf_tables backend, whose commits take ten times as long."""
 
+REST = 6.0
+"""Seconds until nothing of other cases is on its way, and a sender may again cause as many routing errors as ever."""
+
 MATCHES = (
     "addrtype", "comment", "connmark", "conntrack", "dscp", "hl", "icmp", "icmp6", "iprange", "length", "mac", "mark",
     "multiport", "owner", "pkttype", "rpfilter", "set", "state", "statistic", "tcp", "tcpmss", "tos", "ttl", "udp",
@@ -38,9 +41,7 @@ TARGETS = (
 
 
 def run(backend: str, numbers: range) -> tuple[list[Result], Counter[str]]:
-    """Try cases; a disagreement counts when it is there a second time, when nothing of other cases is on its
-    way.
-    """
+    """Try cases; a disagreement counts when it is there a second time, `REST` seconds later."""
     generator = Generator(SEED)
     wrong: list[Result] = []
     seen: Counter[str] = Counter()
@@ -55,7 +56,7 @@ def run(backend: str, numbers: range) -> tuple[list[Result], Counter[str]]:
                 seen["not modelled"] += 1
                 continue
             if not result.equal:
-                time.sleep(0.5)
+                time.sleep(REST)
                 seen["tried again"] += 1
                 result = harness.run(case)
             seen["equal" if result.equal else "different"] += 1

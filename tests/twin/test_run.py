@@ -59,6 +59,53 @@ def test_an_unknown_name_is_named(twin: Twin) -> None:
         twin.run("nobody", "true")
 
 
+def test_names_resolve_as_in_a_pod(kernel: None) -> None:
+    """glibc, the pod's own resolv.conf, kube-proxy's rules and our CoreDNS, which answers from the model's state."""
+    from tests.flows.worlds import shop
+
+    with Twin(shop()) as made:
+        done = made.run("frontend", "curl -s --max-time 5 http://backend; getent hosts database.default")
+        assert done.stdout.startswith("backend-")
+        assert "10.96.0.200" in done.stdout
+        assert made.run("frontend", "getent hosts nobody.default").exit_code == 2
+
+
+def test_a_shell_from_outside_joins_the_namespace(twin: Twin) -> None:
+    done = subprocess.run(
+        twin.argv("frontend", ["hostname", "-I"]), capture_output=True, text=True, check=False
+    )
+    assert done.stdout.split()[0] == "10.244.0.2", done.stderr
+
+
+def test_tunnel_packets_are_tracked_by_the_nodes(twin: Twin) -> None:
+    """The outer packet of a call across nodes is a UDP flow of both nodes, in the kernel as in the model."""
+    from kubenet_lab.packet.packet import SYN, TCP, Packet
+    from kubenet_lab.walk.engine import Walk
+    from kubenet_lab.walk.exchange import exchange
+
+    def outer(flows: object) -> set[tuple[str, str, int]]:
+        return {(f.orig[1], f.orig[2], f.orig[4]) for f in flows if f.orig[0] == 17}  # type: ignore[attr-defined]
+
+    network = two_nodes()
+    assert exchange(Walk(network), "default/frontend", Packet("", "10.244.1.2", TCP, 0, 8080, flags=SYN)).ok
+    twin.exec([(node, ["conntrack", "-F"], "") for node in ("node-1", "node-2")])
+    assert twin.run("frontend", "curl -s --max-time 5 http://10.244.1.2:8080/").exit_code == 0
+    for node in ("node-1", "node-2"):
+        expected = {("192.168.1.10", "192.168.1.20", 8472), ("192.168.1.20", "192.168.1.10", 8472)}
+        assert outer(network.ns(node).conntrack) == outer(twin.read(node).conntrack) == expected
+
+
+def test_the_shop_is_ready(kernel: None) -> None:
+    """Three nodes and eight pods with everything they have; the time is printed, as benchmarks are."""
+    from tests.flows.worlds import shop
+
+    network = shop()
+    began = time.monotonic()
+    with Twin(network) as made:
+        print(f"the shop's twin is ready in {time.monotonic() - began:.2f} s")
+        assert made.missing == []
+
+
 def test_rules_read_back_as_they_were_written(twin: Twin) -> None:
     from kubenet_lab.kernel.dialects.iptables import load
 
