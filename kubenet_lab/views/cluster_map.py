@@ -6,15 +6,16 @@ plain arithmetic places things better than a general graph layout, and costs a f
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from kubenet_lab.trace import Hop, Trace
-from kubenet_lab.views.theme import Box, Picture, Point, Svg, image, text_width, wrap
+from kubenet_lab.views.theme import Box, Picture, Point, Svg, image, role_of, text_width, wrap
 
 if TYPE_CHECKING:
     from kubenet_lab.kernel.link import Link
@@ -27,6 +28,8 @@ WIDTH = 1000.0
 _TUNNELS = ("vxlan", "ipip", "wireguard", "geneve", "gre")
 _PAD = 10.0
 _LANE = 4.0
+_DROP = 15.0
+_BYPASS = 28.0
 
 
 class MapPod(Struct, frozen=True):
@@ -151,6 +154,21 @@ def key(netns: str, link: str = "") -> str:
     return f"{netns}#{link}"
 
 
+def _straight(points: list[Point]) -> list[Point]:
+    """Leave out where a line runs on and comes straight back: from port to port along a bridge's bus."""
+    out: list[Point] = []
+    for point in points:
+        while len(out) > 1 and _back(out[-2], out[-1], point):
+            out.pop()
+        out.append(point)
+    return out
+
+
+def _back(a: Point, b: Point, c: Point) -> bool:
+    (ax, ay), (bx, by) = _unit(a, b), _unit(b, c)
+    return ax * bx + ay * by < -0.99
+
+
 class Layout:
     """Every place of the map with its coordinates, and the ways between neighbouring places."""
 
@@ -188,63 +206,184 @@ class Layout:
             points = [self.points[a]]
             for here, there in pairwise(stops):
                 points += [*self.ways[here][there], self.points[there]]
+            points = _straight(points)
         self._routes[a, b] = points
         return points
 
 
-def short_name(netns: str) -> tuple[str, str]:
-    """Return (name, namespace to show) of a pod; the namespace `default` is not shown."""
+_SAFE = "[bcdfghjklmnpqrstvwxz2456789]"
+_SUFFIX = re.compile(rf"-(?:{_SAFE}{{6,10}}-{_SAFE}{{5}}|{_SAFE}{{5}}|\d+)$")
+"""What controllers append to a workload's name: letters that spell no words, or a StatefulSet's number.
+
+Deployment: template hash and five letters; DaemonSet: five letters (apimachinery's util/rand `SafeEncodeString`).
+"""
+
+
+def short_name(netns: str) -> tuple[str, str, str]:
+    """Return (workload, suffix, namespace to show) of a pod: ("coredns", "-668d6bf9bc-x2x8k", "kube-system").
+
+    The namespace `default` is not shown; the suffix is "" where no controller named the pod.
+    """
     space, _, name = netns.rpartition("/")
-    return name, "" if space == "default" else space
+    found = _SUFFIX.search(name)
+    at = found.start() if found is not None and found.start() else len(name)
+    return name[:at], name[at:], "" if space == "default" else space
 
 
-class _Chip(Struct):
-    """A pod, measured: its lines of (text, size, bold, mono, class)."""
+def brief_suffix(suffix: str) -> str:
+    """Return a suffix without its template hash: "…-x2x8k"."""
+    return "…-" + suffix.rpartition("-")[2] if suffix.count("-") > 1 else suffix
 
-    pod: MapPod
-    lines: list[tuple[str, float, bool, bool, str]]
+
+Line = tuple[str, float, bool, bool, str]
+"""(text, size, bold, monospaced, class)."""
+
+
+class _Grid(Struct):
+    """How pods stand on every node of a map: cards of one size in columns, the last row just above the bridge."""
+
+    columns: int
+    width: float
     height: float
+    gutter: float = 0.0
+    """Room left of each card for the cable of the pods above one another; 0 where one row holds all."""
+    whole: bool = True
+    """Suffixes are shown with their template hash."""
+    dense: bool = False
+    """Many pods: a card is two lines, and what does not fit them is cut with an ellipsis."""
+
+    @property
+    def gap(self) -> float:
+        """Room between two rows."""
+        return _GAP / 2 if self.dense else _GAP
 
 
-def _chip(pod: MapPod, width: float, mark: str, fault: str) -> _Chip:
-    name, space = short_name(pod.netns)
-    lines: list[tuple[str, float, bool, bool, str]] = []
-    lines += [(line, 12, True, False, "") for line in wrap(name, width, 12, bold=True, breaks=" -.")]
-    if space:
-        lines += [(line, 10.5, False, False, "t-soft") for line in wrap(space, width, 10.5, breaks=" -.")]
-    if pod.address:
-        lines += [
-            (line, 11, False, True, "") for line in wrap(pod.address, width, 11, mono=True, breaks=":.")
-        ]
-    if mark:
-        lines += [(line, 11, True, False, "t-request") for line in wrap(mark, width, 11, bold=True)]
-    if fault:
-        lines += [(line, 11, True, False, "t-fault") for line in wrap("✕ fault", width, 11, bold=True)]
-    return _Chip(pod, lines, 9 + sum(size + 3.5 for _, size, _, _, _ in lines))
+_GAP, _INSET = 8.0, 7.0
+_MANY_ROWS = 5
+_NAME, _SMALL, _ADDRESS = 12.0, 10.0, 10.5
+_ICON_ROOM = 16.0
 
 
-def _columns(pods: Sequence[MapPod], inner: float) -> int:
-    """Return how many pods stand side by side: as many as leave a name on two lines (of two, on three)."""
-    names = [short_name(pod.netns)[0] for pod in pods]
-    for count in range(min(len(pods), 4), 1, -1):
-        width = (inner - (count - 1) * 8) / count - 12 - 10 * (len(pods) > count)
-        lines = 3 if count == 2 else 2
-        if all(text_width(pod.address, 11, mono=True) <= width for pod in pods) and all(
-            len(wrap(name, width, 12, bold=True, breaks=" -.")) <= lines
-            and max(text_width(part, 12, bold=True) for part in name.replace("-", "- ").split(" ")) <= width
-            for name in names
+def _name_lines(workload: str, room: float) -> list[str]:
+    return wrap(workload, room - (_ICON_ROOM if role_of(workload) else 0.0), _NAME, bold=True, breaks="-.")
+
+
+def _cut(text: str, room: float, size: float, *, bold: bool = False) -> str:
+    """Return a text that fits, with an ellipsis where letters had to go; "" where hardly one fits."""
+    if text_width(text, size, bold=bold) <= room:
+        return text
+    while text and text_width(text + "…", size, bold=bold) > room:
+        text = text[:-1]
+    return text + "…" if len(text) > 1 else ""
+
+
+class _Words(Struct):
+    """What stands on a pod's card: rows of lines side by side, at its top and at its foot."""
+
+    head: list[list[Line]]
+    foot: list[list[Line]]
+
+    @property
+    def height(self) -> float:
+        """How much of a card it needs."""
+        return _rows_height(self.head) + _rows_height(self.foot) + 10
+
+
+def _rows_height(rows: Iterable[list[Line]]) -> float:
+    return sum(max(line[1] for line in row) + 3.5 for row in rows)
+
+
+def _card_words(pod: MapPod, room: float, grid: _Grid, mark: str, fault: str) -> _Words:
+    workload, suffix, space = short_name(pod.netns)
+    suffix = suffix if grid.whole else brief_suffix(suffix)
+    head: list[list[Line]]
+    foot: list[list[Line]] = []
+    for text, tone in ((mark, "t-request"), ("✕ fault" if fault else "", "t-fault")):
+        if text:
+            foot += [[(line, 11, True, False, tone)] for line in wrap(text, room, 11, bold=True)]
+    addresses = wrap(pod.address, room, _ADDRESS, mono=True, breaks=":.") if pod.address else []
+    foot += [[(line, _ADDRESS, False, True, "")] for line in addresses]
+    if not grid.dense:
+        head = [[(line, _NAME, True, False, "")] for line in _name_lines(workload, room)]
+        for text in (suffix, space):
+            if text:
+                head += [
+                    [(line, _SMALL, False, False, "t-soft")] for line in wrap(text, room, _SMALL, breaks="-.")
+                ]
+        return _Words(head, foot)
+    left = room - (_ICON_ROOM if role_of(workload) else 0.0)
+    name = _cut(workload, left, 11, bold=True)
+    head = [[(name, 11, True, False, "")]]
+    left -= text_width(name, 11, bold=True) + 2
+    if suffix and (text := _cut(brief_suffix(suffix), left, _SMALL)):
+        head[0].append((text, _SMALL, False, False, "t-soft"))
+    if space and addresses:
+        left = room - text_width(addresses[-1], _ADDRESS, mono=True) - 6
+        if text := _cut(space, left, _SMALL):
+            foot[-1].append((text, _SMALL, False, False, "t-soft"))
+    return _Words(head, foot)
+
+
+def _grid(
+    nodes: Sequence[MapNode], inner: float, marks: Mapping[str, str], faults: Mapping[str, str]
+) -> _Grid:
+    """Return the grid that shows the pods of every node in the fewest rows that leave names and addresses whole."""
+    pods = [pod for node in nodes for pod in node.pods]
+    if not pods:
+        return _Grid(1, inner, 0.0)
+    most = max(len(node.pods) for node in nodes)
+    columns, dense = 1, False
+    for count in range(min(most, 4), 1, -1):
+        room = _room(inner, count, most)
+        dense = -(-most // count) > _MANY_ROWS
+        if all(
+            text_width(pod.address, _ADDRESS, mono=True) <= room
+            and (dense or _fits(_name_lines(name := short_name(pod.netns)[0], room), name))
+            for pod in pods
         ):
-            return count
-    return 1
+            columns = count
+            break
+    room = _room(inner, columns, most)
+    grid = _Grid(
+        columns,
+        room + 2 * _INSET,
+        0.0,
+        14.0 if most > columns else 0.0,
+        all(text_width(short_name(pod.netns)[1], _SMALL) <= room for pod in pods),
+        -(-most // columns) > _MANY_ROWS,
+    )
+    for pod in pods:
+        words = _card_words(pod, room, grid, marks.get(pod.netns, ""), faults.get(key(pod.netns), ""))
+        grid.height = max(grid.height, words.height)
+    return grid
+
+
+def _room(inner: float, columns: int, most: int) -> float:
+    """Return the width for words on a pod's card."""
+    gutter = 14.0 if most > columns else 0.0
+    return min((inner - (columns - 1) * _GAP) / columns - gutter, 170.0) - 2 * _INSET
+
+
+def _fits(lines: Sequence[str], name: str) -> bool:
+    """True for a name on at most two lines, broken after a dash or a dot only."""
+    return len(lines) == 1 or (len(lines) == 2 and lines[0][-1] in "-.")
 
 
 class _Painter:
     """Lays out and draws at once, top to bottom; the layout it leaves behind is what paths are drawn on."""
 
     def __init__(
-        self, model: MapModel, marks: Mapping[str, str], faults: Mapping[str, str], selected: str
+        self,
+        model: MapModel,
+        marks: Mapping[str, str],
+        faults: Mapping[str, str],
+        selected: str,
+        lanes: bool = False,
     ) -> None:
         self.model = model
+        self.lanes = lanes
+        self.grid = _Grid(1, 0.0, 0.0)
+        self.spine = 46.0
         self.marks = marks
         self.faults = faults
         self.selected = selected
@@ -260,21 +399,6 @@ class _Painter:
             self.svg.rect(Box(box.x - 1, box.y - 1, box.w + 2, box.h + 2), "flt")
         if name == self.selected:
             self.svg.rect(Box(box.x - 2.5, box.y - 2.5, box.w + 5, box.h + 5), "sel", radius=8)
-
-    def text_lines(
-        self,
-        x: float,
-        y: float,
-        lines: Iterable[tuple[str, float, bool, bool, str]],
-        ground: str,
-        anchor: str = "start",
-    ) -> float:
-        for text, size, bold, mono, cls in lines:
-            y += size + 3.5
-            self.svg.text(
-                x, y - 3, text, size, bold=bold, mono=mono, cls=f"{cls} h-{ground}".strip(), anchor=anchor
-            )
-        return y
 
     def services(self, y: float) -> float:
         if not self.model.services:
@@ -292,17 +416,20 @@ class _Painter:
             name = service.name.removeprefix("default/")
             name_w, address_w = text_width(name, 12, bold=True), text_width(service.address, 11, mono=True)
             mark_w = text_width(f"▸ {mark}", 11, bold=True) + 8 if mark else 0
-            width = min(name_w + address_w + mark_w + 28, WIDTH - 2 * _PAD)
+            role = role_of(service.name.rpartition("/")[2])
+            icon_w = 19.0 if role else 0.0
+            width = min(icon_w + name_w + address_w + mark_w + 28, WIDTH - 2 * _PAD)
             if x > _PAD and x + width > WIDTH - _PAD:
                 x, y = _PAD, y + 30
             box = Box(x, y, width, 24)
             self.svg.rect(box, "f-service s-serviceline", radius=12)
-            self.svg.text(x + 11, y + 16, name, 12, bold=True)
-            self.svg.text(x + 18 + name_w, y + 16, service.address, 11, mono=True)
+            self.svg.icon(x + 11, y + 6, role)
+            at = x + 11 + icon_w
+            self.svg.text(at, y + 16, name, 12, bold=True)
+            self.svg.text(at + name_w + 7, y + 16, service.address, 11, mono=True)
             if mark:
-                self.svg.text(
-                    x + 26 + name_w + address_w, y + 16, f"▸ {mark}", 11, bold=True, cls="t-request"
-                )
+                at += name_w + address_w + 15
+                self.svg.text(at, y + 16, f"▸ {mark}", 11, bold=True, cls="t-request")
             self.place(
                 key(f"service:{service.name}"),
                 box,
@@ -320,19 +447,20 @@ class _Painter:
     def bar(
         self,
         name: str,
-        x: float,
-        y: float,
-        width: float,
+        box_at: tuple[float, float, float],
         title: str,
         details: Sequence[tuple[str, bool]],
-        cls: str,
-        ground: str,
+        classes: tuple[str, str],
+        room: float,
+        bus: bool = False,
     ) -> Box:
-        """Draw a bridge, the kernel or a device as a bar: its bus line along the top, words beneath.
+        """Draw a bridge, the kernel or a device as a bar at (x, y, width), with room above its words for a bus.
 
-        `details` are (text, monospaced); they follow the title on its line where there is room.
+        `details` are (text, monospaced); they follow the title on its line where there is room. `classes` are the
+        bar's and its words' ground.
         """
-        room = width - 58
+        x, y, width = box_at
+        cls, ground = classes
         if name in self.faults:
             details = [*details, ("✕ fault", False)]
         pieces = [
@@ -349,15 +477,15 @@ class _Painter:
                     used = 0.0
                 rows[-1].append((line, size, bold, mono, used))
                 used += length + 9
-        top = 10.0 if ground == "tunnel" else 17.0
-        box = Box(x, y, width, top + 3 + len(rows) * 14.5)
+        top = 17.0 if bus and self.lanes else 6.0
+        box = Box(x, y, width, top + 6 + len(rows) * 14.5)
         self.svg.rect(box, cls)
         for index, row in enumerate(rows):
             for line, size, bold, mono, at in row:
                 tint = "t-fault" if line == "✕ fault" else "t-soft" if not bold else ""
                 self.svg.text(
-                    x + 30 + at,
-                    y + top + 10 + index * 14.5,
+                    x + 10 + at,
+                    y + top + 11 + index * 14.5,
                     line,
                     size,
                     bold=bold,
@@ -366,48 +494,51 @@ class _Painter:
                 )
         return box
 
-    def bus(self, box: Box) -> None:
-        self.svg.line([(box.x + 14, box.y + 9), (box.right - 14, box.y + 9)], "s-line", 1.2)
+    def bus(self, box: Box) -> float:
+        """Return how far down a bar's bus runs, the line along which it takes packets from pod to pod."""
+        return box.y + 9 if self.lanes else box.cy
 
-    def pods(
-        self, node: MapNode, x: float, y: float, inner: float
-    ) -> tuple[float, list[tuple[MapPod, Point, list[Point]]]]:
-        """Draw a node's pods; return where they end and, for each, its port and the corner points down to the bar."""
-        if not node.pods:
-            return y, []
-        columns = _columns(node.pods, inner)
-        several_rows = len(node.pods) > columns
-        gutter = 10.0 if several_rows else 0.0
-        width = (inner - (columns - 1) * 8) / columns
+    def pods(self, node: MapNode, x: float, bottom: float) -> list[tuple[MapPod, Point, list[Point]]]:
+        """Draw a node's pods down to `bottom`; return each with its port and the corner points on its way down."""
+        grid = self.grid
+        rows = -(-len(node.pods) // grid.columns)
+        missing = rows * grid.columns - len(node.pods)
         ports: list[tuple[MapPod, Point, list[Point]]] = []
-        for start in range(0, len(node.pods), columns):
-            row = node.pods[start : start + columns]
-            chips = [
-                _chip(
-                    pod,
-                    width - gutter - 12,
-                    self.marks.get(pod.netns, ""),
-                    self.faults.get(key(pod.netns), ""),
-                )
-                for pod in row
-            ]
-            height = max(chip.height for chip in chips)
-            for column, chip in enumerate(chips):
-                left = x + column * (width + 8)
-                box = Box(left + gutter, y, width - gutter, height)
-                self.svg.rect(box, "f-pod s-podline", extra=' stroke-width="1.3"')
-                self.text_lines(box.x + 7, box.y + 3, chip.lines, "pod")
-                if several_rows:
-                    port, corners = (box.x, box.cy), [(left + 1.5, box.cy)]
-                else:
-                    port, corners = (box.cx, box.bottom), []
-                pod = chip.pod
-                self.place(key(pod.netns), box, port, f"pod {pod.netns} {pod.address}")
-                self.out.points[key(pod.netns, pod.link)] = port
-                self.out.join(key(pod.netns), key(pod.netns, pod.link))
-                ports.append((pod, port, corners))
-            y += height + 8
-        return y - 8, ports
+        for index, pod in enumerate(node.pods):
+            # The top row is the one with empty places, so that the row at the bridge is full.
+            row, column = divmod(index + (missing if index >= grid.columns - missing else 0), grid.columns)
+            left = x + column * (grid.gutter + grid.width + _GAP)
+            y = bottom - (rows - row) * (grid.height + grid.gap) + grid.gap
+            box = Box(left + grid.gutter, y, grid.width, grid.height)
+            self.card(pod, box)
+            cable = (left + grid.gutter / 2, box.cy)
+            port, corners = ((box.x, box.cy), [cable]) if grid.gutter else ((box.cx, box.bottom), [])
+            self.place(key(pod.netns), box, port, f"pod {pod.netns} {pod.address}")
+            self.out.points[key(pod.netns, pod.link)] = port
+            self.out.join(key(pod.netns), key(pod.netns, pod.link))
+            ports.append((pod, port, corners))
+        return ports
+
+    def card(self, pod: MapPod, box: Box) -> None:
+        """Draw a pod's card: name and icon at its top, marks and address at its foot."""
+        role = role_of(short_name(pod.netns)[0])
+        ground = role or "pod"
+        self.svg.rect(box, f"f-pod f-{ground} s-{ground}line", extra=' stroke-width="1.3"')
+        self.svg.icon(box.right - _INSET - 12, box.y + 6.5, role)
+        words = _card_words(
+            pod,
+            box.w - 2 * _INSET,
+            self.grid,
+            self.marks.get(pod.netns, ""),
+            self.faults.get(key(pod.netns), ""),
+        )
+        for rows, y in ((words.head, box.y + 4), (words.foot, box.bottom - 5 - _rows_height(words.foot))):
+            for row in rows:
+                y += max(line[1] for line in row) + 3.5
+                x = box.x + _INSET
+                for text, size, bold, mono, cls in row:
+                    self.svg.text(x, y - 3, text, size, bold=bold, mono=mono, cls=f"{cls} h-{ground}".strip())
+                    x += text_width(text, size, bold=bold, mono=mono) + (6 if mono else 2)
 
     def head_height(self, node: MapNode, inner: float) -> float:
         one_line = (
@@ -416,73 +547,80 @@ class _Painter:
         return 32 if one_line else 46
 
     def pods_height(self, node: MapNode, inner: float) -> float:
-        """Return how much room a node's head and pods need, by drawing them on a sheet that is thrown away."""
-        scratch = _Painter(self.model, self.marks, self.faults, "")
-        return self.head_height(node, inner) + scratch.pods(node, 0, 0, inner)[0]
+        """Return how much room a node's head and pods need."""
+        rows = -(-len(node.pods) // self.grid.columns)
+        return self.head_height(node, inner) + max(
+            0.0, rows * (self.grid.height + self.grid.gap) - self.grid.gap
+        )
+
+    def bars_height(self, node: MapNode, width: float) -> float:
+        """Return how much room a node's bars need, by drawing them on a sheet that is thrown away."""
+        sheet = _Painter(self.model, self.marks, self.faults, "", self.lanes)
+        sheet.grid, sheet.spine = self.grid, self.spine
+        return sheet.node(node, 0.0, 0.0, width, 0.0).bottom
 
     def node(self, node: MapNode, x: float, y: float, width: float, above_bars: float) -> Box:
-        """Draw one node's card, its pods ending at `above_bars`; return its box. Lines to the wire come later."""
+        """Draw one node's card, its pods ending at `above_bars`; return its box. Lines to the wire come later.
+
+        A packet goes straight down the spine, a column right of all words: bridge, kernel, tunnel, physical device.
+        """
         svg, out, inner = self.svg, self.out, width - 2 * _PAD
         slot = len(svg.parts)
         left = x + _PAD
         svg.text(left, y + 20, node.name, 14, bold=True)
-        head = self.head_height(node, inner)
-        if head < 40:
+        if self.head_height(node, inner) < 40:
             svg.text(x + width - _PAD, y + 20, node.address, 11, mono=True, cls="t-soft", anchor="end")
         else:
             svg.text(left, y + 36, node.address, 11, mono=True, cls="t-soft")
         lines_slot = len(svg.parts)
         lines: list[str] = []
-        _, ports = self.pods(node, left, above_bars - (self.pods_height(node, inner) - head), inner)
+        ports = self.pods(node, left, above_bars)
         bottom = above_bars + 18
+        spine, room = left + inner - self.spine, inner - self.spine - 18
+        masters = {pod.master for pod in node.pods}
         bars: dict[str, Box] = {}
         kernel = key(node.name)
         for bridge in (d for d in node.devices if d.kind == "bridge"):
             name = key(node.name, bridge.name)
             box = self.bar(
                 name,
-                left,
-                bottom,
-                inner,
+                (left, bottom, inner),
                 f"{bridge.name} bridge",
                 [(bridge.address, True)],
-                "f-bridge s-bridgeline",
-                "bridge",
+                ("f-bridge s-bridgeline", "bridge"),
+                room,
+                True,
             )
-            self.bus(box)
             bars[bridge.name] = box
-            self.place(name, box, (box.right - 14, box.y + 9), f"bridge {bridge.name} on {node.name}")
-            bottom = box.bottom + 14
+            self.place(name, box, (spine, self.bus(box)), f"bridge {bridge.name} on {node.name}")
+            bottom = box.bottom + _DROP
         band = self.bar(
             kernel,
-            left,
-            bottom,
-            inner,
+            (left, bottom, inner),
             "kernel",
             [("routes, rules, conntrack", False)],
-            "f-band s-line",
-            "band",
+            ("f-band s-line", "band"),
+            room,
+            bool(masters - set(bars)),
         )
-        self.bus(band)
-        entry = (band.right - 14, band.y + 9)
+        entry = (spine, self.bus(band) if masters - set(bars) else band.cy)
         self.place(kernel, band, entry, f"kernel of {node.name}")
         for device, box in bars.items():
-            lines.append(_line([(box.right - 14, box.y + 9), entry]))
+            lines.append(_line([(spine, box.cy), entry]))
             out.join(key(node.name, device), kernel)
         for pod, port, corners in ports:
             bar = bars.get(pod.master, band)
-            x_down = corners[-1][0] if corners else port[0]
-            attach = (min(max(x_down, bar.x + 8), bar.right - 24), bar.y + 9)
-            bend = (
-                [*corners]
-                if abs(attach[0] - x_down) < 0.1
-                else [*corners, (x_down, bar.y - 8), (attach[0], bar.y - 8)]
-            )
+            attach = (corners[-1][0] if corners else port[0], self.bus(bar))
             veth = key(node.name, pod.port)
             out.points[veth] = attach
-            out.join(key(pod.netns, pod.link), veth, bend)
+            out.join(key(pod.netns, pod.link), veth, corners)
             out.join(veth, key(node.name, pod.master) if pod.master in bars else kernel)
-            lines.append(_line([port, *bend, attach]))
+            lines.append(_line([port, *corners, attach]))
+        for at, top in sorted(
+            {(out.points[key(node.name, p.port)][0], bars.get(p.master, band).y) for p, _, _ in ports}
+        ):
+            plug = "f-bridge s-bridgeline" if any(box.y == top for box in bars.values()) else "f-band s-line"
+            svg.rect(Box(at - 5, top - 4, 10, 6), plug, radius=1.5)
         bottom = self.devices(node, left, band, inner, lines)
         card = Box(x, y, width, bottom + _PAD - y)
         svg.parts[lines_slot:lines_slot] = lines
@@ -495,41 +633,49 @@ class _Painter:
     def devices(self, node: MapNode, x: float, band: Box, inner: float, lines: list[str]) -> float:
         """Draw tunnels under the kernel, physical devices under them; return where they end.
 
-        The way into a tunnel runs down the left side and on to the physical device; a packet without a tunnel
-        passes it on the right.
+        Tunnels leave a strip free on their right, where a packet passes that needs none.
         """
         tunnels = [d for d in node.devices if d.kind in _TUNNELS]
         others = [d for d in node.devices if d.kind not in ("bridge", *_TUNNELS)]
         kernel, bottom = key(node.name), band.bottom
-        right = band.right - 14
+        entry = self.out.points[kernel]
+        spine, room = x + inner - self.spine, inner - self.spine - 18
         entrances: list[tuple[str, Point]] = []
         for device in tunnels:
             name = key(node.name, device.name)
             down = [("down", False)] if not device.up else []
             details = [(device.note, False), (device.address.partition("/")[0], True), *down]
             box = self.bar(
-                name, x, bottom + 14, inner - 30, device.name, details, "f-tunnel s-tunnelline", "tunnel"
+                name,
+                (x, bottom + _DROP, inner - _BYPASS),
+                device.name,
+                details,
+                ("f-tunnel s-tunnelline", "tunnel"),
+                room,
             )
-            point = (x + 14, box.y + 9)
+            point = (spine, box.cy)
             self.place(name, box, point, f"{device.note} {device.name} on {node.name}")
-            lines.append(_line([(x + 14, band.y + 9), point]))
-            self.out.join(kernel, name, [(x + 14, band.y + 9)])
+            lines.append(_line([entry, point]))
+            self.out.join(kernel, name)
             entrances.append((name, point))
             bottom = box.bottom
+        aside = x + inner - _BYPASS / 2 if tunnels else spine
         for device in others:
             name = key(node.name, device.name)
             details = [(device.address.partition("/")[0], True)] + (
                 [("down", False)] if not device.up else []
             )
-            box = self.bar(name, x, bottom + 14, inner, device.name, details, "f-bg s-line", "bg")
-            self.bus(box)
-            point = (right, box.y + 9)
+            box = self.bar(
+                name, (x, bottom + _DROP, inner), device.name, details, ("f-bg s-line", "bg"), room
+            )
+            point = (spine, box.cy)
             self.place(name, box, point, f"{device.name} on {node.name}")
-            lines.append(_line([(right, band.y + 9), point]))
-            self.out.join(kernel, name)
+            round_ = [(aside, entry[1]), (aside, box.cy)] if tunnels else []
+            lines.append(_line([entry, *round_, point]))
+            self.out.join(kernel, name, round_)
             for tunnel, start in entrances:
-                lines.append(_line([start, (start[0], box.y + 9)]))
-                self.out.join(tunnel, name, [(start[0], box.y + 9)])
+                lines.append(_line([start, point]))
+                self.out.join(tunnel, name)
             bottom = box.bottom
         return bottom
 
@@ -543,6 +689,9 @@ class _Painter:
         trunk = 22.0 if rows > 1 else 0.0
         usable = WIDTH - 2 * _PAD - trunk
         width = min(400.0, (usable - (columns - 1) * 12) / columns)
+        self.grid = _grid(self.model.nodes, width - 2 * _PAD, self.marks, self.faults)
+        if not self.grid.gutter and 80 < self.grid.width < 110:
+            self.spine = self.grid.width / 2
         wire = next((d.wire for n in self.model.nodes for d in n.devices if d.wire), "")
         wires: list[float] = []
         trunk_x = _PAD + 4
@@ -550,9 +699,11 @@ class _Painter:
             nodes = self.model.nodes[row * columns : (row + 1) * columns]
             left = _PAD + trunk + max(0.0, (usable - len(nodes) * width - (len(nodes) - 1) * 12) / 2)
             above = y + max((self.pods_height(node, width - 2 * _PAD) for node in nodes), default=0.0)
+            # A node with fewer bars stands lower, so that the physical devices of a row are in line.
+            heights = [self.bars_height(node, width) for node in nodes]
             slots = [
-                (node, self.node(node, left + index * (width + 12), y, width, above))
-                for index, node in enumerate(nodes)
+                (node, self.node(node, left + index * (width + 12), y, width, above + max(heights) - height))
+                for index, (node, height) in enumerate(zip(nodes, heights, strict=True))
             ]
             bottom = max((card.bottom for _, card in slots), default=y)
             wire_y = bottom + 18
@@ -562,9 +713,9 @@ class _Painter:
                     for device in node.devices:
                         if device.wire == wire:
                             name = key(node.name, device.name)
-                            x, top = out.points[name]
+                            x = out.points[name][0]
                             out.points[f"~{row}{node.name}"] = (x, wire_y)
-                            svg.line([(x, top), (x, wire_y)], "s-line", 2)
+                            svg.line([(x, out.boxes[name].bottom), (x, wire_y)], "s-line", 1.8)
                             out.join(name, f"~{row}{node.name}")
                             out.points[f"~{row}"] = (trunk_x if rows > 1 else _PAD + trunk, wire_y)
                             out.join(f"~{row}{node.name}", f"~{row}")
@@ -595,6 +746,7 @@ class _Painter:
             waiting = [h for h in waiting if h not in near]
         x, bottom = _PAD + 36, y
         seen: dict[str, tuple[str, Box]] = {}
+        most = max((sum(bool(d.address) for d in host.devices) for host in ordered), default=0)
         limit = WIDTH - _PAD - text_width(f"wire: {wire}", 12) - 20
         for host in ordered:
             words = [host.name] if host.role == host.name else [host.name, host.role]
@@ -608,7 +760,7 @@ class _Painter:
                 )
                 + 18
             )
-            height = 26 + 14.5 * len(addresses) + (15 if key(host.name) in self.faults else 0)
+            height = 26 + 14.5 * most + (15 if key(host.name) in self.faults else 0)
             if x + width > limit and x > _PAD + 36:
                 x, y = _PAD + 36, bottom + 14
             box = Box(x, y, width, height)
@@ -652,7 +804,7 @@ class _Painter:
         return bottom + 14
 
 
-def _line(points: Sequence[Point], width: float = 1.5) -> str:
+def _line(points: Sequence[Point], width: float = 1.8) -> str:
     data = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
     return f'<path d="{data}" class="nof s-line" stroke-width="{width}"/>'
 
@@ -683,9 +835,10 @@ def way(layout: Layout, trace: Trace) -> list[tuple[str, bool]]:
             visit(key(hop.netns, hop.indev), hop.encapsulated)
         if not hop.encapsulated:
             bridge = next((s.spot for s in hop.steps if s.kind == "bridge"), "")
-            if bridge:
+            kernel = any(s.kind in ("route", "hook", "rule", "nat", "deliver", "send") for s in hop.steps)
+            if bridge and (kernel or not hop.outdev):
                 visit(key(hop.netns, bridge), False)
-            if any(s.kind in ("route", "hook", "rule", "nat", "deliver", "send") for s in hop.steps):
+            if kernel:
                 visit(key(hop.netns), False)
         if hop.outdev:
             visit(key(hop.netns, hop.outdev), hop.encapsulated)
@@ -752,12 +905,14 @@ def draw_way(svg: Svg, layout: Layout, trace: Trace) -> set[str]:
     colour, dashes = _STYLES[style]
     shifted = _shift(points)
     used = {style}
-    for (a, _), (b, outer) in pairwise(shifted):
+    for outer, piece in groupby(pairwise(shifted), lambda ends: ends[1][1]):
         if outer:
             used.add("tunnel")
-            svg.line([a, b], "s-tunnelline", 9, ' opacity="0.45"')
+            ends = list(piece)
+            casing = [ends[0][0][0], *(b for _, (b, _) in ends)]
+            svg.line(casing, "s-tunnelline", 9, ' opacity="0.45"')
     svg.line([point for point, _ in shifted], f"s-{colour}", 3, dashes)
-    for (a, _), (b, _) in pairwise(shifted):
+    for a, b in _runs([point for point, _ in shifted])[:-1]:
         dx, dy = _unit(a, b)
         if abs(b[0] - a[0]) + abs(b[1] - a[1]) > 34:
             svg.arrow(((a[0] + b[0]) / 2 + dx * 4, (a[1] + b[1]) / 2 + dy * 4), (dx, dy), f"t-{colour}", 9)
@@ -769,6 +924,19 @@ def draw_way(svg: Svg, layout: Layout, trace: Trace) -> set[str]:
         svg.line([(x - 7, y + 7), (x + 7, y - 7)], "s-fault", 4)
         used.add("end")
     return used
+
+
+def _runs(points: Sequence[Point]) -> list[tuple[Point, Point]]:
+    """Return the straight runs of a line, end to end."""
+    out: list[tuple[Point, Point]] = []
+    for a, b in pairwise(points):
+        if a == b:
+            continue
+        if out and _unit(*out[-1]) == _unit(a, b):
+            out[-1] = (out[-1][0], b)
+        else:
+            out.append((a, b))
+    return out
 
 
 def _shift(points: Sequence[tuple[Point, bool]]) -> list[tuple[Point, bool]]:
@@ -821,8 +989,8 @@ def _legend(svg: Svg, y: float, used: set[str], faults: Mapping[str, str]) -> fl
 def lay_out(
     model: MapModel, *, marks: Mapping[str, str] | None = None, faults: Mapping[str, str] | None = None
 ) -> Layout:
-    """Return where everything is on the map that `map_svg` draws with the same marks and faults."""
-    painter = _Painter(model, marks or {}, faults or {}, "")
+    """Return where everything is on the map that `map_svg` draws of some traces with the same marks and faults."""
+    painter = _Painter(model, marks or {}, faults or {}, "", True)
     painter.draw()
     return painter.out
 
@@ -841,7 +1009,7 @@ def map_svg(
     `traces` are drawn over it, each with its direction. `marks` puts a word on a pod, host or Service address
     ("default/frontend" -> "caller"); `faults` maps a `key` to what is broken there; `selected` is a `key`.
     """
-    painter = _Painter(model, marks or {}, faults or {}, selected)
+    painter = _Painter(model, marks or {}, faults or {}, selected, bool(traces))
     painter.draw()
     used: set[str] = set()
     for number, trace in enumerate(traces):

@@ -39,8 +39,8 @@ _LIGHT = {
     "line": "#8a94a0",
     "ink": "#1b2128",
     "soft": "#4d5864",
-    "pod": "#e3f2fb",
-    "podline": "#0072b2",
+    "pod": "#edf3f8",
+    "podline": "#4a6f8c",
     "bridge": "#dff3ec",
     "bridgeline": "#00805c",
     "tunnel": "#f8e6f0",
@@ -55,6 +55,14 @@ _LIGHT = {
     "good": "#00734f",
     "changed": "#fff1c2",
     "changedink": "#1b2128",
+    "frontend": "#e2f3fd",
+    "frontendline": "#1487c9",
+    "backend": "#e9e6fb",
+    "backendline": "#4a37a8",
+    "database": "#e3e9ec",
+    "databaseline": "#3b4f5a",
+    "dns": "#f5eedd",
+    "dnsline": "#85661a",
 }
 _DARK = {
     "bg": "#14181d",
@@ -63,8 +71,8 @@ _DARK = {
     "line": "#7b8793",
     "ink": "#e8edf2",
     "soft": "#b0bac4",
-    "pod": "#12303f",
-    "podline": "#56b4e9",
+    "pod": "#1d2a35",
+    "podline": "#8fb0c9",
     "bridge": "#123229",
     "bridgeline": "#2fc49b",
     "tunnel": "#3a2030",
@@ -79,7 +87,31 @@ _DARK = {
     "good": "#35cfa4",
     "changed": "#4b4012",
     "changedink": "#fff6d0",
+    "frontend": "#10303f",
+    "frontendline": "#5cc0f5",
+    "backend": "#2a2550",
+    "backendline": "#b3a6ff",
+    "database": "#2b3338",
+    "databaseline": "#cfd8dc",
+    "dns": "#382e14",
+    "dnsline": "#d9b75c",
 }
+
+ROLES: dict[str, tuple[str, ...]] = {
+    "frontend": ("frontend", "front", "web", "www", "ui", "nginx"),
+    "backend": ("backend", "back", "api", "app", "server"),
+    "database": ("database", "db", "sql", "postgres", "postgresql", "mysql", "mariadb", "mongo", "redis"),
+    "dns": ("dns", "coredns"),
+}
+"""Role of a workload -> words of its name that say so. A role has a colour and an icon, the same in every picture."""
+
+_ICONS = {
+    "frontend": "M0 1h12v10h-12zM0 4.2h12",
+    "backend": "M3 .8h6l3 5.2-3 5.2h-6l-3-5.2zM4 6a2 2 0 1 0 4 0a2 2 0 1 0-4 0",
+    "database": "M1 2.6c0-2.4 10-2.4 10 0v6.8c0 2.4-10 2.4-10 0zM1 2.6c0 2.4 10 2.4 10 0",
+    "dns": "M6 0v12M6 1h4.5l1.5 1.7-1.5 1.7h-4.5M6 6h-4.5l-1.5 1.6 1.5 1.6h4.5",
+}
+"""Twelve pixels square: a window, a gear, a cylinder, a signpost."""
 
 
 def _variables(table: dict[str, str]) -> str:
@@ -106,7 +138,7 @@ def _svg_rules() -> str:
         ".knl .nof{fill:none;stroke-linejoin:round;stroke-linecap:round}",
         ".knl .hit{fill:transparent}",
     ]
-    for name in ("card", "band", "pod", "bridge", "tunnel", "service", "faultbg", "changed", "bg"):
+    for name in ("card", "band", "pod", "bridge", "tunnel", "service", "faultbg", "changed", "bg", *ROLES):
         rules.append(f".knl .f-{name}{{fill:var(--k-{name})}}")
         rules.append(
             f".knl .h-{name}{{stroke:var(--k-{name});stroke-width:3px;paint-order:stroke;stroke-linejoin:round}}"
@@ -123,6 +155,7 @@ def _svg_rules() -> str:
         "fault",
         "good",
         "ink",
+        *(f"{role}line" for role in ROLES),
     ):
         rules.append(f".knl .s-{name}{{stroke:var(--k-{name})}}")
     for name in (
@@ -267,6 +300,14 @@ class Svg:
             f'<text x="{num(x)}" y="{num(y)}" font-size="{num(size)}"{attributes}>{escape(text, quote=False)}</text>'
         )
 
+    def icon(self, x: float, y: float, role: str) -> None:
+        """Add a role's icon with its upper left corner at a point; nothing for the role ""."""
+        if role:
+            place = f'transform="translate({num(x)} {num(y)})"'
+            self.parts.append(
+                f'<path d="{_ICONS[role]}" {place} class="nof s-{role}line" stroke-width="1.4"/>'
+            )
+
     def line(self, points: Sequence[Point], cls: str, width: float = 1.5, extra: str = "") -> None:
         """Add an open line through points."""
         self.parts.append(
@@ -295,6 +336,12 @@ class Svg:
             f' style="max-width:100%;height:auto">{words}<style>{CSS}</style>{background}'
             f"{''.join(self.parts)}{''.join(self.words)}{''.join(self.hits)}</svg>"
         )
+
+
+def role_of(workload: str) -> str:
+    """Return the role that a workload's name tells: frontend, backend, database, dns, or ""."""
+    words = workload.lower().split("-")
+    return next((role for role, known in ROLES.items() if set(words) & set(known)), "")
 
 
 def path_data(points: Iterable[Point]) -> str:

@@ -20,10 +20,11 @@ from kubenet_lab.views.cluster_map import (
     lane,
     lay_out,
     map_svg,
+    short_name,
     way,
     way_points,
 )
-from kubenet_lab.views.theme import text_width, wrap
+from kubenet_lab.views.theme import role_of, text_width, wrap
 
 LONG = (
     "default/web",
@@ -117,6 +118,113 @@ def test_every_name_is_shown_whole() -> None:
         for pod in node.pods:
             assert pod.netns.rpartition("/")[2] in shown
             assert pod.address in shown
+
+
+NS = "{http://www.w3.org/2000/svg}"
+
+
+def boxes(svg: str, cls: str) -> list[tuple[float, float, float, float]]:
+    """Left, top, width and height of every rectangle of a class."""
+    return [
+        (float(n.attrib["x"]), float(n.attrib["y"]), float(n.attrib["width"]), float(n.attrib["height"]))
+        for n in ElementTree.fromstring(svg).iter(f"{NS}rect")
+        if cls in n.get("class", "").split()
+    ]
+
+
+@pytest.mark.parametrize(("nodes", "pods"), [(1, 1), (3, 3), (3, 5), (10, 20)])
+def test_pods_stand_on_one_grid_above_their_bridge(nodes: int, pods: int) -> None:
+    svg = map_svg(model(nodes, pods), marks={f"{LONG[0]}-1-0": "caller"})
+    cards, bridges = boxes(svg, "f-pod"), [b for b in boxes(svg, "f-bridge") if b[3] > 10]
+    assert len(cards) == nodes * pods
+    assert len({(w, h) for _, _, w, h in cards}) == 1
+    offsets = set()
+    for left, top, width, _ in bridges:
+        own = [c for c in cards if left - 1 <= c[0] <= left + width and c[1] < top]
+        assert max(round(c[1] + c[3], 1) for c in own if top - c[1] < 250) == round(top - 18, 1)
+        offsets |= {round(c[0] - left) for c in own}
+    assert len(offsets) <= 4
+
+
+def test_at_rest_no_line_runs_over_a_bar() -> None:
+    world = model(3, 3)
+    parts = list(ElementTree.fromstring(map_svg(world)).iter())
+    bars = [
+        (at, node)
+        for at, node in enumerate(parts)
+        if set(node.get("class", "").split()) & {"f-bridge", "f-band", "f-tunnel", "f-bg"}
+    ]
+    assert len(bars) >= 12
+    for at, node in enumerate(parts):
+        if node.tag != f"{NS}path" or "s-line" not in node.get("class", "").split():
+            continue
+        points = [tuple(map(float, p.split())) for p in node.attrib["d"].removeprefix("M").split("L")]
+        for where, bar in bars:
+            x, y, w, h = (float(bar.attrib[name]) for name in ("x", "y", "width", "height"))
+            for (ax, ay), (bx, by) in pairwise(points):
+                over = (
+                    max(ax, bx) > x
+                    and min(ax, bx) < x + w
+                    and max(ay, by) > y + 0.1
+                    and min(ay, by) < y + h - 0.1
+                )
+                assert not over or at < where, "the bar is drawn later and hides the line"
+
+
+def test_bridged_packets_run_along_the_bus_and_not_through_the_kernel() -> None:
+    world = model(1, 3)
+    layout = lay_out(world)
+    one, two = (pod.netns for pod in world.nodes[0].pods[::2])
+    packet = Packet("10.244.1.2", "10.244.1.3", TCP, 1, 80, flags=SYN)
+    hops = [
+        Hop(one, "node-1", "", packet, [Step("send", "socket")], "eth0"),
+        Hop("node-1", "node-1", "veth0", packet, [Step("bridge", "cni0")], "veth2"),
+        Hop(two, "node-1", "eth0", packet, [Step("deliver", "socket")]),
+    ]
+    points = [p for p, _ in way_points(layout, way(layout, Trace(packet, "request", hops, "delivered")))]
+    bus = layout.points[key("node-1", "cni0")][1]
+    assert max(y for _, y in points) == bus
+    assert [x for x, y in points if y == bus] == [layout.points[key("node-1", f"veth{n}")][0] for n in (0, 2)]
+
+
+@pytest.mark.parametrize(
+    ("netns", "words"),
+    [
+        ("default/frontend", ("frontend", "", "")),
+        ("kube-system/coredns-668d6bf9bc-x2x8k", ("coredns", "-668d6bf9bc-x2x8k", "kube-system")),
+        ("default/kube-flannel-ds-8xk2p", ("kube-flannel-ds", "-8xk2p", "")),
+        ("default/db-0", ("db", "-0", "")),
+        ("default/my-nginx", ("my-nginx", "", "")),
+        ("node-1", ("node", "-1", "")),
+    ],
+)
+def test_a_pods_name_is_its_workload_and_a_suffix(netns: str, words: tuple[str, str, str]) -> None:
+    assert short_name(netns) == words
+
+
+@pytest.mark.parametrize(
+    ("workload", "role"),
+    [
+        ("frontend", "frontend"),
+        ("shop-api", "backend"),
+        ("database", "database"),
+        ("coredns", "dns"),
+        ("x", ""),
+    ],
+)
+def test_a_role_is_told_by_the_name(workload: str, role: str) -> None:
+    assert role_of(workload) == role
+
+
+def test_many_pods_are_two_lines_each_and_keep_their_addresses() -> None:
+    world = model(10, 20)
+    svg = map_svg(world)
+    assert float(ElementTree.fromstring(svg).attrib["height"]) < 2600
+    shown = [text.words for text in texts(svg)]
+    for node in world.nodes:
+        for pod in node.pods:
+            assert pod.address in shown
+            assert f'aria-label="pod {pod.netns} {pod.address}"' in svg
 
 
 def test_a_way_visits_each_place_in_order() -> None:
