@@ -20,6 +20,7 @@ from kubenet_lab.cni.runtime import CONF_DIR, FLANNEL_CONFLIST, Runtime
 from kubenet_lab.control import Settings, kubelet, machine
 from kubenet_lab.dns.server.coredns import CoreDNS
 from kubenet_lab.dns.server.view import ServiceView
+from kubenet_lab.errors import Fault as Malformed
 from kubenet_lab.errors import InputError, NotFound, NotRunning
 from kubenet_lab.kernel.netfilter import Ruleset
 from kubenet_lab.kernel.netns import Netns
@@ -28,6 +29,7 @@ from kubenet_lab.kernel.socket import Handler
 from kubenet_lab.objects import AnyObject, EndpointSlice, Node, Pod, Service
 from kubenet_lab.objects.node import default_nodes
 from kubenet_lab.objects.pod import ListeningPort
+from kubenet_lab.packet.ip import prefix
 from kubenet_lab.packet.packet import ICMP, ICMPV6, SYN, TCP, UDP, Packet
 from kubenet_lab.proxy.config import KubeProxyConfig, ProxyNode
 from kubenet_lab.proxy.iptables import KubeProxyIptables
@@ -396,7 +398,7 @@ class Cluster:
         if found is not None:
             return found
         pods = self.store.list(Pod, namespace)
-        owned = sorted((p for p in pods if _workload(p) == name), key=lambda p: p.name)
+        owned = sorted((p for p in pods if name and _workload(p) == name), key=lambda p: p.name)
         if owned:
             return owned[0]
         raise NotFound("Pod", name, namespace, "pods", known=[p.name for p in pods])
@@ -409,6 +411,7 @@ class Cluster:
         Raises:
             NotFound: There is no such pod or node.
             NotRunning: The pod has no network.
+            InputError: No host outside can have that address.
         """
         if source.startswith("node/"):
             return self.node(source.removeprefix("node/")).ns.name
@@ -434,9 +437,15 @@ class Cluster:
         return told[-1] if told else "its sandbox could not be made"
 
     def _caller_at(self, address: str) -> str:
+        special = _special(address)
+        if special:
+            raise _no_caller(address, special)
         owner = self.network.find_address(address)
         if owner is not None:
             return owner.name
+        why = self._nobodys(address)
+        if why:
+            raise _no_caller(address, why)
         # A caller somewhere outside: one more address of the host outside, which the router then knows the way to.
         outside, router = self.network.ns(machine.OUTSIDE), self.network.ns(machine.ROUTER)
         inside = [a.network for ns in (router, outside) for a in ns.addrs(fam=4) if a.dev != "lo"]
@@ -444,6 +453,22 @@ class Cluster:
         if not any(address in block for block in inside):
             router.add_route(f"{address}/32", via=machine.OUTSIDE_ADDRESS, dev="eth1")
         return outside.name
+
+    def _nobodys(self, address: str) -> str:
+        """Why an address that no machine has cannot be one outside the cluster; "" when it can."""
+        known = self.names().get(address)
+        if known is not None:
+            return f"it is {known}, which sends nothing"
+        if any(address in prefix(block) for block in self.settings.service_cluster_ip_range):
+            return "it is in the Services' range, and Services send nothing"
+        if any(address in prefix(block) for block in self.settings.cluster_cidr):
+            return "it is in the pods' range, and no pod has it"
+        nodes = [
+            a.network for node in self.store.list(Node) for a in self.network.ns(node.name).addrs("eth0")
+        ]
+        if any(address in block for block in nodes):
+            return "it is in the nodes' network, and no machine there has it"
+        return "the world outside speaks IPv4 here" if ":" in address else ""
 
     def names(self) -> dict[str, str]:
         """Return what each address is: "pod default/frontend", "Service default/backend", "node node-1"..."""
@@ -700,6 +725,26 @@ def _workload(pod: Pod) -> str:
         return ""
     template_hash = pod.metadata.labels.get("pod-template-hash", "")
     return owner.name.removesuffix(f"-{template_hash}") if template_hash else owner.name
+
+
+def _special(address: str) -> str:
+    """Why no packet of another host can come from an address; "" when it can."""
+    from ipaddress import ip_address
+
+    ip = ip_address(address)
+    kinds = {
+        "a loopback": ip.is_loopback,
+        "a multicast": ip.is_multicast,
+        "the unspecified": ip.is_unspecified,
+        "a link-local": ip.is_link_local,
+        "the broadcast": address == "255.255.255.255",
+    }
+    return next((f"it is {kind} address" for kind, holds in kinds.items() if holds), "")
+
+
+def _no_caller(address: str, why: str) -> InputError:
+    help = "write a pod, node/NAME, or the address of a host outside the cluster, such as 203.0.113.77"
+    return InputError([Malformed(f"nobody calls from {address}: {why}", "<source>", help=help)])
 
 
 def _is_address(text: str) -> bool:

@@ -70,7 +70,7 @@ def trace(
     cluster = world.collect(faults, lambda: inputs.cluster(nodes, seed)) if file else None
     if cluster is not None:
         try:
-            cluster.namespace_of(source)
+            world.collect(faults, lambda: cluster.namespace_of(source))
         except (NotFound, NotRunning) as error:
             faults.append(
                 Fault(
