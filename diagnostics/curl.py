@@ -339,7 +339,7 @@ class _Transfer:
             "HEAD" if self.options.has("I") else "POST" if self.options.has("d") else "GET"
         )
         seen = done.request.delivered_as
-        assert seen is not None and done.answer is not None
+        assert seen is not None
         sent = done.request.hops[0].packet if done.request.hops else done.request.packet
         self.say(f"* Connected to {host} ({address}) port {port} (#0)")
         authority = f"[{host}]" if ":" in host else host

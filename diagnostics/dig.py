@@ -1,14 +1,15 @@
 """`dig`: ask a name server, and see the whole answer (BIND 9.18).
 
-The clock of `;; WHEN:` is the simulated one, counted from the epoch; identifiers come from the walk's
+The clock of `;; WHEN:` is the simulated one; identifiers come from the walk's
 generator.
 """
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import timedelta
 
 from diagnostics.tool import Call, NotModelled, Result, Tool, Usage, ask
+from kubenet_lab.clock import START
 from kubenet_lab.dns.client import lookup
 from kubenet_lab.dns.lookup import ResolvConf
 from kubenet_lab.dns.names import reverse_name
@@ -50,36 +51,25 @@ _SECTIONS = ("cmd", "comments", "question", "answer", "authority", "additional",
 _VALUED = ("time", "timeout", "tries", "retry", "bufsize", "ndots")
 
 
+_DEFAULTS: dict[str, bool] = {
+    **dict.fromkeys(("recurse", "edns", "cookie", "ad", *_SECTIONS), True),
+    **dict.fromkeys(("short", "search", "tcp", "dnssec", "ignore", "cd", "identify", "showsearch"), False),
+}
+
+
 class _Ask:
     """The options and question of one lookup on the command line."""
 
     def __init__(self, base: _Ask | None = None) -> None:
-        self.name = base.name if base else ""
-        self.type = base.type if base else "A"
-        self.cls = base.cls if base else "IN"
-        self.server = base.server if base else ""
-        self.port = base.port if base else 53
-        self.family = base.family if base else 0
-        self.on = (
-            dict(base.on)
-            if base
-            else {
-                "short": False,
-                "search": False,
-                "tcp": False,
-                "recurse": True,
-                "edns": True,
-                "cookie": True,
-                "dnssec": False,
-                "ignore": False,
-                "cd": False,
-                "ad": True,
-                "identify": False,
-                "showsearch": False,
-                **dict.fromkeys(_SECTIONS, True),
-            }
-        )
-        self.values = dict(base.values) if base else {"time": 5, "tries": 3, "bufsize": 1232, "ndots": -1}
+        self.name: str = base.name if base else ""
+        self.type: str = base.type if base else "A"
+        self.cls: str = base.cls if base else "IN"
+        self.server: str = base.server if base else ""
+        self.port: int = base.port if base else 53
+        self.family: int = base.family if base else 0
+        self.on: dict[str, bool] = dict(base.on) if base else dict(_DEFAULTS)
+        values = {"time": 5, "tries": 3, "bufsize": 1232, "ndots": -1}
+        self.values: dict[str, int] = dict(base.values) if base else values
         self.reverse = False
 
     def switch(self, word: str) -> None:
@@ -289,11 +279,8 @@ class _Lookup:
     def _print(self, response: Response, server: str, first: bool) -> None:
         on = self.one.on
         question = response.question
-        for section in (response.answer, response.authority, response.additional):
-            self.rows += [
-                {"name": r.name, "ttl": r.ttl, "class": r.cls, "type": r.type, "data": r.data}
-                for r in section
-            ]
+        for r in (*response.answer, *response.authority, *response.additional):
+            self.rows.append({"name": r.name, "ttl": r.ttl, "class": r.cls, "type": r.type, "data": r.data})
         if on["short"]:
             tail = f" from server {server} in 0 ms." if on["identify"] else ""
             self.out += "".join(f"{record.data}{tail}\n" for record in response.answer)
@@ -320,7 +307,7 @@ class _Lookup:
             self.out += "".join(record_line(record) + "\n" for record in records)
             self.out += "\n" if on["comments"] else ""
         if on["stats"]:
-            when = datetime.fromtimestamp(self.call.now, UTC).strftime("%a %b %d %H:%M:%S UTC %Y")
+            when = (START + timedelta(seconds=self.call.now)).strftime("%a %b %d %H:%M:%S UTC %Y")
             via = "TCP" if on["tcp"] else "UDP"
             shown = self.one.server or server
             self.out += f";; Query time: {round(response.delay * 1000)} msec\n"
@@ -349,7 +336,8 @@ class _Lookup:
         out += "\n" if self.one.on["question"] or response.edns is not None or self.one.on["answer"] else ""
         if response.edns is not None:
             flags = " do" if response.edns.do else ""
-            out += f";; OPT PSEUDOSECTION:\n; EDNS: version: {response.edns.version}, flags:{flags}; udp: {response.edns.payload}\n"
+            edns = response.edns
+            out += f";; OPT PSEUDOSECTION:\n; EDNS: version: {edns.version}, flags:{flags}; udp: {edns.payload}\n"
         return out
 
 

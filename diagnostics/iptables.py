@@ -168,7 +168,8 @@ class _Listing:
             chains = [chain for chain in chains if chain.name == self.chain]
             if not chains:
                 raise Usage(
-                    f"{self.name} {VERSION}: chain `{self.chain}' in table `{self.table}' is incompatible, use 'nft' tool.\n",
+                    f"{self.name} {VERSION}: chain `{self.chain}' in table `{self.table}' is incompatible, "
+                    "use 'nft' tool.\n",
                     1,
                 )
         rows = [

@@ -140,7 +140,8 @@ def run(call: Call) -> Result:
     for name, _ in options.given:
         if name == "V":
             return Result(
-                "ping from iputils 20221126\nlibcap: yes, IDN: yes, NLS: no, error.h: yes, getrandom(): yes, __fpending(): yes\n"
+                "ping from iputils 20221126\n"
+                "libcap: yes, IDN: yes, NLS: no, error.h: yes, getrandom(): yes, __fpending(): yes\n"
             )
         if name not in _MODELLED:
             raise NotModelled(f"option -{name}")
@@ -280,7 +281,8 @@ class _Ping:
                 row |= {"from": answer.src, "ttl": answer.ttl, "time_ms": rtt}
                 if not self.quiet:
                     self.out.append(
-                        f"{self.size + 8} bytes from {self._who(answer.src)}: icmp_seq={seq} ttl={answer.ttl} time={_ms(rtt)} ms\n"
+                        f"{self.size + 8} bytes from {self._who(answer.src)}: icmp_seq={seq} ttl={answer.ttl} "
+                        f"time={_ms(rtt)} ms\n"
                     )
                 continue
             unanswered += 1
@@ -385,7 +387,8 @@ class _Ping:
         lost = 100 * (sent - len(times)) / sent
         failed = f" +{errors} errors," if errors else ""
         text = f"\n--- {self.title} ping statistics ---\n"
-        text += f"{sent} packets transmitted, {len(times)} received,{failed} {lost:.6g}% packet loss, time {took * 1000:.0f}ms\n"
+        text += f"{sent} packets transmitted, {len(times)} received,{failed} {lost:.6g}% packet loss, "
+        text += f"time {took * 1000:.0f}ms\n"
         if times:
             mean = sum(times) / len(times)
             spread = max(sum(t * t for t in times) / len(times) - mean * mean, 0.0) ** 0.5

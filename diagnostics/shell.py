@@ -21,8 +21,8 @@ FRAME_TIME = 20e-6
 
 _NETSHOOT = """
     ab apachebench arping bandwhich bird calicoctl drill ethtool file fping grpcurl host http httpie iftop iperf iperf3
-    iptraf-ng jq mtr nc ncat nft ngrep nmap nping openssl route arp ifconfig netstat scapy socat ssh strace tcptraceroute
-    termshark traceroute tracepath tshark vim websocat wget kubectl ipset ipvsadm
+    iptraf-ng jq mtr nc ncat nft ngrep nmap nping openssl route arp ifconfig netstat scapy socat ssh strace
+    tcptraceroute termshark traceroute tracepath tshark vim websocat wget kubectl ipset ipvsadm
 """
 NETSHOOT = frozenset(_NETSHOOT.split())
 """Programs of the netshoot image that are known and not modelled here."""
@@ -111,7 +111,7 @@ Command = tuple[list[str], list[str]]
 """(words, redirections)."""
 
 
-def _parse(line: str) -> list[tuple[str, list[Command]]]:
+def _parse(line: str) -> list[tuple[str, list[Command], bool]]:
     """Split a line into pipelines, each with the joint before it.
 
     Raises ValueError for what is no shell syntax.

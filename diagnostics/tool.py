@@ -55,6 +55,16 @@ class Result(Struct):
     def __str__(self) -> str:
         return self.text
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """Show what the terminal shows, in a notebook."""
+        printer.text(self.text.rstrip("\n"))
+
+    def table(self) -> Any:
+        """Return `rows` as a pandas DataFrame."""
+        import pandas
+
+        return pandas.DataFrame(self.rows)
+
 
 class NotModelled(Exception):
     """An option, or a combination of some, that the real tool has and this one has not."""

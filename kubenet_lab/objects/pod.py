@@ -289,14 +289,16 @@ class Pod(ApiObject, frozen=True, kw_only=True):
 
 def _container_statuses(spec: PodSpec, status: PodStatus, ready: bool) -> tuple[ContainerStatus, ...]:
     known = {item.name: item for item in status.container_statuses}
-    return tuple(
-        replace(
-            known.get(container.name, ContainerStatus(name=container.name, image=container.image)),
-            ready=ready,
-            started=True if ready else known[container.name].started if container.name in known else False,
+    out = []
+    for container in spec.containers:
+        held = known.get(container.name) or ContainerStatus(
+            name=container.name, image=container.image, started=False
         )
-        for container in spec.containers
-    )
+        if ready:
+            # What is ready runs: `kubectl get pods` counts a container only where its state says so too.
+            held = replace(held, started=True, state=held.state or {"running": {}})
+        out.append(replace(held, ready=ready))
+    return tuple(out)
 
 
 def with_condition(status: PodStatus, condition: PodCondition) -> PodStatus:

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - a script
 """The worlds transcripts start from, each twice: as a shell script for the real kernel, and as a model."""
 
 from __future__ import annotations
