@@ -27,7 +27,7 @@ from kubenet_lab.proxy.names import iptables_chain
 from kubenet_lab.scenarios import shop
 from kubenet_lab.trace import RuleRef
 from kubenet_lab.trip import Trip
-from kubenet_lab.views.words import chain_meaning
+from kubenet_lab.views.words import chain_meaning, short
 
 __all__ = [
     "Texts",
@@ -166,7 +166,7 @@ class Calls(Struct, frozen=True):
     def __repr__(self) -> str:
         total = sum(self.counts.values())
         seen = ", ".join(f"{n} {verdict}" for verdict, n in sorted(self.counts.items()))
-        return f"{total} calls: {seen}. Callers the pods saw: {', '.join(self.sources)}"
+        return f"{total} calls: {seen}\nas whom the pods saw the caller: {', '.join(self.sources)}"
 
 
 def calls_to_itself(cluster: Cluster, calls: int = 60) -> Calls:
@@ -174,7 +174,7 @@ def calls_to_itself(cluster: Cluster, calls: int = 60) -> Calls:
     pod = backend_on(cluster, "node-1")
     trips = [cluster.connect(pod.name, f"http://{address_of(cluster)}") for _ in range(calls)]
     names = cluster.names()
-    seen = {t.source_seen: names.get(t.source_seen, "") for t in trips if t.source_seen}
+    seen = {t.source_seen: short(names.get(t.source_seen, "")) for t in trips if t.source_seen}
     return Calls(
         dict(Counter(t.verdict for t in trips)), tuple(f"{a} ({n})" for a, n in sorted(seen.items()))
     )

@@ -158,6 +158,15 @@ def prose(text: str) -> str:
     return marked.replace("\n\n", "<br><br>").replace("\n", "<br>")
 
 
+def _complaint(error: KubenetLabError) -> str:
+    """Return what is wrong with an answer, line by line of the text field."""
+    faults = getattr(error, "faults", ())
+    if not any(fault.line for fault in faults):
+        return str(error)
+    rows = (f"line {f.line}: {f.message}" + (f"\n({f.help})" if f.help else "") for f in faults)
+    return "\n".join(rows)
+
+
 class Sheet:
     """An exercise on a learner's desk. A notebook shows it as a panel; `check` and `hint` do the same in code."""
 
@@ -197,7 +206,7 @@ class Sheet:
         try:
             found = self.exercise.judge(answer)
         except KubenetLabError as fault:
-            found = Finding(False, f"That cannot be read or done:\n{fault}")
+            found = Finding(False, f"That cannot be read or done:\n{_complaint(fault)}")
         return Result(self.exercise.id, PASSED if found.passed else "wrong", found.text, found.evidence)
 
     def recheck(self) -> Result | None:

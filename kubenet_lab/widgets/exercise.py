@@ -11,6 +11,9 @@ from typing import Any, Protocol
 
 import ipywidgets as w
 
+from kubenet_lab.widgets.choices import Choices
+from kubenet_lab.widgets.guard import Guard
+
 
 class Asked(Protocol):
     """What the panel needs of an exercise (`kubenet_lab.course.sheet.Exercise`)."""
@@ -52,10 +55,6 @@ STYLE = """<style>
  padding:10px 16px 12px;margin:4px 0;max-width:980px;
  background:var(--jp-layout-color1,transparent)}
 .knl-exercise .widget-html-content,.knl-exercise .jupyter-widgets-html-content{line-height:1.5}
-.knl-exercise .widget-radio-box{width:auto;max-width:none}
-.knl-exercise .widget-radio-box label{display:flex;align-items:center;gap:8px;height:auto;margin:2px 0;
- line-height:1.45;white-space:normal}
-.knl-exercise .widget-radio-box input{margin:0;flex:0 0 auto}
 .knl-exercise textarea{font-family:var(--jp-code-font-family,monospace);font-size:13px;line-height:1.45}
 .knl-exercise button:focus-visible,.knl-exercise input:focus-visible,.knl-exercise textarea:focus-visible,
 .knl-bench button:focus-visible{outline:3px solid #e69f00;outline-offset:1px}
@@ -81,9 +80,7 @@ class ExercisePanel(w.VBox):  # type: ignore[misc]
         asked = sheet.exercise
         wide = w.Layout(width="auto", max_width="100%", overflow="visible")
         self.head = w.HTML(layout=wide)
-        self.choice = w.RadioButtons(
-            options=[(c.text.replace("`", ""), c.key) for c in asked.choices], value=None, layout=wide
-        )
+        self.choice = Choices([(c.key, prose(c.text)) for c in asked.choices], asked.title)
         lines = asked.template.count("\n") + 1
         self.text = w.Textarea(
             value=asked.template,
@@ -106,7 +103,7 @@ class ExercisePanel(w.VBox):  # type: ignore[misc]
         buttons = w.HBox(
             [self.check_button, self.hint_button, self.again_button], layout=w.Layout(margin="6px 0 0")
         )
-        super().__init__([*fields, buttons, self.told, self.said], layout=w.Layout(width="auto"))
+        super().__init__([*fields, buttons, self.told, self.said, Guard()], layout=w.Layout(width="auto"))
         self.add_class("knl-exercise")
         self._fill(sheet.entry.answer)
         kept = sheet.recheck()
@@ -122,8 +119,8 @@ class ExercisePanel(w.VBox):  # type: ignore[misc]
         """What the form holds, in the shape the exercise wants; None while nothing is chosen."""
         asked = self._sheet.exercise
         if asked.choices and asked.template:
-            return {"choice": self.choice.value, "text": self.text.value}
-        return self.choice.value if asked.choices else self.text.value
+            return {"choice": self.choice.value or None, "text": self.text.value}
+        return (self.choice.value or None) if asked.choices else self.text.value
 
     def _fill(self, answer: Any) -> None:
         asked = self._sheet.exercise
@@ -172,7 +169,7 @@ class ExercisePanel(w.VBox):  # type: ignore[misc]
         """Empty the form and forget the answer."""
         self._sheet.again()
         asked = self._sheet.exercise
-        self.choice.value = None
+        self.choice.value = ""
         self.text.value = asked.template
         self.said.value = self.told.value = ""
         self.hint_button.disabled = False

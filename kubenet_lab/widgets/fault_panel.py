@@ -10,6 +10,7 @@ import ipywidgets as w
 from kubenet_lab.faults import Fault, make
 from kubenet_lab.trip import Trip
 from kubenet_lab.widgets.exercise import STYLE
+from kubenet_lab.widgets.guard import Guard
 from kubenet_lab.widgets.trip_stepper import TripStepper
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class FaultPanel(w.VBox):  # type: ignore[misc]
         self.said = w.HTML(layout=w.Layout(width="auto", overflow="visible"))
         self.stage = w.Box(layout=w.Layout(width="auto", display="block"))
         self.buttons.observe(lambda change: self.choose(change["new"]), "value")
-        super().__init__([w.HTML(STYLE), self.buttons, self.said, self.stage])
+        super().__init__([w.HTML(STYLE), self.buttons, self.said, self.stage, Guard()])
         self.add_class("knl-bench")
         self._show()
 

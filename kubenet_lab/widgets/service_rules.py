@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from kubenet_lab.views.service_rules import ServiceRules, service_rules, service_rules_picture
 from kubenet_lab.widgets.exercise import STYLE
+from kubenet_lab.widgets.guard import Guard
 
 if TYPE_CHECKING:
     from kubenet_lab.cluster import Cluster
@@ -38,7 +39,7 @@ class RulesExplorer(w.VBox):  # type: ignore[misc]
         self.picture = w.HTML(layout=w.Layout(width="auto", overflow="visible"))
         self.text = w.HTML(layout=w.Layout(width="auto", overflow="visible"))
         self.slider.observe(lambda change: self.scale(change["new"]), "value")
-        super().__init__([w.HTML(STYLE), self.slider, self.picture, self.text])
+        super().__init__([w.HTML(STYLE), self.slider, self.picture, self.text, Guard()])
         self.add_class("knl-bench")
         self._draw()
 

@@ -20,7 +20,7 @@ EXERCISE = Exercise(
 def test_clicks_check_hint_and_begin_again() -> None:
     progress = Progress(None)
     panel = ExercisePanel(Sheet(EXERCISE, progress))
-    assert panel.choice.value is None
+    assert panel.choice.value == ""
     panel.check_button.click()
     assert "Choose an answer first" in panel.said.value
     panel.choice.value = "a"
