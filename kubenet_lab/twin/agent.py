@@ -1,11 +1,8 @@
 """The process that owns a twin: every namespace, server and command of it lives and dies here.
 
-Started by `kubenet_lab.twin.twin` as `unshare --user --net --mount --pid ... python agent.py`, never imported
-by it.
-It uses the standard library only, so that it starts in a few hundredths of a second. It is process 1 of its
-own PID
-namespace: when it ends, for whatever reason, the kernel ends all that it started, and the network namespaces
-go with
+Started by `kubenet_lab.twin.twin` as `unshare --user --net --mount --pid ... python agent.py`, never imported by it.
+It uses the standard library only, so that it starts in a few hundredths of a second. It is process 1 of its own PID
+namespace: when it ends, for whatever reason, the kernel ends all that it started, and the network namespaces go with
 them. It ends when its standard input closes, that is, when the parent does.
 
 It speaks JSON, one message a line. In: `{"id": 1, "op": "build", ...}`; out: `{"id": 1, "result": ...}` or
@@ -193,9 +190,7 @@ class Agent:
         return failed
 
     def write_files(self, ns: str, files: dict[str, str]) -> dict[str, str]:
-        """Store a namespace's own /etc/resolv.conf, ... to be bound over the real ones when a command runs
-        there.
-        """
+        """Store a namespace's own /etc/resolv.conf and hosts, to be bound over this machine's for commands."""
         folder = f"/run/files/{os.path.basename(self.paths[ns])}"
         os.makedirs(folder, exist_ok=True)
         made = {}
@@ -208,9 +203,7 @@ class Agent:
     # -- commands ---------------------------------------------------------------------------------------
 
     def op_exec(self, commands: list[list[Any]]) -> list[list[Any]]:
-        """Run [namespace, argv, stdin] commands side by side without any files bound; return [stdout, stderr,
-        code].
-        """
+        """Run [namespace, argv, stdin] commands side by side; return [stdout, stderr, exit code] of each."""
 
         def one(command: list[Any]) -> list[Any]:
             ns, argv, text = command
@@ -242,18 +235,14 @@ class Agent:
         return [stdout, stderr, child.returncode if child.returncode >= 0 else 128 - child.returncode]
 
     def shell(self, ns: str, argv: list[str]) -> list[str]:
-        """Return argv wrapped so that it sees the namespace's files and devices; the caller is in the
-        namespace.
-        """
+        """Return argv wrapped so that it sees the files and devices of the namespace its caller is in."""
         files = {**self.files.get(ns, {}), "/etc/nsswitch.conf": "/run/nsswitch.conf"}
         binds = [f"mount --bind {ours} {path}" for path, ours in files.items() if os.path.exists(path)]
         script = "; ".join([*binds, "mount -t sysfs sysfs /sys 2>/dev/null", 'exec "$@"'])
         return ["unshare", "--mount", "sh", "-c", script, "sh", *argv]
 
     def op_argv(self, ns: str, argv: list[str]) -> list[str]:
-        """Return argv wrapped for a caller that has joined this process's namespaces but not yet the network
-        one.
-        """
+        """Return argv wrapped for a caller that has joined this process's namespaces, but no network's yet."""
         return ["nsenter", f"--net={self.paths[ns]}", *self.shell(ns, argv)]
 
     # -- probes -----------------------------------------------------------------------------------------
@@ -562,9 +551,7 @@ class Servers:
         )
 
     def segment(self, connection: socket.socket, wanted: dict[str, Any], peer: Any) -> None:
-        """Take what a client says: a probe's word, an HTTP request, a DNS message if there is a handler, or
-        an echo.
-        """
+        """Answer what a client says: a probe's word, an HTTP request, a handler's message, else an echo."""
         try:
             data = connection.recv(65536)
         except ConnectionError:  # reset by the client
@@ -662,9 +649,7 @@ class Watch:
         return out
 
     def collect(self, grace: float) -> list[list[Any]]:
-        """Return what arrives until nothing has for `grace` s. The path is synchronous, so most is there
-        already.
-        """
+        """Return what arrives until nothing has for `grace` s; the path is synchronous, so most is there."""
         out = self.read()
         while select.select(list(self.sockets.values()), [], [], grace)[0]:
             out += self.read()
@@ -694,9 +679,7 @@ def parse_log(group: int, data: bytes) -> list[list[Any]]:
 
 
 def flush_conntrack() -> None:
-    """Empty the conntrack table of the present namespace (`conntrack -F`: IPCTNL_MSG_CT_DELETE without a
-    tuple).
-    """
+    """`conntrack -F` in the present namespace: IPCTNL_MSG_CT_DELETE without a tuple."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12) as s:
         s.send(struct.pack("=IHHIIBBH", 20, 1 << 8 | 2, 5, 1, 0, 0, 0, 0))
         code = struct.unpack("=i", s.recv(4096)[16:20])[0]
@@ -712,9 +695,7 @@ def mount(source: str, target: str, kind: str) -> None:
 
 
 def batch(ns: str, tool: str, lines: list[str]) -> list[dict[str, str]]:
-    """`ip -force -batch -` or `bridge ...` in the present namespace; return the lines it refused, with its
-    words.
-    """
+    """`ip -force -batch -` or `bridge ...` in the present namespace; return what it refused and why."""
     if not lines:
         return []
     argv = [*tool.split(), "-force", "-batch", "-"]

@@ -125,9 +125,7 @@ def model_outcomes(network: Network, flow: Flow) -> tuple[list[Outcome], str]:
 
 
 def _outer(entry: Entry, tunnels: set[int]) -> bool:
-    """True for the tunnel's own packets, which a node tracks too: their source port tells flows apart, not
-    ours.
-    """
+    """True for the tunnel's own packets, which a node tracks too, by a source port made from a hash."""
     return entry.orig[0] == UDP and entry.orig[4] in tunnels
 
 

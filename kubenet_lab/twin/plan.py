@@ -1,8 +1,6 @@
-"""From kernel state to the commands that make it: `iproute2` batches, sysctl writes, `iptables-restore`
-texts.
+"""From kernel state to the commands that make it: `ip` batches, sysctl writes, `iptables-restore` texts.
 
-A pure function, so what the twin will do can be read and tested without a kernel. The commands are those a
-person
+A pure function, so what the twin will do can be read and tested without a kernel. The commands are those a person
 would type; `Plan.text()` prints them.
 """
 
@@ -51,9 +49,7 @@ _PING_GROUPS = "net.ipv4.ping_group_range"
 """Its default names every group; a user namespace has group 0 only, and refuses to name others."""
 
 NEIGHBOUR_RETRANS = 100
-"""Milliseconds between ARP requests (the kernel's default is 1000): an address nobody has fails in 0.3 s, not
-3 s.
-"""
+"""Milliseconds between ARP requests, by default 1000: an address nobody has fails in 0.3 s, not in 3 s."""
 
 
 class Missing(Struct, frozen=True):

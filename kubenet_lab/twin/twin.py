@@ -1,7 +1,6 @@
 """The twin: a network's state in this machine's kernel, and commands and packets run in it.
 
-Needs Linux with user namespaces (or root), `unshare`, `ip`, and `iptables-restore` where there are rules.
-Nothing is
+Needs Linux with user namespaces (or root), `unshare`, `ip`, and `iptables-restore` where there are rules. Nothing is
 changed outside: the namespaces belong to one child process and vanish with it.
 """
 

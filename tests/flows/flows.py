@@ -1,8 +1,6 @@
-"""The table of flows: what a caller does, and how it must end. The same rows run on the model and in the
-kernel.
+"""The table of flows: what a caller does, and how it must end, in the model and in the kernel.
 
-Names of places: a namespace ("node-1", "outside"), a pod by its role and node ("backend@node-2"), or an
-address. The
+Names of places: a namespace ("node-1", "outside"), a pod by its role and node ("backend@node-2"), or an address. The
 worlds are in `worlds.py`; each row names its own.
 """
 

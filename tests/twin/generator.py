@@ -1,9 +1,7 @@
 """Random (ruleset, routes, packets) cases over the modelled matches and targets, from a seed.
 
-Rules are made as text, as a person would write them, so that reading them is judged too. Only combinations
-the real
-`iptables-restore` takes are made: a target or match that works at some hooks only is made at those only, and
-a
+Rules are made as text, as a person would write them, so that reading them is judged too. Only combinations the real
+`iptables-restore` takes are made: a target or match that works at some hooks only is made at those only, and a
 user-defined chain belongs to one built-in chain.
 """
 
@@ -384,6 +382,10 @@ class _Maker:
                 options.append(
                     lambda: f"-m conntrack --ctproto {proto} {n()}--ctorigdstport {self.port(packet.dport)}"
                 )
+        options.append(
+            lambda: f"-m recent {n()}{self.recent()} --name seen --{r.choice(('rsource', 'rdest'))}"
+        )
+        options.append(lambda: f"-m limit --limit 1/hour --limit-burst {r.choice((3, 5, 9))}")
         if hook in ("OUTPUT", "POSTROUTING"):
             options.append(
                 lambda: f"-m owner {n()}--{r.choice(('uid-owner 0', 'gid-owner 0', 'socket-exists'))}"
@@ -404,6 +406,10 @@ class _Maker:
                 lambda: f"-m set {n()}--match-set s-port {r.choice(('src,dst', 'dst,dst', 'src,src'))}",
             ]
         return r.choice(options)()
+
+    def recent(self) -> str:
+        check = self.r.choice(("--rcheck", "--update")) + self.r.choice(("", "", " --hitcount 2"))
+        return self.r.choice(("--set", "--set", check, "--remove"))
 
     def mac(self, origin: str) -> str:
         from kubenet_lab.packet.ip import mac_from

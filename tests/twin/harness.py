@@ -39,9 +39,7 @@ class Inner(NamedTuple):
 
 
 class Event(NamedTuple):
-    """A packet as it passed a hook of the router for the last time. Ports of an ICMP message are its id and
-    0.
-    """
+    """A packet as it passed a hook of the router for the last time; an ICMP message's ports are its id and 0."""
 
     hook: str
     mark: int
@@ -136,6 +134,8 @@ class Harness:
         if case.sets:
             steps += [["restore", self.tools[fam], EMPTY] for fam in (4, 6)]
             steps += [["ipset", "destroy"], ["restore", "ipset", case.sets]]
+        if "-m recent" in case.rules:  # a list lives as long as any rule names it
+            steps += [["restore", self.tools[fam], EMPTY] for fam in (4, 6)]
         steps += self.undo
         steps += [["sysctl", [[key.replace(".", "/"), value] for key, value in case.sysctls]]]
         steps += [[tool, routes + rules], ["restore", self.tools[case.family], case.rules], ["flush"]]

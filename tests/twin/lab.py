@@ -1,7 +1,6 @@
 """The world of the property test: a router that rules are tried in, between a client and two servers.
 
-Every neighbour is known beforehand, so that a packet's fate is settled within the call that sends it: nothing
-waits
+Every neighbour is known beforehand, so that a packet's fate is settled within the call that sends it: nothing waits
 for ARP, and no late error of one case falls into the next.
 """
 
@@ -20,9 +19,8 @@ HOSTS = (2, 3, 77)
 """
 
 OWN = range(130, 254)
-"""Last part of further addresses that are the host's own. A sender is taken from here, another one each time:
-the
-kernel sends a source no more than six routing errors at once, and one a second after that (`ip_error`)."""
+"""Last part of further addresses that are the host's own. A sender is taken from here, another one each time: the
+kernel sends a source no more than five routing errors at once, and one a second after that (`ip_error`)."""
 
 SMALL_MTU = 1300
 """Of the link to `other`: what is bigger is fragmented, or refused."""

@@ -1,6 +1,4 @@
-"""Every row of the table in the real kernel: the model must allow everything the kernel did, in all it
-compares.
-"""
+"""Every row of the table in the real kernel: the model must allow everything the kernel did."""
 
 from __future__ import annotations
 

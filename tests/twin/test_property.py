@@ -1,9 +1,7 @@
 """Random rulesets, routes and packets: the model and this kernel must make the same of them.
 
-A case agrees when every packet that enters or leaves the router does so in both, with the same addresses,
-ports, ICMP
-type, TTL, TOS, MSS and mark: that is verdict, rewritten tuple and mark, for the packet, its answers and its
-errors.
+A case agrees when every packet that enters or leaves the router does so in both, with the same addresses, ports, ICMP
+type, TTL, TOS, MSS and mark: that is verdict, rewritten tuple and mark, for the packet, its answers and its errors.
 
     KUBENET_PROPERTY=2000 pytest tests/twin/test_property.py      # the full run; 150 cases without it
     KUBENET_PROPERTY_SEED=7 ...                                    # other cases
@@ -31,8 +29,8 @@ REST = 6.0
 """Seconds until nothing of other cases is on its way, and a sender may again cause as many routing errors as ever."""
 
 MATCHES = (
-    "addrtype", "comment", "connmark", "conntrack", "dscp", "hl", "icmp", "icmp6", "iprange", "length", "mac", "mark",
-    "multiport", "owner", "pkttype", "rpfilter", "set", "state", "statistic", "tcp", "tcpmss", "tos", "ttl", "udp",
+    "addrtype", "comment", "connmark", "conntrack", "dscp", "hl", "icmp", "icmp6", "iprange", "length", "mac", "limit",
+    "mark", "multiport", "owner", "pkttype", "recent", "rpfilter", "set", "state", "statistic", "tcp", "tcpmss", "tos", "ttl", "udp",
 )  # fmt: skip
 TARGETS = (
     "ACCEPT", "CONNMARK", "CT", "DNAT", "DROP", "HL", "MARK", "MASQUERADE", "NETMAP", "NFLOG", "NOTRACK", "REDIRECT",
