@@ -187,7 +187,7 @@ def _relate(w: Walk, skb: Skb, quoted: Packet) -> None:
     inner = tuple_of(quoted, skb.zone)
     flow = skb.ns.conntrack.find(inverted(inner), w.now)
     if flow is None:
-        skb.ctinfo = "INVALID"
+        skb.ctinfo, skb.zone = "INVALID", 0
         w.step("conntrack", "invalid", note="the packet it quotes belongs to no known connection")
         return
     skb.ct, skb.ctinfo = flow, "RELATED"

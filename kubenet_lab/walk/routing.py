@@ -248,6 +248,8 @@ def _source_valid(w: Walk, skb: Skb, way: RouteLookup | None) -> bool:
     if pkt.src in _LOOPBACK and not _switch(ns, dev, "route_localnet"):
         w.end("dropped", "martian-source", ns, "route", note=pkt.src)
         return False
+    if way is None or way.route.type in REFUSING:
+        return True  # no way, no check of the way back: the sender is told that there is none
     if ns.is_local(pkt.src) and not _switch(ns, dev, "accept_local"):
         w.end("dropped", "martian-source", ns, "route", note=f"{pkt.src} is this host's own address")
         return False

@@ -198,7 +198,7 @@ def _tcpmss(target: t.TcpMssTarget, site: Site) -> Ready:
 def _mtu(skb: Skb, address: str, dev: str) -> int:
     """Return the MTU of the route to an address."""
     way = skb.ns.lookup(address, oif=dev)
-    if way is None:
+    if way is None or way.route.type not in ("unicast", "local"):
         return 65535
     by = "lo" if way.route.type == "local" else way.dev or dev or way.route.dev
     return way.route.mtu or skb.ns.links[by].mtu
