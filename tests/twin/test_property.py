@@ -30,7 +30,8 @@ REST = 6.0
 
 MATCHES = (
     "addrtype", "comment", "connmark", "conntrack", "dscp", "hl", "icmp", "icmp6", "iprange", "length", "mac", "limit",
-    "mark", "multiport", "owner", "pkttype", "recent", "rpfilter", "set", "state", "statistic", "tcp", "tcpmss", "tos", "ttl", "udp",
+    "mark", "multiport", "owner", "pkttype", "recent", "rpfilter", "set", "state", "statistic",
+    "tcp", "tcpmss", "tos", "ttl", "udp",
 )  # fmt: skip
 TARGETS = (
     "ACCEPT", "CONNMARK", "CT", "DNAT", "DROP", "HL", "MARK", "MASQUERADE", "NETMAP", "NFLOG", "NOTRACK", "REDIRECT",
