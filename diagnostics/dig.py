@@ -104,6 +104,9 @@ class _Ask:
 def run(call: Call) -> Result:
     """`dig [@SERVER] [-x ADDRESS] [NAME] [TYPE] [+OPTION...]`."""
     asks = _parse(list(call.argv))
+    # The line that repeats the command is one for all: the last word on it counts.
+    for one in asks:
+        one.on["cmd"] = asks[-1].on["cmd"]
     total = Result()
     shown_command = False
     if not asks[0].name and not asks[0].reverse:
@@ -163,6 +166,8 @@ def _parse(argv: list[str]) -> list[_Ask]:
             raise NotModelled(f"option {word}")
         elif word.upper() in CLASSES and word.upper() != "ANY" and (asks or words):
             current.cls = word.upper()
+        elif word.upper().startswith("IXFR="):
+            raise NotModelled("zone transfers")
         elif word.upper() in TYPES and word.upper() != "OPT":
             current.type = word.upper()
             if current.type in ("AXFR", "IXFR"):
@@ -174,9 +179,6 @@ def _parse(argv: list[str]) -> list[_Ask]:
                 base = _Ask(current)
             current.name = word
             asks.append(current)
-    if asks and asks[0] is not base:
-        # Options that come after the only name belong to it; those before the first to all.
-        pass
     return asks or [current]
 
 
@@ -248,6 +250,8 @@ class _Lookup:
             ad=one.on["ad"],
             cd=one.on["cd"],
         )
+        if one.type == "ANY":
+            one.on["tcp"] = True
         tcp = one.on["tcp"]
         for _ in range(1 if tcp else one.values["tries"]):
             for server in servers:

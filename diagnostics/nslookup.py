@@ -102,12 +102,10 @@ class _Session:
         last = self._end_of_chain(response, asked)
         if self.kind:
             if not response.answer:
-                self.out += f"*** Can't find {asked.rstrip('.')}: No answer\n"
+                self.out += f"*** Can't find {self.name.rstrip('.')}: No answer\n"
             return self._done(0)
         # Without a type the address of the other family is looked up too, for the name that was found.
-        second = self._ask(
-            last if response.answer and last != asked and not self._has(response) else asked, "AAAA"
-        )
+        second = self._ask(last, "AAAA")
         if second is None:
             return self._done(1)
         if second.rcode != "NOERROR":
@@ -116,12 +114,8 @@ class _Session:
         for record in records:
             self._address(record)
         if not response.answer and not records:
-            self.out += f"*** Can't find {asked.rstrip('.')}: No answer\n"
+            self.out += f"*** Can't find {self.name.rstrip('.')}: No answer\n"
         return self._done(0)
-
-    @staticmethod
-    def _has(response: Response) -> bool:
-        return any(record.type == "A" for record in response.answer)
 
     @staticmethod
     def _end_of_chain(response: Response, name: str) -> str:
