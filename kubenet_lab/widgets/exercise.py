@@ -84,7 +84,7 @@ class ExercisePanel(w.VBox):  # type: ignore[misc]
         lines = asked.template.count("\n") + 1
         self.text = w.Textarea(
             value=asked.template,
-            layout=w.Layout(width="100%", height=f"{min(max(lines, 3), 16) * 20 + 18}px"),
+            layout=w.Layout(width="auto", margin="0", height=f"{min(max(lines, 3), 16) * 20 + 18}px"),
             continuous_update=True,
         )
         self.check_button = w.Button(
