@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from kubenet_lab.kernel.netfilter import Ruleset
 from kubenet_lab.kernel.netns import Netns
-from kubenet_lab.packet.packet import RST, TCP
+from kubenet_lab.packet.packet import ICMP, ICMPV6, RST, TCP
 from kubenet_lab.walk import deliver, nat, routing
 from kubenet_lab.walk.conntracking import confirm, track
 from kubenet_lab.walk.engine import Walk
@@ -24,7 +24,10 @@ from kubenet_lab.walk.xtables import ACCEPT, DROP, NAT, REJECT, NatRange, Verdic
 _TRACKING_MATCHES = frozenset(
     {"conntrack", "state", "connmark", "connbytes", "connlimit", "connlabel", "cluster"}
 )
-_TRACKING_TARGETS = frozenset({"CONNMARK", "CT", "CONNSECMARK", "NOTRACK"})
+_TRACKING_TARGETS = frozenset(
+    {"CONNMARK", "CONNSECMARK", "CT", "DNAT", "SNAT", "MASQUERADE", "REDIRECT", "NETMAP"}
+)
+"""Targets that need tracking; a nat table without any, or a CT that only says --notrack, does not switch it on."""
 
 
 class Plan:
@@ -34,12 +37,16 @@ class Plan:
 
     def __init__(self, rules: Ruleset) -> None:
         self.hooks = rules.hooks
-        self.nat = "nat" in rules.tables
-        self.tracking = self.nat or any(
+        self.tracking = any(
             any(match.name in _TRACKING_MATCHES for match in rule.matches)
-            or (rule.target is not None and rule.target.name in _TRACKING_TARGETS)
+            or (
+                rule.target is not None
+                and rule.target.name in _TRACKING_TARGETS
+                and not getattr(rule.target, "notrack", False)
+            )
             for _table, _chain, _number, rule in rules
         )
+        self.nat = self.tracking and "nat" in rules.tables
         self.idle = not self.tracking and not any(self.hooks.values())
 
 
@@ -189,6 +196,8 @@ def _rejected(w: Walk, skb: Skb, fam: int, verdict: Verdict, table: str, hook: s
     """`nf_send_unreach`, `nf_send_reset`: the error is a packet of this host's own."""
     w.end("rejected", "rule-reject", skb.ns, f"{table} {hook}", verdict.rule)
     if verdict.icmp is not None:
+        if skb.uid == deliver.KERNEL and skb.pkt.proto in (ICMP, ICMPV6):
+            return  # the kernel's ICMP socket is busy sending the very packet (`icmp_xmit_lock`)
         deliver.icmp_error(w, skb, *verdict.icmp)
         return
     pkt = skb.pkt
