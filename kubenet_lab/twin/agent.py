@@ -405,6 +405,8 @@ class Agent:
         with s:
             if mark:
                 s.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, struct.pack("=I", mark))
+            # Bound, so that the kernel looks for a route with the packet's own source.
+            s.bind((socket.inet_ntop(s.family, data[8:24] if v6 else data[12:16]), 0))
             host = socket.inet_ntop(s.family, data[24:40] if v6 else data[16:20])
             s.sendto(data, (host, 0))
 

@@ -482,8 +482,7 @@ class _Maker:
             to = f"[{host}]{port}" if self.fam == 6 and port else f"{host}{port}"
             if hook in ("PREROUTING", "OUTPUT"):
                 options += 4 * [(f"-j DNAT --to-destination {to}", "proto" if port else "")]
-                if hook == "PREROUTING" or self.fam == 4:
-                    options += [(f"-j REDIRECT --to-ports {r.choice(PORTS)}", "proto"), ("-j REDIRECT", "")]
+                options += [(f"-j REDIRECT --to-ports {r.choice(PORTS)}", "proto"), ("-j REDIRECT", "")]
                 options += [(f"-j NETMAP --to {address(2, 0, self.fam)}/{24 if self.fam == 4 else 64}", "")]
             else:
                 options += 4 * [(f"-j SNAT --to-source {to}", "proto" if port else "")]
