@@ -760,22 +760,27 @@ class _Painter:
                 )
                 + 18
             )
-            height = 26 + 14.5 * most + (15 if key(host.name) in self.faults else 0)
+            # Under a trip the packet's way runs above the words.
+            head = 14.0 if self.lanes else 0.0
+            height = head + 26 + 14.5 * most + (15 if key(host.name) in self.faults else 0)
             if x + width > limit and x > _PAD + 36:
                 x, y = _PAD + 36, bottom + 14
             box = Box(x, y, width, height)
             svg.rect(box, "f-card s-line")
-            svg.text(x + 8, y + 17, words[0], 12, bold=True)
+            way_y = y + 9 if self.lanes else box.cy
+            svg.text(x + 8, y + head + 17, words[0], 12, bold=True)
             if len(words) > 1:
-                svg.text(x + 16 + text_width(words[0], 12, bold=True), y + 17, words[1], 11, cls="t-soft")
+                svg.text(
+                    x + 16 + text_width(words[0], 12, bold=True), y + head + 17, words[1], 11, cls="t-soft"
+                )
             for index, address in enumerate(addresses):
-                svg.text(x + 8, y + 32 + index * 14.5, address, 11, mono=True, cls="t-soft")
+                svg.text(x + 8, y + head + 32 + index * 14.5, address, 11, mono=True, cls="t-soft")
             if key(host.name) in self.faults:
                 svg.text(x + 8, y + height - 7, "✕ fault", 11, bold=True, cls="t-fault")
             mark = self.marks.get(host.name, "")
             if mark:
                 svg.text(x + 8, y + height + 13, mark, 11, bold=True, cls="t-request h-bg")
-            self.place(key(host.name), box, (box.cx, box.y), f"{host.role} {host.name}")
+            self.place(key(host.name), box, (x + 16, way_y), f"{host.role} {host.name}")
             for device in host.devices:
                 name = key(host.name, device.name)
                 if device.wire == wire and wire:
@@ -783,7 +788,7 @@ class _Painter:
                     out.points[name] = (x + 16, box.y)
                     out.join(key(host.name), name)
                     out.points[f"~{row}{host.name}"] = at
-                    svg.parts.append(_line([(x + 16, box.y), at], 2))
+                    svg.parts.append(_line([(x + 16, box.y), at]))
                     out.join(name, f"~{row}{host.name}")
                     for other in [
                         k for k in out.points if k.startswith(f"~{row}") and k != f"~{row}{host.name}"
@@ -791,12 +796,12 @@ class _Painter:
                         out.join(f"~{row}{host.name}", other)
                 elif device.wire and device.wire in seen:
                     other_key, other_box = seen[device.wire]
-                    out.points[name] = (box.x, box.cy)
+                    out.points[name] = (box.x, way_y)
                     out.join(key(host.name), name)
                     out.join(name, other_key)
-                    svg.parts.append(_line([(other_box.right, box.cy), (box.x, box.cy)], 2))
+                    svg.parts.append(_line([(other_box.right, way_y), (box.x, way_y)]))
                 elif device.wire:
-                    out.points[name] = (box.right, box.cy)
+                    out.points[name] = (box.right, way_y)
                     out.join(key(host.name), name)
                     seen[device.wire] = (name, box)
             x += width + 60

@@ -36,6 +36,8 @@ def story_text(told: Story, *, every_step: bool = False) -> str:
     lines = [told.headline + ".", told.why + "."]
     if told.decided_by and not told.delivered:
         lines.append(f"Decided by: {told.decided_by} (in {told.place})")
+    if told.needed:
+        lines.append(f"It would have needed {told.needed}.")
     lines += [f"Name lookup: {lookup}" for lookup in told.lookups]
     leg = -1
     number = 0

@@ -24,7 +24,7 @@ _BOLD = (
     " 50 68 72 60 72 68 44 72 72 35 35 67 35 105 72 69 72 72 50 60 48 72 66 93 65 66 59 72 37 72 84"
 )
 _WIDTHS = {
-    bold: {chr(32 + i): int(w) / 100 for i, w in enumerate(table.split())}
+    bold: {chr(32 + i): int(w) / 100 for i, w in enumerate(table.split())} | {"•": 0.64}
     for bold, table in ((False, _REGULAR), (True, _BOLD))
 }
 _MONO = 0.605

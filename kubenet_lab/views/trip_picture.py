@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING
@@ -9,8 +10,10 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from kubenet_lab.packet.packet import Packet, endpoint
+from kubenet_lab.trace import REASONS
 from kubenet_lab.views import words
-from kubenet_lab.views.theme import Box, Svg, image, text_width, wrap
+from kubenet_lab.views.cluster_map import short_name
+from kubenet_lab.views.theme import Box, Svg, image, role_of, text_width, wrap
 from kubenet_lab.views.trip_steps import CHANGED, Leg, StepRow, Story, story
 
 if TYPE_CHECKING:
@@ -75,19 +78,30 @@ def _event(row: StepRow, names: Mapping[str, str]) -> str:
         field = changed[0] if changed else None
         if field is None:
             return row.title.lower()
-        word = "destination" if field.name == "to" else "source"
         old, new = names.get(field.was, field.was), names.get(field.value, field.value)
-        return f"{word} rewritten: {_brief(old)} becomes {_brief(new)}"
+        return f"{row.title.lower()}: {_brief(old)} becomes {_brief(new)}"
     if row.kind == "route":
         dev = row.entry.partition(" dev ")[2].partition(" ")[0]
         return f"route: out through {dev}" if dev else row.title.lower()
     if row.kind == "fdb":
         return f"bridge {row.spot} passes it on" if row.title == "Bridge passes it on" else ""
     if row.kind == "end":
-        return row.sentence.partition(": ")[2] or row.sentence
+        return REASONS.get(row.spot, row.spot)
     if row.kind == "rule":
         return "" if row.title in ("Service recognised", "Backend drawn") else row.title.lower()
     return _EVENTS.get(row.kind, "")
+
+
+def _entry(row: StepRow, told: Story) -> str:
+    """Return the rule, route or entry behind an event, short enough for a card: without comments."""
+    if row.kind == "end":
+        return told.decided_by
+    if row.kind == "nat" and not row.entry:
+        return "as its conntrack entry says"
+    if row.kind not in ("nat", "rule", "route", "fdb", "encapsulate") or "/" in row.netns:
+        return ""
+    entry = re.sub(r' -m comment --comment ("[^"]*"|\S+)', "", row.entry)
+    return re.sub(r" -m (tcp|udp|sctp)(?= )", "", entry).removesuffix(" self permanent")
 
 
 def _brief(label: str) -> str:
@@ -124,40 +138,104 @@ def _destination(packet: Packet | None) -> str:
 
 
 class _Card(Struct):
+    """A station's content, measured and then wrapped to a width."""
+
     station: Station
-    title: list[str]
-    events: list[tuple[str, str]]
-    packet: list[list[tuple[str, float, bool, str]]]
-    """Lines of (text, x, changed, class); addresses are monospaced, "x" counts from the card's edge."""
+    title: str
+    small: str
+    """The rest of a pod's name and its namespace, shown smaller."""
+    role: str
+    items: list[tuple[str, str]]
+    """(text, class); an item of class "code" is the entry behind the event before it."""
+    packet: list[tuple[str, str, str, str]]
+    lines: list[tuple[str, float, float, str]] = []
+    """(text, x from the card's edge, height, class) once wrapped; "code" and "" as in `items`."""
     height: float = 0.0
 
+    @property
+    def natural(self) -> float:
+        """The width at which an event takes two lines at most and a rule is broken before its target only."""
+        wide = [
+            text_width(self.title, 13, bold=True) + (20 if self.role else 0),
+            text_width(self.small, _TINY),
+        ]
+        for text, cls in self.items:
+            if cls == "code":
+                parts = _code_parts(text)
+                limit = 250 if len(parts) > 1 else 190
+                wide += [min(text_width(part, _TINY, mono=True), limit) + 14 for part in parts]
+            else:
+                wide.append(min(text_width(text, 12) + 12, max(200, text_width(text, 12) / 2 + 30)))
+        for word, address, old, _ in self.packet:
+            start = max(34.0, text_width(word, 10) + 8)
+            wide += [start + text_width(text, 11, mono=True) for text in (address, old)]
+        return max(wide) + 22
 
-def _card(station: Station, came: Packet | None, width: float, names: Mapping[str, str]) -> _Card:
-    room = width - 20
-    title = wrap(words.place_name(station.netns), room, 13, bold=True, breaks=" -.")
-    events: list[tuple[str, str]] = []
+
+_TINY = 10.0
+
+
+def _code_parts(code: str) -> list[str]:
+    """Break a rule before its target."""
+    head, jump, tail = code.partition(" -j ")
+    return [head, "-j " + tail] if jump else [code]
+
+
+def _card(station: Station, came: Packet | None, names: Mapping[str, str], told: Story) -> _Card:
+    title, small, role = words.place_name(station.netns), "", ""
+    if "/" in station.netns:
+        workload, suffix, space = short_name(station.netns)
+        title, small = f"pod {workload}", "  ".join(part for part in (suffix, space) if part)
+        role = role_of(workload)
+    items: list[tuple[str, str]] = []
     for row in station.rows:
         text = _event(row, names) if row.main or row.kind == "end" else ""
-        if not text or (events and events[-1][0] == text):
+        if not text or (text, "") in items[-2:]:
             continue
-        tone = "t-fault" if row.kind == "end" else "t-good" if row.kind == "deliver" else ""
-        lines = wrap(text, room - 12, 12)
-        events += [(f"• {line}" if index == 0 else f"   {line}", tone) for index, line in enumerate(lines)]
-    packet: list[list[tuple[str, float, bool, str]]] = []
-    for word, text, old, tone in _packet_lines(station, came):
-        start = 10 + max(34.0, text_width(word, 11) + 6)
+        items.append((text, {"end": "t-fault", "deliver": "t-good"}.get(row.kind, "")))
+        if code := _entry(row, told):
+            items.append((code, "code"))
+    return _Card(station, title, small, role, items, _packet_lines(station, came))
+
+
+def _lay(card: _Card, width: float) -> None:
+    """Wrap a card's content to a width and measure it."""
+    room = width - 20
+    lines: list[tuple[str, float, float, str]] = []
+    title = wrap(card.title, room - (20 if card.role else 0), 13, bold=True, breaks=" -.")
+    lines += [(line, 10, 16, "b") for line in title]
+    if card.small:
+        lines += [(line, 10, 13, "small") for line in wrap(card.small, room, _TINY, breaks=" -.")]
+    lines.append(("", 10, 5, ""))
+    for text, cls in card.items:
+        if cls == "code":
+            for part in _code_parts(text):
+                lines += [(line, 20, 13, cls) for line in wrap(part, room - 14, _TINY, mono=True)]
+        else:
+            lines.append(("•", 10, 0, cls))
+            lines += [(line, 18, 15.5, cls) for line in wrap(text, room - 10, 12)]
+    card.lines = lines
+    card.height = 8 + sum(height for _, _, height, _ in lines) + 8
+    if card.packet:
+        card.height += 6 + 14.5 * len(_packet_rows(card, width))
+
+
+def _packet_rows(card: _Card, width: float) -> list[list[tuple[str, float, bool, str]]]:
+    """Return lines of (text, x, changed, class): the packet as it left; "x" counts from the card's edge."""
+    out: list[list[tuple[str, float, bool, str]]] = []
+    for word, text, old, tone in card.packet:
+        start = 10 + max(34.0, text_width(word, 10) + 8)
         if start + text_width(text, 11, mono=True) > width - 8:
-            packet.append([(word, 10, False, tone)])
+            out.append([(word, 10, False, tone)])
             start = 22
             for line in wrap(text, width - 30, 11, mono=True, breaks=".:"):
-                packet.append([(line, start, bool(old), "m")])
+                out.append([(line, start, bool(old), "m")])
         else:
-            packet.append([(word, 10, False, tone), (text, start, bool(old), "m")])
+            out.append([(word, 10, False, tone), (text, start, bool(old), "m")])
         if old:
             was = 10 + text_width("was", 11) + 6
-            packet.append([("was", 10, False, "t-soft"), (old, max(start, was), False, "m t-soft")])
-    height = 12 + 16 * len(title) + 6 + 15.5 * len(events) + (10 + 14.5 * len(packet) if packet else 0) + 6
-    return _Card(station, title, events, packet, height)
+            out.append([("was", 10, False, "t-soft"), (old, max(start, was), False, "m t-soft")])
+    return out
 
 
 def _banner(svg: Svg, told: Story, y: float) -> float:
@@ -170,7 +248,8 @@ def _banner(svg: Svg, told: Story, y: float) -> float:
         if told.decided_by and not told.delivered
         else []
     )
-    height = 14 + 20 * len(lines) + 17 * len(below) + 15 * len(decided) + 4
+    wanted = wrap(f"It would have needed {told.needed}.", WIDTH - 2 * _PAD - 50, 12.5) if told.needed else []
+    height = 14 + 20 * len(lines) + 17 * (len(below) + len(wanted)) + 15 * len(decided) + 4
     svg.rect(
         Box(_PAD, y, WIDTH - 2 * _PAD, height),
         f"f-{ground} {'s-bridgeline' if told.delivered else 's-fault'}",
@@ -186,6 +265,9 @@ def _banner(svg: Svg, told: Story, y: float) -> float:
     for line in decided:
         svg.text(_PAD + 40, at - 2, line, 11, mono=True)
         at += 15
+    for line in wanted:
+        svg.text(_PAD + 40, at, line, 12.5, bold=False)
+        at += 17
     y += height + 10
     for lookup in told.lookups:
         for index, line in enumerate(wrap(f"Name lookup: {lookup}", WIDTH - 2 * _PAD - 10, 12)):
@@ -194,104 +276,130 @@ def _banner(svg: Svg, told: Story, y: float) -> float:
     return y + (8 if told.lookups else 0)
 
 
-def _strip(svg: Svg, leg: Leg, rows: Sequence[StepRow], y: float, names: Mapping[str, str]) -> float:
-    """Draw one packet's way as cards from left to right; an answer runs from right to left, back to the caller."""
-    stays = stations(leg, rows)
-    if not stays:
-        return y
+_ARROW = (38.0, 90.0)
+"""The least and the most room for the arrow between two cards."""
+_WIDE = 440.0
+"""Width of a host's card where there is room to spare: a rule of kube-proxy's fits on two lines."""
+
+
+def _deal(cards: Sequence[_Card], naturals: Sequence[float]) -> tuple[list[float], float]:
+    """Return the widths of one line's cards and the room between them: pods as wide as their words, hosts the rest."""
+    room, gaps = WIDTH - 2 * _PAD, len(cards) - 1
+    least = _ARROW[0] * gaps
+    widths = list(naturals)
+    hosts = [index for index, card in enumerate(cards) if "/" not in card.station.netns]
+    over = sum(widths) + least - room
+    for index in hosts or range(len(cards)):
+        if over > 0:
+            share = over * widths[index] / sum(widths[i] for i in (hosts or range(len(cards))))
+            widths[index] = max(150.0, widths[index] - share)
+    if sum(widths) + least > room:
+        widths = [(room - least) * width / sum(widths) for width in widths]
+    spare = room - sum(widths) - _ARROW[1] * gaps
+    for index in hosts:
+        widths[index] = max(widths[index], min(_WIDE, widths[index] + spare / len(hosts)))
+    gap = min(_ARROW[1], (room - sum(widths)) / gaps) if gaps else 0.0
+    return widths, gap
+
+
+def _strips(svg: Svg, told: Story, shown: Sequence[int], y: float, names: Mapping[str, str]) -> float:
+    """Draw packets as cards from left to right; an answer runs from right to left, under the cards it answers."""
+    strips: list[tuple[Leg, list[_Card]]] = []
+    for number in shown:
+        leg = told.legs[number]
+        came: Packet | None = None
+        cards = []
+        for stay in stations(leg, [row for row in told.rows if row.leg == number]):
+            cards.append(_card(stay, came, names, told))
+            came = stay.inner or stay.leaves or came
+        if cards:
+            strips.append((leg, cards))
+    widest: dict[str, float] = {}
+    for _, cards in strips:
+        for card in cards:
+            widest[card.station.netns] = max(widest.get(card.station.netns, 0.0), card.natural, 118.0)
+    for leg, cards in strips:
+        y = _strip(svg, leg, cards, [widest[card.station.netns] for card in cards], y)
+    return y
+
+
+def _strip(svg: Svg, leg: Leg, cards: Sequence[_Card], naturals: Sequence[float], y: float) -> float:
     style = leg.role if leg.role in ("request", "reply", "error") else "request"
-    svg.text(
-        _PAD + 4, y + 14, f"{leg.title}: {words.segment(leg.trace.packet)}", 13, bold=True, cls=f"t-{style}"
-    )
+    title = f"{leg.title}: {words.segment(leg.trace.packet)}"
+    svg.text(_PAD + 4, y + 14, title, 13, bold=True, cls=f"t-{style}")
     y += 24
-    came: Packet | None = None
-    gap = 44.0
-    width = (WIDTH - 2 * _PAD - gap * (min(len(stays), _PER_LINE) - 1)) / min(len(stays), _PER_LINE)
-    width = min(width, 300.0)
-    cards = []
-    for stay in stays:
-        cards.append(_card(stay, came, width, names))
-        came = stay.inner or stay.leaves or came
     backwards = style != "request"
     for start in range(0, len(cards), _PER_LINE):
-        row = cards[start : start + _PER_LINE]
+        row, sizes = cards[start : start + _PER_LINE], naturals[start : start + _PER_LINE]
+        if backwards:
+            row, sizes = row[::-1], sizes[::-1]
+        widths, gap = _deal(row, sizes)
+        for card, width in zip(row, widths, strict=True):
+            _lay(card, width)
+        x = _PAD
+        more = start + _PER_LINE < len(cards)
+        for index, (card, width) in enumerate(zip(row, widths, strict=True)):
+            _draw_card(svg, card, x, y, width)
+            if index < len(row) - 1:
+                leaves = row[index + 1] if backwards else card
+                a, b = x + width + 4, x + width + gap - 4
+                _draw_arrow(
+                    svg, (b, a) if backwards else (a, b), y + 18, style, leaves.station.inner is not None
+                )
+            x += width + gap
         height = max(card.height for card in row)
-        top_lines = max(len(card.title) for card in row)
-        split = max(len(card.events) for card in row)
-        height = (
-            12
-            + 16 * top_lines
-            + 6
-            + 15.5 * split
-            + max((10 + 14.5 * len(card.packet) for card in row if card.packet), default=0)
-            + 6
-        )
-        line_x = y + 12 + 16 * top_lines / 2 + 2
-        total = len(row) * width + (len(row) - 1) * gap
-        for index, card in enumerate(row):
-            x = _PAD + index * (width + gap)
-            if backwards:
-                x = _PAD + total - width - index * (width + gap)
-            last_here = index == len(row) - 1
-            more = start + index < len(cards) - 1
-            if more:
-                a, b = (x + width + 4, x + width + gap - 4) if not backwards else (x - 4, x - gap + 4)
-                if last_here:
-                    svg.text(_PAD + 4, y + height + 16, "… and on to:", 12, cls="t-soft")
-                else:
-                    if card.station.inner is not None:
-                        svg.line([(a, line_x), (b, line_x)], "s-tunnelline", 11, ' opacity="0.45"')
-                        svg.text(
-                            (a + b) / 2,
-                            line_x + 20,
-                            "VXLAN",
-                            10.5,
-                            bold=True,
-                            cls="t-tunnelline",
-                            anchor="middle",
-                        )
-                    dashes = {"reply": ' stroke-dasharray="7 4"', "error": ' stroke-dasharray="3 4"'}.get(
-                        style, ""
-                    )
-                    svg.line([(a, line_x), (b, line_x)], f"s-{style}", 3, dashes)
-                    svg.arrow((b, line_x), (1 if b > a else -1, 0), f"t-{style}", 10)
-            pod = "/" in card.station.netns
-            svg.rect(Box(x, y, width, height), "f-pod s-podline" if pod else "f-card s-line")
-            if card.station.ended:
-                svg.rect(Box(x - 1, y - 1, width + 2, height + 2), "flt")
-            at = y + 22.0
-            for line in card.title:
-                svg.text(x + 10, at, line, 13, bold=True)
-                at += 16
-            at = y + 12 + 16 * top_lines + 6 + 11
-            for line, tone in card.events:
-                svg.text(x + 10, at, line, 12, cls=tone)
-                at += 15.5
-            if card.packet:
-                rule_y = y + 12 + 16 * top_lines + 6 + 15.5 * split + 3
-                svg.line([(x + 8, rule_y), (x + width - 8, rule_y)], "s-line", 1)
-                at = rule_y + 16
-                for pieces in card.packet:
-                    for text, across, changed, tone in pieces:
-                        mono = tone.startswith("m")
-                        if changed:
-                            svg.rect(
-                                Box(x + across - 3, at - 11.5, text_width(text, 11, mono=True) + 6, 15),
-                                "f-changed",
-                                radius=3,
-                            )
-                        svg.text(
-                            x + across,
-                            at,
-                            text,
-                            11,
-                            bold=changed,
-                            mono=mono,
-                            cls=tone.removeprefix("m").strip(),
-                        )
-                    at += 14.5
-        y += height + (30 if start + _PER_LINE < len(cards) else 16)
+        if more:
+            svg.text(_PAD + 4, y + height + 16, "… and on to:", 12, cls="t-soft")
+        y += height + (30 if more else 16)
     return y
+
+
+def _draw_arrow(svg: Svg, ends: tuple[float, float], y: float, style: str, wrapped: bool) -> None:
+    a, b = ends
+    if wrapped:
+        svg.line([(a, y), (b, y)], "s-tunnelline", 11, ' opacity="0.45"')
+        svg.text((a + b) / 2, y + 18, "VXLAN", 10, bold=True, cls="t-tunnelline", anchor="middle")
+    dashes = {"reply": ' stroke-dasharray="7 4"', "error": ' stroke-dasharray="3 4"'}.get(style, "")
+    svg.line([(a, y), (b, y)], f"s-{style}", 3, dashes)
+    svg.arrow((b, y), (1 if b > a else -1, 0), f"t-{style}", 10)
+
+
+def _draw_card(svg: Svg, card: _Card, x: float, y: float, width: float) -> None:
+    pod = "/" in card.station.netns
+    ground = card.role or "pod"
+    svg.rect(Box(x, y, width, card.height), f"f-pod f-{ground} s-{ground}line" if pod else "f-card s-line")
+    svg.icon(x + width - 22, y + 9, card.role)
+    if card.station.ended:
+        svg.rect(Box(x - 1, y - 1, width + 2, card.height + 2), "flt")
+    at = y + 8
+    code_from = 0.0
+    for index, (text, across, height, cls) in enumerate(card.lines):
+        if cls == "code":
+            code_from = code_from or at
+            svg.text(x + across, at + 10, text, _TINY, mono=True)
+            if index + 1 == len(card.lines) or card.lines[index + 1][3] != "code":
+                svg.line([(x + 15, code_from + 2), (x + 15, at + 12)], "s-serviceline", 2)
+                code_from = 0.0
+        elif cls == "b":
+            svg.text(x + across, at + 13, text, 13, bold=True)
+        elif cls == "small":
+            svg.text(x + across, at + 10, text, _TINY, cls="t-soft")
+        elif text:
+            svg.text(x + across, at + 12, text, 12, cls=cls)
+        at += height
+    if card.packet:
+        svg.line([(x + 8, at + 5), (x + width - 8, at + 5)], "s-line", 1)
+        at += 19
+        for pieces in _packet_rows(card, width):
+            for text, across, changed, tone in pieces:
+                mono = tone.startswith("m")
+                if changed:
+                    marked = Box(x + across - 3, at - 11, text_width(text, 11, mono=True) + 6, 15)
+                    svg.rect(marked, "f-changed", radius=3)
+                size = 11 if mono else 10
+                cls = tone.removeprefix("m").strip()
+                svg.text(x + across, at, text, size, bold=changed, mono=mono, cls=cls)
+            at += 14.5
 
 
 def trip_svg(trip: Trip, names: Mapping[str, str] | None = None, told: Story | None = None) -> str:
@@ -303,8 +411,7 @@ def trip_svg(trip: Trip, names: Mapping[str, str] | None = None, told: Story | N
     shown = [number for number, leg in enumerate(told.legs) if not leg.lookup and leg.role != "data"]
     if not shown:
         shown = sorted({row.leg for row in told.main_rows})
-    for number in shown:
-        y = _strip(svg, told.legs[number], [row for row in told.rows if row.leg == number], y, names)
+    y = _strips(svg, told, shown, y, names)
     return svg.document(y, told.headline, told.why)
 
 
@@ -362,10 +469,12 @@ def trip_html(trip: Trip, names: Mapping[str, str] | None = None) -> str:
     told = story(trip, names)
     sign = "✓" if told.delivered else "✕"
     decided = (
-        f"<br/>Decided by <code>{escape(told.decided_by)}</code> in {escape(told.place)}"
+        f"<br/>Decided by <code>{escape(told.decided_by)}</code> in {escape(told.place)}."
         if told.decided_by
         else ""
     )
+    if told.needed:
+        decided += f"<br/>It would have needed {escape(told.needed)}."
     why = escape(told.why) if told.delivered else f"Why: {escape(told.why)}"
     main = told.main_rows
     return (

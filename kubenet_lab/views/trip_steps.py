@@ -6,11 +6,13 @@ same story.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msgspec import Struct
 
+from kubenet_lab.kernel.socket import Socket
 from kubenet_lab.packet.packet import (
     ICMP,
     ICMPV6,
@@ -26,6 +28,7 @@ from kubenet_lab.packet.packet import (
 )
 from kubenet_lab.trace import Query, RuleRef, Trace
 from kubenet_lab.views import words
+from kubenet_lab.views.needs import needed
 
 if TYPE_CHECKING:
     from kubenet_lab.trip import Trip
@@ -110,6 +113,8 @@ class Story(Struct, frozen=True):
     lookups: tuple[str, ...]
     legs: tuple[Leg, ...]
     rows: tuple[StepRow, ...]
+    needed: str = ""
+    """What a failed call would have needed, where its steps tell."""
 
     @property
     def main_rows(self) -> tuple[StepRow, ...]:
@@ -211,6 +216,8 @@ def _entry_text(entry: Any) -> str:
         return ""
     if isinstance(entry, RuleRef):
         return f"-A {entry.chain} {entry.rule}" if entry.number else f"-P {entry.chain} {entry.rule}"
+    if isinstance(entry, Socket):
+        return words.socket_words(entry)
     if hasattr(entry, "kind") and hasattr(entry, "mtu"):
         return f"{entry.name} ({entry.kind}, MTU {entry.mtu})"
     return str(entry)
@@ -345,10 +352,11 @@ def story(trip: Trip, names: Mapping[str, str] | None = None) -> Story:
         trip.delivered,
         _why(trip, names),
         "" if decided is None else _entry_text(decided),
-        str(trip.place),
-        tuple(_lookup(query, names) for query in trip.queries),
+        words.spot_words(trip.place),
+        _lookups(trip, names),
         tuple(legs),
         tuple(rows),
+        needed(trip, names),
     )
 
 
@@ -359,6 +367,12 @@ def _headline(trip: Trip) -> str:
         answered = words.place_name(trip.server) if trip.server else "somebody"
         return f"{caller} {verb} {trip.target}: {trip.verdict}, {answered} answered"
     return f"{caller} {verb} {trip.target}: {trip.verdict}"
+
+
+def _lookups(trip: Trip, names: Mapping[str, str]) -> tuple[str, ...]:
+    """Return each question with its answer, and how often it was asked where that is more than once."""
+    asked = Counter(_lookup(query, names) for query in trip.queries)
+    return tuple(words if count == 1 else f"{words} (asked {count} times)" for words, count in asked.items())
 
 
 def _lookup(query: Query, names: Mapping[str, str]) -> str:

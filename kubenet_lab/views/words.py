@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 
+from kubenet_lab.kernel.socket import Socket
 from kubenet_lab.packet.packet import (
     ACK,
     ICMP,
@@ -21,7 +22,7 @@ from kubenet_lab.packet.packet import (
     icmp_name,
     proto_name,
 )
-from kubenet_lab.trace import REASONS, Hop, RuleRef, Step, Trace
+from kubenet_lab.trace import REASONS, Hop, Place, RuleRef, Step, Trace
 
 Names = Mapping[str, str]
 """Address -> "pod default/backend-1", "Service default/backend", "node node-1"."""
@@ -48,6 +49,18 @@ def short(label: str) -> str:
         node, _, device = name.partition(" ")
         return f"{node}'s {device}" if device else node
     return f"{kind} {name.removeprefix('default/')}".strip()
+
+
+def spot_words(place: Place) -> str:
+    """Return where something was decided: "pod backend", "node-1, FORWARD filter"."""
+    spot = "" if place.spot == "socket" else place.spot
+    return f"{place_name(place.netns)}, {spot}" if spot else place_name(place.netns)
+
+
+def socket_words(socket: Socket) -> str:
+    """Return "socket [::]:8080 (backend)"."""
+    process = f" ({socket.process})" if socket.process else ""
+    return f"socket {endpoint(socket.address, socket.port)}{process}"
 
 
 def whom(address: str, port: int, names: Names) -> str:
@@ -268,7 +281,7 @@ def _end(step: Step, hop: Hop, names: Names) -> str:
 def _deliver(step: Step, hop: Hop, names: Names) -> str:
     if step.note == "raw-socket":
         return f"It has arrived: {place_name(hop.netns)} takes it ({step.entry})."
-    taker = step.entry if isinstance(step.entry, str) else f"socket {step.entry}"
+    taker = socket_words(step.entry) if isinstance(step.entry, Socket) else step.entry
     return f"It has arrived: {place_name(hop.netns)} takes it, {taker}."
 
 

@@ -12,15 +12,16 @@ from pictures import trips as made
 from pictures.svg import boxed_faults, faults, texts
 
 from kubenet_lab.kernel.bridge import FdbEntry
+from kubenet_lab.kernel.socket import Socket
 from kubenet_lab.packet.packet import SYN, TCP, UDP, Frame, Packet
-from kubenet_lab.trace import Hop, Step
+from kubenet_lab.trace import Hop, Place, Step
 from kubenet_lab.trip import Trip
 from kubenet_lab.views import story, trip_html, trip_svg
 from kubenet_lab.views.cluster_map import key, lay_out, map_svg, model_of, way
 from kubenet_lab.views.tables import STEP_COLUMNS, steps_frame
 from kubenet_lab.views.text import map_text, trip_story
 from kubenet_lab.views.trip_steps import headers
-from kubenet_lab.views.words import KINDS, is_main, sentence
+from kubenet_lab.views.words import KINDS, is_main, sentence, socket_words
 
 TRIPS = {"connected": made.connected(), "dropped": made.dropped()}
 
@@ -152,7 +153,96 @@ def test_the_verdict_names_place_and_rule() -> None:
     assert "pod frontend called http://backend: timed out" in shown
     assert "a netfilter rule dropped it (node-2, INPUT filter)" in shown
     assert "-A INPUT -p udp -m udp --dport 8472 -j DROP" in shown
-    assert "pod backend-2" not in shown
+    assert "takes it" not in shown
+
+
+def test_a_card_shows_the_rule_without_its_noise() -> None:
+    shown = [text.words for text in texts(trip_svg(TRIPS["connected"]))]
+    at = shown.index(f"-A {made.SEP} -p tcp")
+    assert shown[at + 1] == "-j DNAT --to-destination 10.244.1.2:8080"
+    assert "as its conntrack entry says" in shown
+    assert "takes it" in shown
+
+
+def test_answers_stand_under_the_cards_they_answer() -> None:
+    cards = [
+        (float(n.attrib["x"]), float(n.attrib["width"]), float(n.attrib["y"]))
+        for n in ElementTree.fromstring(trip_svg(TRIPS["connected"])).iter("{http://www.w3.org/2000/svg}rect")
+        if {"f-pod", "f-card"} & set(n.get("class", "").split())
+    ]
+    rows = sorted({y for _, _, y in cards})
+    assert len(rows) == 2
+    there, back = ([(x, w) for x, w, y in cards if y == row] for row in rows)
+    assert there == back
+    assert len({w for _, w in there}) > 1, "a card is as wide as its words"
+
+
+def _lost(reason: str, mac: str = made.VTEP_2) -> Trip:
+    """The call with its request lost at node-1's flannel.1 (or at its hooks) for a reason."""
+    trip = made.connected()
+    assert trip.exchange is not None
+    request = trip.exchange.request
+    hop = request.hops[1]
+    del request.hops[2:]
+    hop.steps[-2:] = [Step("end", reason, note=f"flannel.1 has no FDB entry for {mac}")]
+    request.verdict, request.reason, request.place = "dropped", reason, Place("node-1", "flannel.1")
+    request.decided_by = f"flannel.1 has no FDB entry for {mac}"
+    trip.exchange.traces[:] = [request]
+    trip.exchange.verdict, trip.exchange.reason = "timed out", reason
+    trip.exchange.decided_by, trip.exchange.place = request.decided_by, request.place
+    trip.server = None
+    return trip
+
+
+def test_a_lost_call_says_what_it_would_have_needed() -> None:
+    trip = _lost("no-vtep")
+    names = {**made.NAMES, "10.244.1.0": "node node-2 flannel.1"}
+    wanted = (
+        f"an FDB entry of flannel.1 on node-1 for {made.VTEP_2}, the MAC of node-2's flannel.1 (10.244.1.0), "
+        "so that its packets go to 192.168.1.20"
+    )
+    told = story(trip, names)
+    assert told.needed == wanted
+    assert f"It would have needed {wanted}." in trip_story(trip, names)
+    assert "It would have needed an FDB entry" in trip_html(trip, names)
+    svg = trip_svg(trip, names)
+    assert faults(svg) == []
+    assert f"It would have needed {wanted}." in " ".join(text.words for text in texts(svg))
+    assert story(trip, {}).needed == (
+        f"an FDB entry of flannel.1 on node-1 that says which host has the MAC {made.VTEP_2} of 10.244.1.0"
+    )
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        ("no-listener", "a process on node-1 that listens on 10.244.1.2:8080 (tcp)"),
+        ("no-route", "a route on node-1 to 10.244.1.2"),
+        ("not-forwarding", "the sysctl net.ipv4.ip_forward = 1 on node-1"),
+        ("conntrack-clash", ""),
+    ],
+)
+def test_what_is_needed_follows_from_the_reason(reason: str, words: str) -> None:
+    assert story(_lost(reason)).needed == words
+
+
+def test_a_dropping_rule_would_have_needed_another_before_it() -> None:
+    assert story(TRIPS["dropped"]).needed == (
+        "a rule before rule 1 of INPUT (table filter) on node-2 that accepts it"
+    )
+    assert story(TRIPS["connected"]).needed == ""
+
+
+def test_a_v6_socket_is_written_with_brackets() -> None:
+    assert socket_words(Socket(TCP, "::", 8080, "backend")) == "socket [::]:8080 (backend)"
+    assert socket_words(Socket(TCP, "0.0.0.0", 80)) == "socket 0.0.0.0:80"
+
+
+def test_questions_asked_again_are_told_once() -> None:
+    trip = made.connected()
+    trip.queries *= 2
+    (lookup,) = story(trip).lookups
+    assert lookup.endswith("10.96.0.100 (asked 2 times)")
 
 
 class _Tags(HTMLParser):
