@@ -7,6 +7,7 @@ KubenetLabError
 ├── AlreadyExists         an object of that name is there
 ├── Conflict              the object changed since it was read (HTTP 409)
 ├── Invalid               the object was understood and refused (HTTP 422)
+├── BadRequest            the request itself makes no sense (HTTP 400)
 └── DidNotSettle          control loops kept changing the store
 
 A packet that is dropped is a result (`kubenet_lab.trace`), never one of these.
@@ -131,13 +132,43 @@ class Conflict(KubenetLabError):
         )
 
 
-class Invalid(KubenetLabError):
-    """The object was understood and refused; `field` and `detail` as in the API server's cause."""
+class Cause(Struct, frozen=True):
+    """One refusal: field path, what the API server says of it, and its cause reason."""
 
-    def __init__(self, kind: str, name: str, field: str, detail: str, namespace: str = "") -> None:
+    field: str
+    message: str
+    reason: str = "FieldValueInvalid"
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.message}"
+
+
+class Invalid(KubenetLabError):
+    """The object was understood and refused.
+
+    `causes` are all refusals; `field` and `detail` are the first one's. `kind` may carry its group, as in
+    `NetworkPolicy.networking.k8s.io`.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        name: str,
+        field: str = "",
+        detail: str = "",
+        namespace: str = "",
+        causes: Iterable[Cause] = (),
+    ) -> None:
+        self.causes = tuple(causes) or (Cause(field, detail),)
         self.kind, self.name, self.namespace = kind, name, namespace
-        self.field, self.detail = field, detail
-        super().__init__(f'{kind} "{name}" is invalid: {field}: {detail}')
+        self.field, self.detail = self.causes[0].field, self.causes[0].message
+        told = list(dict.fromkeys(map(str, self.causes)))
+        text = told[0] if len(told) == 1 else f"[{', '.join(told)}]"
+        super().__init__(f'{kind} "{name}" is invalid: {text}')
+
+
+class BadRequest(KubenetLabError):
+    """The request contradicts itself, such as a name in its address that is not the object's."""
 
 
 class DidNotSettle(KubenetLabError):

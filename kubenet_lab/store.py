@@ -17,7 +17,7 @@ from typing import Any, TypeVar, overload
 from msgspec import Struct
 
 from kubenet_lab.clock import Clock, timestamp
-from kubenet_lab.errors import AlreadyExists, Conflict, Invalid, NotFound
+from kubenet_lab.errors import AlreadyExists, BadRequest, Cause, Conflict, Invalid, NotFound
 from kubenet_lab.objects import (
     AnyObject,
     ApiObject,
@@ -27,6 +27,7 @@ from kubenet_lab.objects import (
     from_manifest,
     with_defaults,
 )
+from kubenet_lab.objects.update import kept, refusals
 
 Key = tuple[str, str]
 """Namespace (empty for objects of the whole cluster) and name."""
@@ -85,6 +86,12 @@ def kind_key(obj: AnyObject) -> str:
     if "." in group and not group.endswith(".k8s.io"):
         return f"{obj.kind}.{group}"
     return obj.kind
+
+
+def qualified(obj: AnyObject, word: str) -> str:
+    """A kind or its plural with the API group, as errors name it: `deployments.apps`; bare in the core group."""
+    group = obj.api_version.rpartition("/")[0]
+    return f"{word}.{group}" if group else word
 
 
 class Store:
@@ -189,7 +196,7 @@ class Store:
         objects = self._objects.setdefault(kind, {})
         key = (metadata.namespace, metadata.name)
         if key in objects:
-            raise AlreadyExists(obj.kind, metadata.name, metadata.namespace, obj.resource)
+            raise AlreadyExists(obj.kind, metadata.name, metadata.namespace, qualified(obj, obj.resource))
         self.version += 1
         obj = obj.with_metadata(
             uid=metadata.uid or self._new_uid(),
@@ -201,29 +208,47 @@ class Store:
         self._tell(kind, Event("ADDED", obj))
         return obj
 
-    def update(self, obj: AnyObject) -> Any:
+    def update(self, obj: AnyObject, name: str | None = None) -> Any:
         """Replace an object; `kubectl replace`. What changes nothing leaves the resourceVersion as it is.
 
+        What a Service was allocated and the new object leaves out is kept, and what its new type no longer
+        has is cleared (`kubenet_lab.objects.update`).
+
+        Args:
+            obj: The new state.
+            name: The name the caller meant to update; by default the object's own.
+
         Raises:
+            BadRequest: `name` is not the object's.
             NotFound: There is none of that name.
             Conflict: `obj` was read before the stored one was last changed. An empty resourceVersion skips
                 this check.
+            Invalid: The change touches what may not change.
         """
         obj = self._admit(obj)
         kind, metadata = kind_key(obj), obj.metadata
+        if name is not None and name != metadata.name:
+            raise BadRequest(
+                f"the name of the object ({metadata.name}) does not match the name on the URL ({name})"
+            )
         key = (metadata.namespace, metadata.name)
         old = self._objects.get(kind, {}).get(key)
         if old is None:
             raise self._not_found(kind, metadata.name, metadata.namespace)
         if metadata.resource_version and metadata.resource_version != old.metadata.resource_version:
-            raise Conflict(obj.kind, metadata.name, metadata.namespace, obj.resource)
-        obj = obj.with_metadata(
+            raise Conflict(obj.kind, metadata.name, metadata.namespace, qualified(obj, obj.resource))
+        obj = kept(old, obj).with_metadata(
             uid=old.metadata.uid,
             creation_timestamp=old.metadata.creation_timestamp,
             resource_version=old.metadata.resource_version,
         )
         if obj == old:
             return old
+        refused = refusals(old, obj)
+        if refused:
+            raise Invalid(
+                qualified(obj, obj.kind), metadata.name, namespace=metadata.namespace, causes=refused
+            )
         self.version += 1
         obj = obj.with_metadata(resource_version=str(self.version))
         self._objects[kind][key] = obj
@@ -342,7 +367,10 @@ class Store:
         if metadata.name:
             return obj
         if not metadata.generate_name:
-            raise Invalid(obj.kind, "", "metadata.name", "Required value: name or generateName is required")
+            text = "Required value: name or generateName is required"
+            raise Invalid(
+                qualified(obj, obj.kind), "", causes=[Cause("metadata.name", text, "FieldValueRequired")]
+            )
         name = self.generated_name(kind_key(obj), metadata.generate_name, metadata.namespace)
         return obj.with_metadata(name=name)
 
@@ -409,4 +437,4 @@ def _merge(live: Json, wished: Json, last: Json) -> Json:
     return merged
 
 
-__all__ = ["Event", "Key", "Snapshot", "Store", "Watch", "kind_key", "random_suffix"]
+__all__ = ["Event", "Key", "Snapshot", "Store", "Watch", "kind_key", "qualified", "random_suffix"]

@@ -17,7 +17,7 @@ from msgspec import Struct
 from kubenet_lab.errors import Fault, InputError
 from kubenet_lab.manifests import schema
 from kubenet_lab.manifests.text import Document, documents
-from kubenet_lab.manifests.validate import causes
+from kubenet_lab.manifests.validation import causes
 from kubenet_lab.objects import AnyObject, from_manifest
 
 SUFFIXES = (".json", ".yaml", ".yml")
@@ -252,14 +252,16 @@ class _Reader:
             found = schema.problems({"metadata": value.get("metadata")}, "core_v1.Namespace")
         if not found:
             return value, []
+        secret = kind is not None and kind.type == "core_v1.Secret"
         for problem in found:
-            fault = place.fault(problem.path, problem.message, problem.help, at_key=problem.unknown)
+            # What is in a Secret is not repeated, not even as advice.
+            help = "" if secret and not problem.unknown else problem.help
+            fault = place.fault(problem.path, problem.message, help, at_key=problem.unknown)
             if problem.unknown and self.lenient:
                 self.warnings.append(fault)
             else:
                 self.faults.append(fault)
-        paths = [problem.path for problem in found]
-        return _without(value, paths), paths
+        return schema.without(value, found), [problem.path for problem in found]
 
 
 class _Place(Struct, frozen=True):
@@ -300,19 +302,3 @@ def _with_type(item: Any, listing: dict[str, Any]) -> Any:
         kind = listing["kind"].removesuffix("List")
         return {"apiVersion": item.get("apiVersion", listing["apiVersion"]), "kind": kind, **item}
     return item
-
-
-def _without(value: dict[str, Any], paths: list[schema.Path]) -> dict[str, Any]:
-    """A copy without the fields at these paths; a list keeps its length, so that paths stay right."""
-    import copy
-
-    kept = copy.deepcopy(value)
-    for path in paths:
-        at: Any = kept
-        for step in path[:-1]:
-            at = at[step]
-        if isinstance(path[-1], int):
-            at[path[-1]] = {}
-        else:
-            at.pop(path[-1], None)
-    return kept

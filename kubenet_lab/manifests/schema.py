@@ -36,12 +36,16 @@ class Table(Struct, frozen=True):
 
 
 class Problem(Struct, frozen=True):
-    """A field that is unknown or of a wrong type; a lenient reader drops the `unknown`."""
+    """A field that is unknown or of a wrong type; a lenient reader drops the `unknown`.
+
+    `empty` stands for a list's entry that has to go, so that the others keep their numbers.
+    """
 
     path: Path
     message: str
     help: str
     unknown: bool = False
+    empty: Any = None
 
 
 @functools.cache
@@ -87,14 +91,14 @@ class _Type:
 
     __slots__ = ("fields", "go", "item", "name", "tag")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, go: str = "") -> None:
         self.name = name
         self.fields: dict[str, _Type] = {}
         self.item: _Type | None = None
         self.tag = name if name in _SCALARS else "list" if name.startswith("[]") else "struct"
-        self.go = _SCALARS.get(name, "")
+        self.go = go or _SCALARS.get(name, "")
         if self.tag == "list":
-            self.item = _type(name[2:])
+            self.item = _type(name[2:], go)
             self.go = "[]" + self.item.go
         elif self.tag == "struct":
             module, _, short = name.partition(".")
@@ -116,9 +120,64 @@ _SCALARS = {
 }
 
 
+_ENUMS = {
+    "core_v1": {
+        "ServiceSpec": {
+            "type": "ServiceType",
+            "sessionAffinity": "ServiceAffinity",
+            "externalTrafficPolicy": "ServiceExternalTrafficPolicy",
+            "internalTrafficPolicy": "ServiceInternalTrafficPolicy",
+            "ipFamilies": "IPFamily",
+            "ipFamilyPolicy": "IPFamilyPolicy",
+        },
+        "ServicePort": {"protocol": "Protocol"},
+        "ContainerPort": {"protocol": "Protocol"},
+        "EndpointPort": {"protocol": "Protocol"},
+        "Container": {
+            "imagePullPolicy": "PullPolicy",
+            "restartPolicy": "ContainerRestartPolicy",
+            "terminationMessagePolicy": "TerminationMessagePolicy",
+        },
+        "PodSpec": {
+            "restartPolicy": "RestartPolicy",
+            "dnsPolicy": "DNSPolicy",
+            "preemptionPolicy": "PreemptionPolicy",
+        },
+        "HTTPGetAction": {"scheme": "URIScheme"},
+        "PodReadinessGate": {"conditionType": "PodConditionType"},
+        "Taint": {"effect": "TaintEffect"},
+        "Toleration": {"effect": "TaintEffect", "operator": "TolerationOperator"},
+        "NamespaceSpec": {"finalizers": "FinalizerName"},
+    },
+    "discovery_v1": {
+        "EndpointSlice": {"addressType": "AddressType"},
+        "EndpointPort": {"protocol": "Protocol"},
+    },
+    "networking_v1": {
+        "NetworkPolicySpec": {"policyTypes": "PolicyType"},
+        "NetworkPolicyPort": {"protocol": "Protocol"},
+        "HTTPIngressPath": {"pathType": "PathType"},
+    },
+    "apps_v1": {
+        "DeploymentStrategy": {"type": "DeploymentStrategyType"},
+        "StatefulSetSpec": {"podManagementPolicy": "PodManagementPolicyType"},
+        "StatefulSetUpdateStrategy": {"type": "StatefulSetUpdateStrategyType"},
+        "DaemonSetUpdateStrategy": {"type": "DaemonSetUpdateStrategyType"},
+    },
+    "meta_v1": {"LabelSelectorRequirement": {"operator": "LabelSelectorOperator"}},
+}
+"""Texts whose Go type has a name, which the published schema leaves out and messages tell."""
+
+
+def _enum(owner: str, field: str) -> str:
+    module, _, short = owner.partition(".")
+    name = _ENUMS.get(module, {}).get(short, {}).get(field)
+    return f"v1.{name}" if name else ""
+
+
 @functools.cache
-def _type(name: str) -> _Type:
-    made = _Type(name)
+def _type(name: str, go: str = "") -> _Type:
+    made = _Type(name, go)
     if made.tag == "struct":
         _unfilled.append(made)
     return made
@@ -132,7 +191,8 @@ def _resolved(name: str) -> _Type:
     # Types refer to each other in circles, so fields are filled in after the types are made.
     while _unfilled:
         waiting = _unfilled.pop()
-        waiting.fields = {field: _type(kind) for field, kind in table().types[waiting.name].items()}
+        fields = table().types[waiting.name].items()
+        waiting.fields = {field: _type(kind, _enum(waiting.name, field)) for field, kind in fields}
     return made
 
 
@@ -203,25 +263,60 @@ def _walk(value: Any, wanted: _Type, path: Path, owner: str) -> Iterator[Problem
         assert wanted.item is not None
         for index, item in enumerate(value):
             if item is None:
+                message = f"{show((*path, index))}: Required value"
                 yield Problem(
-                    (*path, index), f"{show((*path, index))}: Required value", "remove the empty list entry"
+                    (*path, index), message, "remove the empty list entry", empty=_empty(wanted.item)
                 )
             else:
                 yield from _walk(item, wanted.item, (*path, index), owner)
     elif wanted.tag == "map[string]string" and type(value) is dict:
         for key, item in value.items():
             if item is not None and type(item) is not str:
-                yield _mismatch(item, "string", (*path, key), owner, path)
+                yield _mismatch(item, _type("string"), (*path, key), owner, path)
     elif wanted.tag in ("struct", "list") or not _scalar_fits(value, wanted.tag):
-        yield _mismatch(value, wanted.go, path, owner, path)
+        yield _mismatch(value, wanted, path, owner, path)
 
 
-def _mismatch(value: Any, go: str, path: Path, owner: str, spoken: Path) -> Problem:
-    names = ".".join(step for step in spoken if isinstance(step, str))
-    message = (
-        f"json: cannot unmarshal {_json_name(value, go)} into Go struct field {owner}.{names} of type {go}"
+def _empty(wanted: _Type) -> Any:
+    """The value Go gives a field of this type that is not set."""
+    tag = wanted.tag
+    if tag in ("struct", "map[string]string", "object"):
+        return {}
+    if tag == "list":
+        return []
+    return (
+        0
+        if tag in ("int32", "int64", "float64", "int-or-string", "quantity")
+        else ""
+        if tag != "bool"
+        else False
     )
-    return Problem(path, message, _expected(value, go, path))
+
+
+def without(value: dict[str, Any], found: list[Problem]) -> dict[str, Any]:
+    """A copy without the fields that have problems; a list keeps its length, so that paths stay right."""
+    if not found:
+        return value
+    import copy
+
+    kept = copy.deepcopy(value)
+    for problem in found:
+        at: Any = kept
+        for step in problem.path[:-1]:
+            at = at[step]
+        last = problem.path[-1]
+        if isinstance(last, int):
+            at[last] = problem.empty
+        else:
+            at.pop(last, None)
+    return kept
+
+
+def _mismatch(value: Any, wanted: _Type, path: Path, owner: str, spoken: Path) -> Problem:
+    names = ".".join(step for step in spoken if isinstance(step, str))
+    told = _json_name(value, wanted.name)
+    message = f"json: cannot unmarshal {told} into Go struct field {owner}.{names} of type {wanted.go}"
+    return Problem(path, message, _expected(value, wanted, path), empty=_empty(wanted))
 
 
 def _json_name(value: Any, go: str) -> str:
@@ -233,8 +328,9 @@ def _json_name(value: Any, go: str) -> str:
     return "string" if isinstance(value, str) else "array" if isinstance(value, list) else "object"
 
 
-def _expected(value: Any, go: str, path: Path) -> str:
+def _expected(value: Any, wanted: _Type, path: Path) -> str:
     """One line on what to write."""
+    go = _SCALARS.get(wanted.name, wanted.go)
     name = next((step for step in reversed(path) if isinstance(step, str)), "this field")
     if go.startswith("[]"):
         return f'{name} is a list: begin each entry with "- "'

@@ -12,14 +12,33 @@ from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
+from kubenet_lab.objects.endpoints import Endpoints
 from kubenet_lab.objects.endpointslice import EndpointPort, EndpointSlice
-from kubenet_lab.objects.meta import Json
+from kubenet_lab.objects.ingress import Ingress, IngressClass
+from kubenet_lab.objects.meta import ApiObject, Json, Part
 from kubenet_lab.objects.namespace import Namespace, NamespaceSpec
+from kubenet_lab.objects.networkpolicy import NetworkPolicy, NetworkPolicyPort
+from kubenet_lab.objects.node import Node
 from kubenet_lab.objects.pod import Container, Pod, PodSpec, PodTemplate, Toleration
+from kubenet_lab.objects.secret import Secret
+from kubenet_lab.objects.selector import LabelSelector
 from kubenet_lab.objects.service import Service, ServicePort, ServiceSpec
-from kubenet_lab.objects.workload import Deployment, DeploymentStrategy, ReplicaSet, RollingUpdate
+from kubenet_lab.objects.workload import (
+    DaemonSet,
+    DaemonSetUpdateStrategy,
+    Deployment,
+    DeploymentStrategy,
+    Job,
+    JobSpec,
+    ReplicaSet,
+    RollingUpdate,
+    RollingUpdateStatefulSet,
+    StatefulSet,
+    StatefulSetUpdateStrategy,
+)
 
 T = TypeVar("T")
+S = TypeVar("S", bound=Part)
 
 _NOT_READY_TOLERATIONS = tuple(
     Toleration(
@@ -53,12 +72,17 @@ def _service(service: Service) -> Service:
     )
     if kind != "ExternalName" and filled.internal_traffic_policy is None:
         filled = replace(filled, internal_traffic_policy="Cluster")
-    if kind in ("NodePort", "LoadBalancer") and not filled.external_traffic_policy:
+    reachable = kind in ("NodePort", "LoadBalancer") or (kind == "ClusterIP" and filled.external_ips)
+    if reachable and not filled.external_traffic_policy:
         filled = replace(filled, external_traffic_policy="Cluster")
     if kind == "LoadBalancer" and filled.allocate_load_balancer_node_ports is None:
         filled = replace(filled, allocate_load_balancer_node_ports=True)
-    if filled.session_affinity == "ClientIP" and filled.session_affinity_config is None:
-        filled = replace(filled, session_affinity_config={"clientIP": {"timeoutSeconds": 10800}})
+    if filled.session_affinity == "ClientIP":
+        client = (filled.session_affinity_config or {}).get("clientIP") or {}
+        if client.get("timeoutSeconds") is None:
+            filled = replace(filled, session_affinity_config={"clientIP": {"timeoutSeconds": 10800}})
+    elif filled.session_affinity == "None" and filled.session_affinity_config is not None:
+        filled = replace(filled, session_affinity_config=None)
     status = service.status
     if status.load_balancer is None:
         status = replace(status, load_balancer={})
@@ -207,6 +231,7 @@ def _deployment(deployment: Deployment) -> Deployment:
             if spec.progress_deadline_seconds is None
             else spec.progress_deadline_seconds,
         ),
+        status=_reported(deployment.status, deployment),
     )
 
 
@@ -237,6 +262,180 @@ def _endpoint_slice(endpoint_slice: EndpointSlice) -> EndpointSlice:
     return replace(endpoint_slice, ports=filled)
 
 
+def _stateful_set(stateful_set: StatefulSet) -> StatefulSet:
+    spec, strategy = stateful_set.spec, stateful_set.spec.update_strategy
+    if strategy.type in ("", "RollingUpdate"):
+        given = strategy.rolling_update or RollingUpdateStatefulSet()
+        strategy = StatefulSetUpdateStrategy(
+            type="RollingUpdate",
+            rolling_update=RollingUpdateStatefulSet(
+                partition=given.partition or 0,
+                max_unavailable=1 if given.max_unavailable is None else given.max_unavailable,
+            ),
+        )
+    retention = spec.persistent_volume_claim_retention_policy or {}
+    status = stateful_set.status
+    return replace(
+        stateful_set,
+        spec=replace(
+            spec,
+            replicas=1 if spec.replicas is None else spec.replicas,
+            template=_template(spec.template),
+            pod_management_policy=spec.pod_management_policy or "OrderedReady",
+            update_strategy=strategy,
+            revision_history_limit=10 if spec.revision_history_limit is None else spec.revision_history_limit,
+            persistent_volume_claim_retention_policy={
+                when: retention.get(when) or "Retain" for when in ("whenDeleted", "whenScaled")
+            },
+        ),
+        status=_reported(status, stateful_set),
+    )
+
+
+def _daemon_set(daemon_set: DaemonSet) -> DaemonSet:
+    spec, strategy = daemon_set.spec, daemon_set.spec.update_strategy
+    if strategy.type in ("", "RollingUpdate"):
+        given = strategy.rolling_update or RollingUpdate()
+        strategy = DaemonSetUpdateStrategy(
+            type="RollingUpdate",
+            rolling_update=RollingUpdate(
+                max_unavailable=1 if given.max_unavailable is None else given.max_unavailable,
+                max_surge=0 if given.max_surge is None else given.max_surge,
+            ),
+        )
+    status = daemon_set.status
+    return replace(
+        daemon_set,
+        spec=replace(
+            spec,
+            template=_template(spec.template),
+            update_strategy=strategy,
+            revision_history_limit=10 if spec.revision_history_limit is None else spec.revision_history_limit,
+        ),
+        status=_reported(status, daemon_set),
+    )
+
+
+def _reported(status: S, obj: ApiObject) -> S:
+    """A status of its own in place of the shared default, so that it is written."""
+    return replace(status) if status is _UNREPORTED[type(obj)] else status
+
+
+_UNREPORTED: dict[type, Any] = {kind: kind().status for kind in (Deployment, StatefulSet, DaemonSet, Job)}
+
+
+def _job(job: Job) -> Job:
+    spec = job.spec
+    completions, parallelism = spec.completions, spec.parallelism
+    if completions is None and parallelism is None:
+        completions = parallelism = 1
+    return replace(
+        job,
+        spec=replace(
+            spec,
+            completions=completions,
+            parallelism=1 if parallelism is None else parallelism,
+            backoff_limit=_backoff_limit(spec),
+            completion_mode=spec.completion_mode or "NonIndexed",
+            suspend=False if spec.suspend is None else spec.suspend,
+            pod_replacement_policy=spec.pod_replacement_policy
+            or ("Failed" if spec.pod_failure_policy is not None else "TerminatingOrFailed"),
+            manual_selector=False if spec.manual_selector is None else spec.manual_selector,
+            template=_template(spec.template),
+        ),
+        status=_reported(job.status, job),
+    )
+
+
+def _backoff_limit(spec: JobSpec) -> int:
+    if spec.backoff_limit is not None:
+        return spec.backoff_limit
+    return 6 if spec.backoff_limit_per_index is None else 2147483647
+
+
+def _endpoints(endpoints: Endpoints) -> Endpoints:
+    if all(port.protocol for subset in endpoints.subsets for port in subset.ports):
+        return endpoints
+    return replace(
+        endpoints,
+        subsets=tuple(
+            replace(
+                subset, ports=tuple(replace(port, protocol=port.protocol or "TCP") for port in subset.ports)
+            )
+            for subset in endpoints.subsets
+        ),
+    )
+
+
+def _network_policy(policy: NetworkPolicy) -> NetworkPolicy:
+    spec = policy.spec
+    return replace(
+        policy,
+        spec=replace(
+            spec,
+            pod_selector=LabelSelector() if spec.pod_selector is None else spec.pod_selector,
+            policy_types=spec.policy_types or (("Ingress", "Egress") if spec.egress else ("Ingress",)),
+            ingress=tuple(replace(rule, ports=tuple(map(_policy_port, rule.ports))) for rule in spec.ingress),
+            egress=tuple(replace(rule, ports=tuple(map(_policy_port, rule.ports))) for rule in spec.egress),
+        ),
+    )
+
+
+def _policy_port(port: NetworkPolicyPort) -> NetworkPolicyPort:
+    return port if port.protocol else replace(port, protocol="TCP")
+
+
+def _ingress(ingress: Ingress) -> Ingress:
+    if ingress.status.load_balancer is not None:
+        return ingress
+    return replace(ingress, status=replace(ingress.status, load_balancer={}))
+
+
+def _ingress_class(ingress_class: IngressClass) -> IngressClass:
+    parameters = ingress_class.spec.parameters
+    if parameters is None or parameters.get("scope"):
+        return ingress_class
+    return replace(
+        ingress_class, spec=replace(ingress_class.spec, parameters={**parameters, "scope": "Cluster"})
+    )
+
+
+def _secret(secret: Secret) -> Secret:
+    # What is written as `stringData` is stored as `data`.
+    data = {**secret.data, **secret.string_data}
+    return replace(secret, type=secret.type or "Opaque", data=data, string_data={})
+
+
+_NODE_INFO = (
+    "machineID",
+    "systemUUID",
+    "bootID",
+    "kernelVersion",
+    "osImage",
+    "containerRuntimeVersion",
+    "kubeletVersion",
+    "kubeProxyVersion",
+    "operatingSystem",
+    "architecture",
+)
+
+
+def _node(node: Node) -> Node:
+    """`podCIDR` and `podCIDRs` agree, and the status has its two parts that are always there."""
+    spec, status = node.spec, node.status
+    if spec.pod_cidr and spec.pod_cidrs[:1] != (spec.pod_cidr,):
+        spec = replace(spec, pod_cidrs=(spec.pod_cidr,))
+    elif spec.pod_cidrs and not spec.pod_cidr:
+        spec = replace(spec, pod_cidr=spec.pod_cidrs[0])
+    if status.daemon_endpoints is None or status.node_info is None:
+        status = replace(
+            status,
+            daemon_endpoints=status.daemon_endpoints or {"kubeletEndpoint": {"Port": 0}},
+            node_info=status.node_info or dict.fromkeys(_NODE_INFO, ""),
+        )
+    return node if spec is node.spec and status is node.status else replace(node, spec=spec, status=status)
+
+
 def _namespace(namespace: Namespace) -> Namespace:
     metadata = namespace.metadata
     label = {"kubernetes.io/metadata.name": metadata.name}
@@ -253,6 +452,15 @@ _FILL: dict[type, Callable[[Any], Any]] = {
     Pod: _pod,
     Deployment: _deployment,
     ReplicaSet: _replica_set,
+    StatefulSet: _stateful_set,
+    DaemonSet: _daemon_set,
+    Job: _job,
     EndpointSlice: _endpoint_slice,
+    Endpoints: _endpoints,
+    NetworkPolicy: _network_policy,
+    Ingress: _ingress,
+    IngressClass: _ingress_class,
+    Secret: _secret,
+    Node: _node,
     Namespace: _namespace,
 }

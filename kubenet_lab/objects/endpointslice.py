@@ -102,6 +102,13 @@ class EndpointSlice(ApiObject, frozen=True, kw_only=True):
     kind: ClassVar[str] = "EndpointSlice"
     resource: ClassVar[str] = "endpointslices"
 
+    def to_manifest(self) -> Json:
+        """As `ApiObject.to_manifest`; lists that are empty are written as null, as the API server does."""
+        body = super().to_manifest()
+        body.setdefault("endpoints", None)
+        body.setdefault("ports", None)
+        return body
+
     @property
     def service_name(self) -> str:
         """The Service (of the same namespace) this slice belongs to; empty where the label is missing."""

@@ -77,7 +77,7 @@ class Ingress(ApiObject, frozen=True, kw_only=True):
     """Sends HTTP requests for hosts and paths to Services."""
 
     spec: IngressSpec = field(default_factory=IngressSpec)
-    status: IngressStatus = field(default_factory=IngressStatus)
+    status: IngressStatus = IngressStatus()
 
     api_version: ClassVar[str] = "networking.k8s.io/v1"
     kind: ClassVar[str] = "Ingress"

@@ -70,7 +70,11 @@ class ObjectMeta(Part, frozen=True, kw_only=True):
 
 
 class ApiObject(Part, frozen=True, kw_only=True):
-    """An object of the API. A subclass names its kind; `metadata` is always there."""
+    """An object of the API. A subclass names its kind; `metadata` is always there.
+
+    A `status` has one shared default: an object nobody reported on is written without any, one whose status is
+    known to be empty with `status: {}`.
+    """
 
     metadata: ObjectMeta = field(default_factory=ObjectMeta)
 
@@ -93,9 +97,8 @@ class ApiObject(Part, frozen=True, kw_only=True):
         """This object as plain dicts and lists, as `kubectl get -o json` shows it."""
         # By way of JSON, because tuples shall become lists; it is also the faster way.
         body: Json = msgspec.json.decode(msgspec.json.encode(self))
-        for part in ("spec", "status"):
-            if body.get(part) == {}:
-                del body[part]
+        if body.get("spec") == {}:
+            del body["spec"]
         return {"apiVersion": self.api_version, "kind": self.kind, **body}
 
     def with_metadata(self, **changes: Any) -> Any:

@@ -26,7 +26,7 @@ class Namespace(ApiObject, frozen=True, kw_only=True):
     """A scope for names."""
 
     spec: NamespaceSpec = field(default_factory=NamespaceSpec)
-    status: NamespaceStatus = field(default_factory=NamespaceStatus)
+    status: NamespaceStatus = NamespaceStatus()
 
     api_version: ClassVar[str] = "v1"
     kind: ClassVar[str] = "Namespace"

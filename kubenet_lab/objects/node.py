@@ -76,7 +76,7 @@ class Node(ApiObject, frozen=True, kw_only=True):
     """A machine that runs pods."""
 
     spec: NodeSpec = field(default_factory=NodeSpec)
-    status: NodeStatus = field(default_factory=NodeStatus)
+    status: NodeStatus = NodeStatus()
 
     api_version: ClassVar[str] = "v1"
     kind: ClassVar[str] = "Node"

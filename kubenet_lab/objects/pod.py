@@ -208,7 +208,7 @@ class Pod(ApiObject, frozen=True, kw_only=True):
     """Containers that share one network namespace."""
 
     spec: PodSpec = field(default_factory=PodSpec)
-    status: PodStatus = field(default_factory=PodStatus)
+    status: PodStatus = PodStatus()
 
     api_version: ClassVar[str] = "v1"
     kind: ClassVar[str] = "Pod"

@@ -59,7 +59,7 @@ class Service(ApiObject, frozen=True, kw_only=True):
     """A name and an address for a set of pods."""
 
     spec: ServiceSpec = field(default_factory=ServiceSpec)
-    status: ServiceStatus = field(default_factory=ServiceStatus)
+    status: ServiceStatus = ServiceStatus()
 
     api_version: ClassVar[str] = "v1"
     kind: ClassVar[str] = "Service"

@@ -59,7 +59,7 @@ class Deployment(ApiObject, frozen=True, kw_only=True):
     """Keeps a number of like pods, and rolls them over to a new template."""
 
     spec: DeploymentSpec = field(default_factory=DeploymentSpec)
-    status: DeploymentStatus = field(default_factory=DeploymentStatus)
+    status: DeploymentStatus = DeploymentStatus()
 
     api_version: ClassVar[str] = "apps/v1"
     kind: ClassVar[str] = "Deployment"
@@ -91,7 +91,7 @@ class ReplicaSet(ApiObject, frozen=True, kw_only=True):
     """Keeps a number of like pods."""
 
     spec: ReplicaSetSpec = field(default_factory=ReplicaSetSpec)
-    status: ReplicaSetStatus = field(default_factory=ReplicaSetStatus)
+    status: ReplicaSetStatus = ReplicaSetStatus()
 
     api_version: ClassVar[str] = "apps/v1"
     kind: ClassVar[str] = "ReplicaSet"
@@ -252,7 +252,7 @@ class Job(ApiObject, frozen=True, kw_only=True):
     """Runs pods until enough of them succeeded."""
 
     spec: JobSpec = field(default_factory=JobSpec)
-    status: JobStatus = field(default_factory=JobStatus)
+    status: JobStatus = JobStatus()
 
     api_version: ClassVar[str] = "batch/v1"
     kind: ClassVar[str] = "Job"
