@@ -189,13 +189,15 @@ def path_mtu(w: Walk, ns: Netns, way: RouteLookup, dst: str) -> int:
 
 def receive_ip(w: Walk, skb: Skb, prerouted: bool = False) -> None:
     """`ip_rcv`: a packet came up from a link of this namespace."""
+    sent_to = skb.pkt.dst
     if not prerouted and not hooks.prerouting(w, skb):
         return
     ns, pkt, dev = skb.ns, skb.pkt, skb.indev
     fam = pkt.family
     way = ns.lookup(pkt.dst, src=pkt.src, iif=dev, mark=skb.mark)
     local = way is not None and way.route.type in ("local", "broadcast")
-    if not _source_valid(w, skb, way):
+    # What comes back over lo still has the route it left by, unless a hook gave it another destination.
+    if (dev != "lo" or pkt.dst != sent_to) and not _source_valid(w, skb, way):
         return
     if local or (fam == 4 and (pkt.dst == "255.255.255.255" or pkt.dst in _MULTICAST)):
         if fam == 4 and dev != "lo" and pkt.dst in _LOOPBACK and not _switch(ns, dev, "route_localnet"):
@@ -240,7 +242,7 @@ def reverse_path_mode(ns: Netns, dev: str) -> int:
 def _source_valid(w: Walk, skb: Skb, way: RouteLookup | None) -> bool:
     """`fib_validate_source`: martians, and the reverse path filter."""
     ns, pkt, dev = skb.ns, skb.pkt, skb.indev
-    if dev == "lo" or ":" in pkt.src or (pkt.src, dev) in ns.trusted_sources:
+    if ":" in pkt.src or (pkt.src, dev) in ns.trusted_sources:
         return True
     if pkt.src in _MULTICAST or pkt.src == "255.255.255.255":
         w.end("dropped", "martian-source", ns, "route", note=pkt.src)

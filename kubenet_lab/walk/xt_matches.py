@@ -285,7 +285,6 @@ def _rpfilter(match: m.RpFilter, site: Site) -> Made:
         way = ns.lookup(
             pkt.src,
             src=pkt.dst,
-            oif="" if site.family == 4 or match.loose else skb.indev,
             mark=skb.mark if match.validmark else 0,
         )
         if way is None:
