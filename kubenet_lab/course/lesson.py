@@ -39,6 +39,7 @@ __all__ = [
     "chain_name",
     "count",
     "diff",
+    "fate",
     "hooks",
     "literal",
     "no_ways",
@@ -178,6 +179,13 @@ def calls_to_itself(cluster: Cluster, calls: int = 60) -> Calls:
     return Calls(
         dict(Counter(t.verdict for t in trips)), tuple(f"{a} ({n})" for a, n in sorted(seen.items()))
     )
+
+
+def fate(cluster: Cluster, pod: str) -> str:
+    """Return how a pod is, and the last thing its kubelet said: "Pending: ... cni plugin not initialized"."""
+    found = cluster.pod(pod)
+    said = [event.message for name, event in cluster.events if name == f"{found.namespace}/{found.name}"]
+    return f"{found.status.phase}: {said[-1].rpartition(': ')[2]}" if said else str(found.status.phase)
 
 
 def without_cni(cluster: Cluster) -> Cluster:

@@ -243,7 +243,7 @@ FIND_IT = Exercise(
     "which node the packets vanish, name the cause, and write the commands that mend it.",
     judge=_judge_find,
     hints=(
-        "A call is two packets: there and back. `ward.connect(...)` shows both. Which of them is lost, and where?",
+        "A call is two packets: there and back. Which of them is lost? `%cluster ward` turns your tools to this shop.",
         "Compare `bridge fdb show dev flannel.1` on the three nodes: each should have one line for each other node.",
         "The missing line needs a MAC and a node's address. The MAC of a tunnel device is in the other nodes' `ip "
         "neigh` "
