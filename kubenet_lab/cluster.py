@@ -17,7 +17,8 @@ from kubenet_lab.clock import Clock
 from kubenet_lab.cni.flannel.agent import Agent
 from kubenet_lab.cni.flannel.config import NetConf
 from kubenet_lab.cni.runtime import CONF_DIR, FLANNEL_CONFLIST, Runtime
-from kubenet_lab.control import Settings, kubelet, machine
+from kubenet_lab.control import Settings, deletion, kubelet, machine
+from kubenet_lab.control.readiness import Starting
 from kubenet_lab.dns.server.coredns import CoreDNS
 from kubenet_lab.dns.server.view import ServiceView
 from kubenet_lab.errors import Fault as Malformed
@@ -95,6 +96,8 @@ class Cluster:
         self._agents: dict[str, Agent] = {}
         self._proxies: dict[str, KubeProxyIptables] = {}
         self._running: dict[str, Pod] = {}
+        self._starting = Starting()
+        self._built = False
         self._calls = 0
         self._labels: dict[str, str] | None = None
         wanted = list(objects)
@@ -102,6 +105,7 @@ class Cluster:
             wanted = [*default_nodes(nodes), *wanted]
         self.store.apply_all(wanted)
         self.settle()
+        self._built = True
 
     @classmethod
     def from_files(
@@ -153,11 +157,32 @@ class Cluster:
             self.settle()
         return done
 
-    def delete(self, kind: str, name: str, namespace: str = "default") -> None:
-        """`kubectl delete KIND NAME -n NAMESPACE`. Raises NotFound."""
+    def delete(
+        self, kind: str, name: str, namespace: str = "default", *, propagation: str = "Background"
+    ) -> None:
+        """`kubectl delete KIND NAME -n NAMESPACE [--cascade=background|foreground|orphan]`. Raises NotFound."""
+        place = "" if kind in ("Node", "Namespace") else namespace
         with self.transaction():
-            self.store.delete(kind, name, "" if kind in ("Node", "Namespace") else namespace)
+            wished = deletion.wish(
+                self.store, kind, name, place, propagation=propagation, settings=self.settings
+            )
+            control.apply(self.store, wished)
             self.settle()
+
+    def advance(self, seconds: float) -> None:
+        """Let simulated time pass; what falls due on the way happens at its moment, then all settles.
+
+        A pod that was started after the cluster was built becomes ready when its probes let it, a deleted one goes
+        when its grace period (or what its programs need of it) is over. Raises ValueError for a negative time.
+        """
+        end = self.clock.after(seconds).now
+        while True:
+            due = (control.next_due(self.store), self._starting.next)
+            moment = min([end, *(max(at, self.now) for at in due if at is not None)])
+            self.clock = self.store.clock = Clock(moment)
+            self.settle()
+            if moment >= end:
+                return
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -243,7 +268,7 @@ class Cluster:
 
     def _kubelets(self) -> bool:
         """Start pods that were bound to a node, stop those that were deleted."""
-        changed = False
+        changed = bool(control.apply(self.store, self._starting.now_ready(self.store, self.now)))
         present = {f"{pod.namespace}/{pod.name}": pod for pod in self.store.list(Pod)}
         for key, old in list(self._running.items()):
             pod = present.get(key)
@@ -272,7 +297,10 @@ class Cluster:
                 handlers=self._handler,
                 runtime=runtime,
                 now=self.now,
+                timed=self._built,
             )
+            if started.ready_at is not None:
+                self._starting.add(pod, started.ready_at)
             self.events += [(key, event) for event in started.events]
             self._running[key] = pod
             if started.pod != pod:

@@ -1,6 +1,7 @@
 """The control plane's loops: objects in, objects out.
 
-`LOOPS` is their order; `settle(store, LOOPS, settings)` runs them until nothing changes. The kubelet, CNI
+`LOOPS` is their order; `settle(store, settings)` runs them until nothing changes, and costs what has changed since it
+last did. Time passes between two calls: `next_due(store)` says when the next one has something to do. The kubelet, CNI
 plugins and kube-proxy are not here: they join objects and kernel state.
 """
 
@@ -8,27 +9,38 @@ from __future__ import annotations
 
 from kubenet_lab.control import (
     bootstrap,
+    daemonset,
     deployment,
     endpoints,
     endpointslice,
     garbage,
+    job,
     mirroring,
+    namespaces,
     node_ipam,
     replicaset,
     scheduler,
     service_ip,
+    statefulset,
+    termination,
 )
 from kubenet_lab.control.loop import DUAL_STACK, Change, Reconcile, Settings, apply
 from kubenet_lab.control.loop import settle as _settle
+from kubenet_lab.control.view import Gated, view_of
 from kubenet_lab.store import Store
 
 LOOPS: tuple[Reconcile, ...] = (
     bootstrap.reconcile,
     garbage.reconcile,
-    node_ipam.reconcile,
-    service_ip.reconcile,
+    namespaces.reconcile,
+    Gated(("Node",), node_ipam.reconcile),
+    Gated(("Service",), service_ip.reconcile),
     deployment.reconcile,
     replicaset.reconcile,
+    statefulset.reconcile,
+    daemonset.reconcile,
+    job.reconcile,
+    termination.reconcile,
     scheduler.reconcile,
     endpointslice.reconcile,
     endpoints.reconcile,
@@ -49,4 +61,11 @@ def settle(
     return _settle(store, loops, settings, limit)
 
 
-__all__ = ["DUAL_STACK", "LOOPS", "Change", "Reconcile", "Settings", "apply", "settle"]
+def next_due(store: Store) -> float | None:
+    """The first moment, in simulated s, at which a loop waits for time to have passed; None when none does."""
+    view = view_of(store)
+    view.sync()
+    return view.next_due()
+
+
+__all__ = ["DUAL_STACK", "LOOPS", "Change", "Reconcile", "Settings", "apply", "next_due", "settle"]

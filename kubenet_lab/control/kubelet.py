@@ -20,6 +20,7 @@ from msgspec.structs import replace
 
 from kubenet_lab.cni.plugin import CniError, Json, Result
 from kubenet_lab.cni.runtime import Runtime, node_network
+from kubenet_lab.control.readiness import became_ready, ready_seconds
 from kubenet_lab.kernel.errors import KernelError
 from kubenet_lab.kernel.netns import Netns
 from kubenet_lab.kernel.network import Network
@@ -56,7 +57,8 @@ class Event(Struct, frozen=True):
 class Started(Struct, frozen=True):
     """What came of starting a pod: the pod to write back, the CNI result, the steps in order, and events.
 
-    `pod` is None when nothing has to be written. On failure `ok` is False and `events` says why; what the
+    `pod` is None when nothing has to be written. `ready_at` is the second at which its probes let the pod become ready,
+    None when it is ready or never will be. On failure `ok` is False and `events` says why; what the
     failed ADD left in the kernel stays until `stop_pod`.
     """
 
@@ -65,6 +67,7 @@ class Started(Struct, frozen=True):
     result: Result | None = None
     steps: tuple[Step, ...] = ()
     events: tuple[Event, ...] = ()
+    ready_at: float | None = None
 
 
 def netns_name(pod: Pod) -> str:
@@ -96,12 +99,13 @@ def start_pod(
     runtime: Runtime | None = None,
     now: float = 0.0,
     start_time: str | None = None,
+    timed: bool = False,
 ) -> Started:
     """Start a pod that is bound to a node: sandbox, CNI ADD, files, listening sockets, status.
 
-    `node` is the Node (or its name; then hostIP is the address of its namespace's eth0). Never raises for
-    what goes wrong
-    on the node: `Started.events` has it in the component's words.
+    `node` is the Node (or its name; then hostIP is the address of its namespace's eth0). With
+    `timed` the pod becomes ready when its probes say so and not at once. Never raises for what goes wrong on the node:
+    `Started.events` has it in the component's words.
     """
     host = node if isinstance(node, str) else node.name
     runtime = runtime or Runtime(network, host)
@@ -125,6 +129,12 @@ def start_pod(
             steps.append(Step("kubelet", f"write {path}"))
     events = _listen(space, started, handlers, steps)
     ready = not events and not _known_unready(pod)
+    if ready and timed and not pod.ready:
+        delay = ready_seconds(pod)
+        if delay > 0:
+            waiting = started.with_status(ready=False)
+            return Started(waiting, True, result, tuple(steps), ready_at=now + delay)
+        return Started(became_ready(started, now), True, result, tuple(steps))
     return Started(started.with_status(ready=ready), ready, result, tuple(steps), tuple(events))
 
 
@@ -147,7 +157,11 @@ def _known_address(pod: Pod, node: Node | str) -> str:
         block = prefix(cidr) if cidr and ":" not in cidr else None
         for ip in pod.ips:
             # A block's first address is cni0's, and the network and broadcast addresses are nobody's.
-            if block is not None and ip in block and 1 < ip_int(ip) - block.net < (1 << 32 - block.length) - 1:
+            if (
+                block is not None
+                and ip in block
+                and 1 < ip_int(ip) - block.net < (1 << 32 - block.length) - 1
+            ):
                 return ip
     return ""
 

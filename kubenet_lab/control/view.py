@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 
 from msgspec import Struct
 
-from kubenet_lab.objects import AnyObject, Pod, Service
+from kubenet_lab.objects import AnyObject, Pod, ReplicaSet, Service
 from kubenet_lab.store import Key, Store, Watch, kind_key
 
 if TYPE_CHECKING:
@@ -74,17 +74,24 @@ class View:
         self.pods_by_label = Index(_labels)
         """Pods under (namespace, label, value)."""
         self.pods_by_node = Index(lambda pod: (pod.spec.node_name,))
+        self.load_of_node = Index(lambda pod: () if pod.finished else (pod.spec.node_name,))
+        """Pods that have not ended under their node's name."""
         self.pods_by_controller = Index(_controller)
         """Pods under the uid of the owner that manages them; those that have none under their namespace."""
         self.services_by_label = Index(_one_selector_pair)
         """Services under (namespace, label, value): one pair of their selector, which all their pods have."""
+        self.replica_sets_by_label = Index(_one_match_label)
+        """ReplicaSets under (namespace, label, value): one pair of their selector, which all their pods have."""
+        self.loose_replica_sets = Index(_uncontrolled)
+        """ReplicaSets that nobody manages, under their namespace."""
         self.slices_by_service = Index(lambda item: ((item.namespace, item.service_name),))
         self.owned = Index(lambda obj: (owner.uid for owner in obj.metadata.owner_references if owner.uid))
         """Objects of all kinds under the uid of each of their owners."""
         self.uids: dict[str, AnyObject] = {}
         self._indexes: Mapping[str, tuple[Index, ...]] = {
-            "Pod": (self.pods_by_label, self.pods_by_node, self.pods_by_controller),
+            "Pod": (self.pods_by_label, self.pods_by_node, self.load_of_node, self.pods_by_controller),
             "Service": (self.services_by_label,),
+            "ReplicaSet": (self.replica_sets_by_label, self.loose_replica_sets),
             "EndpointSlice": (self.slices_by_service,),
         }
         for kind in store.kinds():
@@ -167,6 +174,7 @@ class View:
 
 
 One: TypeAlias = "Callable[[Context, Key], list[Change]]"
+Many: TypeAlias = "Callable[[Context, Iterable[Key]], Iterable[tuple[Key, list[Change]]]]"
 
 
 class Context(Struct, frozen=True):
@@ -197,12 +205,20 @@ class Keyed:
         own: The kinds whose objects are all looked at the first time.
         triggers: For each kind that matters ("*": all the others) the keys that a change of an object concerns.
         one: The changes that bring what a key stands for to what it should be; none when it is.
+        many: The same for several keys, where what is decided for one bears on the next.
     """
 
-    def __init__(self, own: tuple[str, ...], triggers: Mapping[str, Trigger], one: One) -> None:
+    def __init__(
+        self,
+        own: tuple[str, ...],
+        triggers: Mapping[str, Trigger],
+        one: One | None = None,
+        many: Many | None = None,
+    ) -> None:
         self.own = own
         self.triggers = triggers
         self.one = one
+        self.many = many
 
     def __call__(self, store: Store, settings: Settings) -> list[Change]:
         """What has to be done for the keys in the queue."""
@@ -213,13 +229,34 @@ class Keyed:
             return []
         context = Context(view, store, settings, self)
         changes: list[Change] = []
-        for key in [*queue.keys]:
-            wished = self.one(context, key)
+        for key, wished in self._each(context, [*queue.keys]):
             if wished:
                 changes += wished
             else:
                 del queue.keys[key]
         return changes
+
+    def _each(self, context: Context, keys: list[Key]) -> Iterable[tuple[Key, list[Change]]]:
+        if self.many is not None:
+            return self.many(context, keys)
+        one = self.one
+        assert one is not None
+        return ((key, one(context, key)) for key in keys)
+
+
+class Gated:
+    """A loop that looks at all objects of a kind, run only when one of them changed since it last had nothing to do."""
+
+    def __init__(self, kinds: tuple[str, ...], reconcile: Callable[[Store, Settings], list[Change]]) -> None:
+        self._reconcile = reconcile
+        self._gate = Keyed(kinds, {kind: lambda view, old, new: (("", ""),) for kind in kinds}, self._run)
+
+    def _run(self, context: Context, key: Key) -> list[Change]:
+        return self._reconcile(context.store, context.settings)
+
+    def __call__(self, store: Store, settings: Settings) -> list[Change]:
+        """What the loop wishes."""
+        return self._gate(store, settings)
 
 
 _views: WeakKeyDictionary[Store, View] = WeakKeyDictionary()
@@ -268,6 +305,15 @@ def _one_selector_pair(service: Service) -> Iterable[Hashable]:
     if not selector:
         return ()
     return ((service.namespace, *min(selector.items())),)
+
+
+def _one_match_label(replica_set: ReplicaSet) -> Iterable[Hashable]:
+    labels = replica_set.spec.selector.match_labels
+    return ((replica_set.namespace, *min(labels.items())),) if labels else ()
+
+
+def _uncontrolled(replica_set: ReplicaSet) -> Iterable[Hashable]:
+    return () if replica_set.metadata.controller is not None else (replica_set.namespace,)
 
 
 def services_of(view: View, pod: Pod) -> list[Service]:
