@@ -78,7 +78,8 @@ class Packet(Struct, frozen=True, gc=False):
         if self.inner is not None:
             return size + 8 + self.inner.length
         if self.quoted is not None:
-            return size + min(self.quoted.length, 548)
+            # An error is at most 576 bytes long (RFC 1812, 4.3.2.3), in IPv6 1280 (RFC 4443, 2.4).
+            return size + min(self.quoted.length, 1232 if ":" in self.src else 548)
         return size + (len(self.payload) or self.payload_size)
 
     @property
