@@ -32,7 +32,7 @@ def tests_of(site: Site) -> tuple[tuple[Test, ...], tuple[Test, ...]]:
     the rule anyway is not stopped by it.
     """
     out = _header(site)
-    for match in site.rule.matches:
+    for site.place, match in enumerate(site.rule.matches):
         kind, test = _READY.get(type(match), _unknown)(match, site)
         if test is None:
             continue
@@ -547,8 +547,7 @@ def _statistic(match: m.Statistic, site: Site) -> Made:
             return PURE, None if not negated else (lambda skb, ctx: False)
         chance = 1.0 - probability if negated else probability
         return STATEFUL, lambda skb, ctx: ctx.choose(rule, chance)
-    place = next(number for number, one in enumerate(rule.matches) if one is match)  # each counts for itself
-    last, start, key = match.every - 1, match.every - 1 - match.packet, ("statistic", *site.key, place)
+    last, start, key = match.every - 1, match.every - 1 - match.packet, ("statistic", *site.key, site.place)
 
     def test(skb: Skb, ctx: HookContext) -> bool:
         state = skb.ns.xt_state
@@ -560,7 +559,7 @@ def _statistic(match: m.Statistic, site: Site) -> Made:
 
 
 def _limit(match: m.Limit, site: Site) -> Made:
-    burst, key = match.burst, ("limit", *site.key)
+    burst, key = match.burst, ("limit", *site.key, site.place)
 
     def test(skb: Skb, ctx: HookContext) -> bool:
         state = skb.ns.xt_state

@@ -154,10 +154,12 @@ PASS, JUMP, GOTO, RETURN, FINAL, DECIDE = range(6)
 class Site:
     """Where a rule stands: what a match needs to keep state or to say where it is."""
 
-    __slots__ = ("family", "ref", "rule")
+    __slots__ = ("family", "place", "ref", "rule")
 
     def __init__(self, family: int, ref: RuleRef, rule: Rule) -> None:
         self.family, self.ref, self.rule = family, ref, rule
+        self.place = 0
+        """Number of the match being made ready: two of a kind in one rule keep their state apart."""
 
     @property
     def key(self) -> tuple[int, str, str, int]:
