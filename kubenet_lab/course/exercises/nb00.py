@@ -41,10 +41,8 @@ def _without_entry() -> Outcome:
     trip = across(world)
     told = (
         f"The caller sees: {trip.verdict}, after {trip.seconds:g} s of waiting. node-1 has a packet for node-2's "
-        "tunnel end "
-        "and no entry that says behind which machine it lives, so it drops the packet and tells nobody. Silence is "
-        "what a "
-        "caller calls a timeout."
+        "tunnel end and no entry that says behind which machine it lives, so it drops the packet and tells nobody. "
+        "Silence is what a caller calls a timeout."
     )
     return Outcome(trip.verdict, told, trip)
 
@@ -53,8 +51,7 @@ MISSING_ENTRY = predict(
     "00-missing-entry",
     "One entry less",
     "node-1 keeps a small table that says behind which machine each other node's tunnel ends. We delete its entry "
-    "for "
-    "`node-2`. Then `frontend` on node-1 calls the `backend` pod on node-2. What does `frontend` see?",
+    "for `node-2`. Then `frontend` on node-1 calls the `backend` pod on node-2. What does `frontend` see?",
     {
         "refused": "“Connection refused”, at once",
         "timed out": "Nothing, until it gives up: a timeout",
@@ -66,8 +63,7 @@ MISSING_ENTRY = predict(
         "refused": "To be refused, somebody must have received the packet and answered no. Here it never leaves "
         "node-1.",
         "could not resolve": "Names are looked up first, from a CoreDNS pod; the one asked here runs on node-1 "
-        "itself, so "
-        "the lookup never needs the missing entry.",
+        "itself, so the lookup never needs the missing entry.",
         "connected": "Nodes do not ask each other for the way. Each forwards by its own tables, and node-1's lacks "
         "the entry.",
     },
@@ -114,9 +110,8 @@ def _judge(answer: Any) -> Finding:
     trip = world.connect("frontend", f"http://{backend_on(world, 'node-3').ips[0]}:8080")
     return Finding(
         True,
-        "That explains everything you can see: both pods on node-3 are out of reach from node-1, everything "
-        "else works. "
-        f"The packet's own trace says: {trip.why}. Put the entry back and the calls work again.",
+        "That explains everything you can see: both pods on node-3 are out of reach from node-1, everything else "
+        f"works. The packet's own trace says: {trip.why}. Put the entry back and the calls work again.",
         trip,
     )
 
@@ -126,13 +121,11 @@ FIND_IT = Exercise(
     kind=FIND,
     title="Something is broken. What?",
     task='`ward = exercise("00-find").world()` is a shop with one thing broken. Make calls from `frontend` to the '
-    "pods "
-    "themselves, watch which work and which do not, and name the one cause that explains all of it.",
+    "pods themselves, watch which work and which do not, and name the one cause that explains all of it.",
     judge=_judge,
     hints=(
-        "Try both pods on node-3, backend and database, and one on each other node. Which calls fail, and what have "
-        "the "
-        "failing ones in common?",
+        "Try both pods on node-3, backend and database, and one on each other node. Which calls fail, and what "
+        "have the failing ones in common?",
         "A pod that does not listen refuses. Do you see refusals or timeouts?",
         "All that fails lives on one node, and it fails with a timeout. What must node-1 know about that node?",
     ),

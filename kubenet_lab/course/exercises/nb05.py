@@ -37,17 +37,16 @@ def _pod_table() -> Outcome:
     via = way.via if way is not None else "nobody"
     return Outcome(
         key,
-        f"`ip route get {far}` in frontend answers: via {via}, the bridge's address on its own node. The pod's whole "
-        "table:\n"
-        f"`{ip_route.show(pod).strip()}`\nIt names no other node. The node's table does the knowing.",
+        f"`ip route get {far}` in frontend answers: via {via}, the bridge's address on its own node. The pod's "
+        f"whole table:\n`{ip_route.show(pod).strip()}`\nIt names no other node. The node's table does the knowing.",
     )
 
 
 POD_TABLE = predict(
     "05-pod-table",
     "What does a pod know?",
-    "`frontend` (node-1) wants to reach the `backend` pod on node-2. What does frontend's own route table say about "
-    "the way?",
+    "`frontend` (node-1) wants to reach the `backend` pod on node-2. What does frontend's own route table say "
+    "about the way?",
     {
         "row": "It has a row for node-2's pods, with node-2's address",
         "gateway": "Nothing about node-2: everything beyond its own node's pods goes to a gateway",
@@ -91,8 +90,8 @@ def _outer() -> Outcome:
             kind = "node" if label.startswith("node") and "flannel" not in label else label.partition(" ")[0]
             told = (
                 f"On node-1's eth0 the outer header says {body.src} to {body.dst}: {short(names[body.src])} to "
-                f"{short(label)}. Inside, untouched: {inner.src} to {inner.dst}. The network between the nodes "
-                "only ever sees nodes talk to nodes."
+                f"{short(label)}. Inside, untouched: {inner.src} to {inner.dst}. The network between the nodes only "
+                "ever sees nodes talk to nodes."
             )
             return Outcome(kind, told, trip)
     return Outcome("none", "No encapsulated frame left node-1.", trip)
@@ -101,8 +100,8 @@ def _outer() -> Outcome:
 OUTER = predict(
     "05-outer",
     "The outer envelope",
-    "`frontend`'s packet leaves node-1 for the backend on node-2, a letter in a letter. Which destination address is "
-    "written on the outer envelope?",
+    "`frontend`'s packet leaves node-1 for the backend on node-2, a letter in a letter. Which destination address "
+    "is written on the outer envelope?",
     {
         "pod": "The backend pod's address, 10.244.1.x",
         "Service": "The Service's address, 10.96.0.100",
@@ -181,10 +180,9 @@ ROUTES = Exercise(
     kind=DO,
     title="Fill in the route tables",
     task="Three nodes, and none knows the way to the others' pods: no agent has run. All three stand on the same "
-    "wire "
-    "(192.168.1.0/24), so a node can hand a packet to another node directly.\n\n"
-    "node-1 is 192.168.1.10 and has the pods of 10.244.0.0/24; node-2 is 192.168.1.20 with 10.244.1.0/24; node-3 is "
-    "192.168.1.30 with 10.244.2.0/24.\n\nWrite the routes, so that every pod reaches every other, there and back.",
+    "wire (192.168.1.0/24), so a node can hand a packet to another node directly.\n\nnode-1 is 192.168.1.10 and "
+    "has the pods of 10.244.0.0/24; node-2 is 192.168.1.20 with 10.244.1.0/24; node-3 is 192.168.1.30 with "
+    "10.244.2.0/24.\n\nWrite the routes, so that every pod reaches every other, there and back.",
     judge=_judge_routes,
     template="on node-1\nip route add 10.244.1.0/24 via ...\n\non node-2\n\n\non node-3\n",
     hints=(
@@ -228,8 +226,7 @@ def _judge_find(answer: Any) -> Finding:
     return Finding(
         True,
         "Found and mended. The request always arrived; it was the answer that node-3 could not send. A timeout at "
-        "the caller "
-        "does not tell which of the two ways is broken.",
+        "the caller does not tell which of the two ways is broken.",
         world.connect("frontend", f"tcp://{world.pod('database').ips[0]}:5432"),
     )
 
@@ -239,15 +236,13 @@ FIND_IT = Exercise(
     kind=FIND,
     title="There, but not back?",
     task='`ward = exercise("05-find").world()` is a shop in which calls between node-1 and node-3 time out. Find out '
-    "in "
-    "which node the packets vanish, name the cause, and write the commands that mend it.",
+    "in which node the packets vanish, name the cause, and write the commands that mend it.",
     judge=_judge_find,
     hints=(
         "A call is two packets: there and back. Which of them is lost? `%cluster ward` turns your tools to this shop.",
         "Compare `bridge fdb show dev flannel.1` on the three nodes: each should have one line for each other node.",
         "The missing line needs a MAC and a node's address. The MAC of a tunnel device is in the other nodes' `ip "
-        "neigh` "
-        "and FDB tables, and in `ip link show flannel.1` on the node it belongs to.",
+        "neigh` and FDB tables, and in `ip link show flannel.1` on the node it belongs to.",
     ),
     choices=(
         Choice("fdb-1-3", "node-1 does not know where node-3's tunnel ends"),
@@ -274,8 +269,7 @@ def _lookups() -> Outcome:
     return Outcome(
         key,
         f"{slow} of {calls} lookups had to wait. One of the two name servers lives on node-2, and chance picks one "
-        "of the two "
-        "for each question. A broken way between two nodes looks like “DNS is flaky”.",
+        "of the two for each question. A broken way between two nodes looks like “DNS is flaky”.",
     )
 
 
@@ -283,14 +277,13 @@ RECALL = predict(
     "05-recall",
     "Once more: one entry less",
     "As in notebook 00, node-1 has no forwarding entry for node-2. This time `frontend` calls "
-    "`http://database:5432`, a pod on "
-    "node-3. There are two CoreDNS pods, one on node-1 and one on node-2. How many of frontend's name lookups have "
-    "to wait?",
+    "`http://database:5432`, a pod on node-3. There are two CoreDNS pods, one on node-1 and one on node-2. How "
+    "many of frontend's name lookups have to wait?",
     {"none": "None: the database is on node-3", "some": "Some of them", "all": "All of them"},
     _lookups,
     {
-        "none": "The call to node-3 is fine. But before it there is a question to a name server, and where does that "
-        "one live?",
+        "none": "The call to node-3 is fine. But before it there is a question to a name server, and where does "
+        "that one live?",
         "all": "One of the two name servers is reached without leaving node-1.",
     },
     (

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from kubenet_lab.cluster import Cluster
 from kubenet_lab.course import commands
 from kubenet_lab.course.exercises.nb00 import backend_on
-from kubenet_lab.course.judges import Outcome, Probe, predict, same_symptoms, symptoms, with_fault
+from kubenet_lab.course.judges import Outcome, Probe, predict, same_symptoms, with_fault
 from kubenet_lab.course.sheet import DO, FIND, Choice, Exercise, Finding
 from kubenet_lab.course.steer import branches, sample, toward
 from kubenet_lab.kernel.netfilter.matches import Statistic
@@ -73,8 +73,7 @@ def _second() -> Outcome:
     return Outcome(
         key,
         f"The line says `{second.printed}`. The first rule has taken a quarter of all packets by then; a third of "
-        "the "
-        f"three quarters that are left is a quarter of all: {second.share:.2%}.",
+        f"the three quarters that are left is a quarter of all: {second.share:.2%}.",
         found,
     )
 
@@ -82,9 +81,8 @@ def _second() -> Outcome:
 SECOND_RULE = predict(
     "12-second-rule",
     "The second rule of four",
-    "The Service has four endpoints, and each is to get a quarter of all new connections. kube-proxy writes one rule "
-    "an "
-    "endpoint, asked from top to bottom. Which probability stands in the second endpoint's rule?",
+    "The Service has four endpoints, and each is to get a quarter of all new connections. kube-proxy writes one "
+    "rule an endpoint, asked from top to bottom. Which probability stands in the second endpoint's rule?",
     {
         "quarter": "0.25, as in every rule",
         "third": "about 0.333",
@@ -130,9 +128,8 @@ def _three_times() -> Outcome:
     key = "lost" if lost > 0.01 else "even"
     return Outcome(
         key,
-        f"The three rules take {shares} of all packets; {lost:.1%} pass all three and are rewritten by none. They go "
-        "on "
-        "with the Service's address on them, which no machine owns.",
+        f"The three rules take {shares} of all packets; {lost:.1%} pass all three and are rewritten by none. They "
+        "go on with the Service's address on them, which no machine owns.",
         rules_of(world),
     )
 
@@ -141,8 +138,7 @@ THREE_TIMES = predict(
     "12-three-times",
     "0.33 three times",
     "Somebody writes the rules for three endpoints by hand, and gives each of the three the probability 0.33. What "
-    "becomes "
-    "of the packets?",
+    "becomes of the packets?",
     {
         "even": "Each endpoint gets a third",
         "first": "The first endpoint gets all of them",
@@ -173,8 +169,7 @@ def _nobody() -> Outcome:
     trip = world.connect("frontend", f"http://{address_of(world)}")
     told = (
         f"The caller sees: {trip.verdict}, after {trip.seconds:g} s. kube-proxy has written a REJECT rule for the "
-        "address, and "
-        "REJECT sends an error back at once. With DROP instead, the caller would wait in silence."
+        "address, and REJECT sends an error back at once. With DROP instead, the caller would wait in silence."
     )
     return Outcome(trip.verdict, told, trip)
 
@@ -192,8 +187,8 @@ NO_ENDPOINTS = predict(
     },
     _nobody,
     {
-        "timed out": "So it would be if the packet were lost in silence. But kube-proxy knows that there is nobody, "
-        "and says so.",
+        "timed out": "So it would be if the packet were lost in silence. But kube-proxy knows that there is "
+        "nobody, and says so.",
         "could not resolve": "We call the address, no name. (And the name would still resolve: the Service object "
         "exists.)",
         "connected": "Zero replicas means zero pods; no pod is kept.",
@@ -230,8 +225,7 @@ def _hairpin() -> Outcome:
     good = to_itself(shop())
     told = (
         f"The caller sees: {trip.verdict}. Why: {trip.why}. With the mark it works, because the packet is "
-        "masqueraded: the "
-        f"pod then sees {good.source_seen}, its node, as the caller, and answers to it."
+        f"masqueraded: the pod then sees {good.source_seen}, its node, as the caller, and answers to it."
     )
     return Outcome("works" if trip.delivered else trip.verdict, told, trip)
 
@@ -239,10 +233,9 @@ def _hairpin() -> Outcome:
 HAIRPIN = predict(
     "12-hairpin",
     "A pod that calls itself",
-    "A `backend` pod calls the Service `backend`, and chance picks the very pod that is calling. On its node we have "
-    "deleted one "
-    "rule: the one that marks such a packet for masquerade (`-s` its own address `-j KUBE-MARK-MASQ`). What does it "
-    "see?",
+    "A `backend` pod calls the Service `backend`, and chance picks the very pod that is calling. On its node we "
+    "have deleted one rule: the one that marks such a packet for masquerade (`-s` its own address `-j "
+    "KUBE-MARK-MASQ`). What does it see?",
     {
         "works": "It works: it is talking to itself, after all",
         "refused": "“Connection refused”",
@@ -334,10 +327,9 @@ SHARE = Exercise(
     id="12-share",
     kind=DO,
     title="Write the rules",
-    task="On node-1 the Service's chain has lost the rules that lead to its three backends. Write them, so that each "
-    "backend gets "
-    "the same share of new connections. As it stands the first rule takes everything. (`-m statistic --mode random "
-    "--probability P` makes a rule take only a part.)",
+    task="On node-1 the Service's chain has lost the rules that lead to its three backends. Write them, so that "
+    "each backend gets the same share of new connections. As it stands the first rule takes everything. (`-m "
+    "statistic --mode random --probability P` makes a rule take only a part.)",
     judge=_judge_share,
     hints=(
         "Three rules, one an endpoint chain. Which of them needs no condition at all?",
@@ -380,17 +372,25 @@ _explains = same_symptoms(shop, _broken, _probes, CAUSES, times=8)
 
 
 def _judge_find(answer: Any) -> Finding:
-    against = _explains(answer)
+    against = _explains(answer["choice"])
     if against:
         return Finding(False, against)
     world = _broken()
-    seen = symptoms(world, _probes(world), 8)
-    table = "\n".join(f"{label}: {verdict}" for label, verdict in seen.items())
+    commands.apply(world.network, answer["text"])
+    for probe in _probes(world):
+        # Often enough that chance has picked every name server and every backend.
+        for trip in (world.connect(probe.source, probe.target) for _ in range(12)):
+            if not trip.delivered:
+                return Finding(
+                    False,
+                    f"The cause is found, and the remedy does not help yet: {probe.label} ends as “{trip.verdict}” "
+                    f"({trip.why}).",
+                    trip,
+                )
     return Finding(
         True,
-        f"That explains all six:\n{table}\nEvery node has its own copy of the rules, so one node can be broken "
-        "alone. A restart "
-        "of kube-proxy there writes them anew.",
+        "Found and mended. Every node has its own copy of the rules, so one node can be broken alone. On a real "
+        "cluster you would restart kube-proxy there, and it would write all of them anew.",
     )
 
 
@@ -399,8 +399,8 @@ FIND_IT = Exercise(
     kind=FIND,
     title="Which line is missing, and where?",
     task='`ward = exercise("12-find").world()` is a shop in which some pods can call each other by address and not by '
-    "name. Look "
-    "at who can and who cannot, and at the nodes' rules, and name the cause.",
+    "name. Look at who can and who cannot, and at the nodes' rules; name the cause, and write the iptables line "
+    "that mends it.",
     judge=_judge_find,
     hints=(
         "Call `http://backend` and `http://10.96.0.100` from a pod on each node. Which node is different?",
@@ -413,6 +413,7 @@ FIND_IT = Exercise(
         Choice("backend-2", "node-2 has no rules for the Service backend (10.96.0.100)"),
         Choice("listen-2", "the backend on node-2 does not listen"),
     ),
+    template="on node-\n# the line that is missing (UDP is enough for the name server)\n",
     world=_broken,
 )
 
@@ -443,9 +444,8 @@ def _who_rewrites() -> Outcome:
     return Outcome(
         where[0] if len(where) == 1 else "both",
         f"Only {' and '.join(where)} asked the Service's rules and rewrote the destination. When the packet left "
-        "that node, "
-        f"inside its tunnel envelope, it was already addressed to {target.ips[0]}. The far node forwards it like any "
-        "other.",
+        f"that node, inside its tunnel envelope, it was already addressed to {target.ips[0]}. The far node forwards "
+        "it like any other.",
         trip,
     )
 
@@ -454,8 +454,7 @@ RECALL = predict(
     "12-recall",
     "Once more: across nodes",
     "`frontend` on node-1 calls 10.96.0.100, and chance picks the backend on node-3. On which node is the "
-    "destination rewritten "
-    "to the pod's address?",
+    "destination rewritten to the pod's address?",
     {
         "node-1": "On node-1, where the caller lives",
         "node-3": "On node-3, where the backend lives",
@@ -464,8 +463,8 @@ RECALL = predict(
     },
     _who_rewrites,
     {
-        "node-3": "How would node-1 know that it has to send the packet to node-3, with only 10.96.0.100 written on "
-        "it?",
+        "node-3": "How would node-1 know that it has to send the packet to node-3, with only 10.96.0.100 written "
+        "on it?",
         "both": "Once the destination is a pod's address, no KUBE-SERVICES rule matches any more.",
         "router": "The router has no such rules; kube-proxy runs on nodes. And it would see the outer envelope only.",
     },

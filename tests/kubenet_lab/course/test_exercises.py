@@ -182,3 +182,39 @@ def _nth(every: int) -> str:
 def test_sharing(text: str, passes: bool, says: str) -> None:
     result = _check("12-share", text)
     assert (result.passed, says in result.text) == (passes, True), str(result)
+
+
+@pytest.mark.parametrize(
+    ("line", "passes", "says"),
+    [
+        (SOLVED["12-find"]["text"], True, "mended"),
+        (
+            "on node-2\niptables -t nat -I KUBE-SERVICES -d 10.96.0.10 -j KUBE-SVC-TCOU7JCQXEZGVUNU",
+            True,
+            "mended",
+        ),
+        (
+            "on node-2\niptables -t nat -I PREROUTING -d 10.96.0.10 -p udp --dport 53 -j DNAT --to 10.244.0.3",
+            True,
+            "mended",
+        ),
+        (SOLVED["12-find"]["text"].replace("node-2", "node-1"), False, "could not resolve"),
+        (SOLVED["12-find"]["text"].replace("10.96.0.10/", "10.96.0.11/"), False, "could not resolve"),
+        (
+            SOLVED["12-find"]["text"].replace("KUBE-SVC-TCOU7JCQXEZGVUNU", "KUBE-SVC-NONE"),
+            False,
+            "KUBE-SVC-NONE",
+        ),
+    ],
+)
+def test_the_missing_line_may_be_any_that_leads_to_a_name_server(line: str, passes: bool, says: str) -> None:
+    result = _check("12-find", {"choice": "dns-2", "text": line})
+    assert (result.passed, says in result.text) == (passes, True), str(result)
+
+
+@pytest.mark.parametrize("choice", ["dns-1", "backend-2", "listen-2"])
+def test_another_cause_is_contradicted_by_what_can_be_seen(choice: str) -> None:
+    assert (
+        "With that cause alone"
+        in _check("12-find", {"choice": choice, "text": SOLVED["12-find"]["text"]}).text
+    )
