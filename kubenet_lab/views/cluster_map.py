@@ -260,7 +260,7 @@ class _Grid(Struct):
 
 _GAP, _INSET = 8.0, 7.0
 _MANY_ROWS = 5
-_NAME, _SMALL, _ADDRESS = 12.0, 10.0, 10.5
+_NAME, _SMALL, _ADDRESS = 12.0, 10.5, 11.0
 _ICON_ROOM = 16.0
 
 
@@ -379,9 +379,11 @@ class _Painter:
         faults: Mapping[str, str],
         selected: str,
         lanes: bool = False,
+        traces: Sequence[Trace] = (),
     ) -> None:
         self.model = model
         self.lanes = lanes
+        self.visited = {hop.netns for trace in traces for hop in trace.hops}
         self.grid = _Grid(1, 0.0, 0.0)
         self.spine = 46.0
         self.marks = marks
@@ -761,13 +763,13 @@ class _Painter:
                 + 18
             )
             # Under a trip the packet's way runs above the words.
-            head = 14.0 if self.lanes else 0.0
+            head = 14.0 if self.visited.intersection(other.name for other in self.model.hosts) else 0.0
             height = head + 26 + 14.5 * most + (15 if key(host.name) in self.faults else 0)
             if x + width > limit and x > _PAD + 36:
                 x, y = _PAD + 36, bottom + 14
             box = Box(x, y, width, height)
             svg.rect(box, "f-card s-line")
-            way_y = y + 9 if self.lanes else box.cy
+            way_y = y + 9 if head else box.cy
             svg.text(x + 8, y + head + 17, words[0], 12, bold=True)
             if len(words) > 1:
                 svg.text(
@@ -992,10 +994,14 @@ def _legend(svg: Svg, y: float, used: set[str], faults: Mapping[str, str]) -> fl
 
 
 def lay_out(
-    model: MapModel, *, marks: Mapping[str, str] | None = None, faults: Mapping[str, str] | None = None
+    model: MapModel,
+    traces: Sequence[Trace] = (),
+    *,
+    marks: Mapping[str, str] | None = None,
+    faults: Mapping[str, str] | None = None,
 ) -> Layout:
-    """Return where everything is on the map that `map_svg` draws of some traces with the same marks and faults."""
-    painter = _Painter(model, marks or {}, faults or {}, "", True)
+    """Return where everything is on the map that `map_svg` draws of the same traces, marks and faults."""
+    painter = _Painter(model, marks or {}, faults or {}, "", True, traces)
     painter.draw()
     return painter.out
 
@@ -1014,7 +1020,7 @@ def map_svg(
     `traces` are drawn over it, each with its direction. `marks` puts a word on a pod, host or Service address
     ("default/frontend" -> "caller"); `faults` maps a `key` to what is broken there; `selected` is a `key`.
     """
-    painter = _Painter(model, marks or {}, faults or {}, selected, bool(traces))
+    painter = _Painter(model, marks or {}, faults or {}, selected, bool(traces), traces)
     painter.draw()
     used: set[str] = set()
     for number, trace in enumerate(traces):

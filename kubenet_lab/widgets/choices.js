@@ -15,7 +15,7 @@ function render({ model, el }) {
     input.type = "radio";
     input.name = name;
     input.value = key;
-    text.innerHTML = html;
+    text.append(...new DOMParser().parseFromString(html, "text/html").body.childNodes);
     input.addEventListener("change", () => choose(input));
     label.append(input, text);
     set.append(label);

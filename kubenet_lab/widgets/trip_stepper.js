@@ -94,6 +94,7 @@ function render({ model, el }) {
     banner.replaceChildren(make("strong", "", `${told.delivered ? "✓" : "✕"} ${told.headline}`));
     banner.append(make("div", "", told.delivered ? told.why : `Why: ${told.why} (${told.place})`));
     if (told.decided) banner.append(make("code", "", told.decided));
+    if (told.needed) banner.append(make("div", "", `It would have needed ${told.needed}.`));
     told.lookups.forEach((lookup) => banner.append(make("div", "knl-lookup", `Name lookup: ${lookup}`)));
   }
 
@@ -194,6 +195,7 @@ function render({ model, el }) {
       if (is) jump.setAttribute("aria-current", "step");
       if (is) list.scrollTop = jump.offsetTop - list.offsetTop - list.clientHeight / 2;
     });
+    picture.querySelectorAll(".hit").forEach((hit) => hit.classList.toggle("knl-here", `${hit.dataset.netns}#${hit.dataset.link}` === row.at));
     picture.querySelectorAll(".way").forEach((g) => {
       const leg = Number(g.dataset.leg);
       const call = !told.legs[leg].lookup;

@@ -8,7 +8,8 @@ from typing import Any
 import traitlets
 
 from kubenet_lab.trip import Trip
-from kubenet_lab.views.cluster_map import Layout, lay_out, map_svg, model_of, spot_key
+from kubenet_lab.views.cluster_map import Layout, key, lay_out, map_svg, model_of, spot_key
+from kubenet_lab.views.text import story_text
 from kubenet_lab.views.theme import Point
 from kubenet_lab.views.trip_picture import trip_html
 from kubenet_lab.views.trip_steps import Story, story
@@ -37,7 +38,7 @@ class TripStepper(Widget):
     playing = traitlets.Bool(False).tag(sync=True)
     every_step = traitlets.Bool(False).tag(sync=True)
     layer = traitlets.Unicode("").tag(sync=True)
-    pace = traitlets.Int(1600, help="Milliseconds a step is shown while playing.").tag(sync=True)
+    pace = traitlets.Int(2200, help="Milliseconds a step is shown while playing.").tag(sync=True)
 
     def __init__(
         self,
@@ -53,19 +54,20 @@ class TripStepper(Widget):
         self._story = story(trip, self._names)
         model = model_of(network_of(world), self._names or names_of(world))
         marks = marks_of(trip)
-        layout = lay_out(model, marks=marks, faults=faults)
+        traces = [leg.trace for leg in self._story.legs]
+        layout = lay_out(model, traces, marks=marks, faults=faults)
         main = self._story.main_rows
         super().__init__(
             svg=map_svg(
                 model,
-                [leg.trace for leg in self._story.legs],
+                traces,
                 marks=marks,
                 faults=faults,
                 title=self._story.headline,
             ),
             told=document(self._story, layout),
             step=step if step is not None else main[0].index if main else 0,
-            words=trip.text(),
+            words=f"{story_text(self._story)}\n\nEvery step:\n{trip.text()}",
         )
 
     def still(self) -> str:
@@ -117,6 +119,7 @@ def document(told: Story, layout: Layout) -> dict[str, Any]:
                 "headers": kept.setdefault(row.headers, len(kept)),
                 "path": path,
                 "outer": row.outer,
+                "at": _box(layout, here),
             }
         )
     return {
@@ -125,6 +128,7 @@ def document(told: Story, layout: Layout) -> dict[str, Any]:
         "why": told.why,
         "decided": "" if told.delivered else told.decided_by,
         "place": told.place,
+        "needed": told.needed,
         "lookups": list(told.lookups),
         "legs": [{"title": leg.title, "role": leg.role, "lookup": leg.lookup} for leg in told.legs],
         "rows": rows,
@@ -141,6 +145,15 @@ def document(told: Story, layout: Layout) -> dict[str, Any]:
             for headers in kept
         ],
     }
+
+
+def _box(layout: Layout, here: str) -> str:
+    """Return the key of the thing on the map that a place belongs to: a veth's bridge, a pod, a device."""
+    if here in layout.boxes or not here:
+        return here
+    netns = key(here.partition("#")[0])
+    near = [place for place in layout.ways.get(here, ()) if place in layout.boxes and place.startswith(netns)]
+    return near[0] if near else netns
 
 
 def _path(layout: Layout, before: str, here: str) -> list[Point]:

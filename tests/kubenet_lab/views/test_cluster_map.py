@@ -219,7 +219,7 @@ def test_a_role_is_told_by_the_name(workload: str, role: str) -> None:
 def test_many_pods_are_two_lines_each_and_keep_their_addresses() -> None:
     world = model(10, 20)
     svg = map_svg(world)
-    assert float(ElementTree.fromstring(svg).attrib["height"]) < 2600
+    assert float(ElementTree.fromstring(svg).attrib["height"]) < 2700
     shown = [text.words for text in texts(svg)]
     for node in world.nodes:
         for pod in node.pods:
