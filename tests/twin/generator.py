@@ -385,7 +385,7 @@ class _Maker:
         options.append(
             lambda: f"-m recent {n()}{self.recent()} --name seen --{r.choice(('rsource', 'rdest'))}"
         )
-        options.append(lambda: f"-m limit --limit 1/hour --limit-burst {r.choice((3, 5, 9))}")
+        options.append(lambda: f"-m limit --limit 1/hour --limit-burst {r.choice((9, 20))}")
         if hook in ("OUTPUT", "POSTROUTING"):
             options.append(
                 lambda: f"-m owner {n()}--{r.choice(('uid-owner 0', 'gid-owner 0', 'socket-exists'))}"
@@ -446,7 +446,9 @@ class _Maker:
             options += [("-j CT --notrack", ""), ("-j NOTRACK", ""), (f"-j CT --zone {r.choice((1, 2))}", "")]
         if table == "mangle":
             name = "TTL --ttl" if self.fam == 4 else "HL --hl"
-            options += 2 * [(f"-j {name}-{r.choice(('set', 'inc', 'dec'))} {r.choice((1, 2, 64))}", "")]
+            # The kernel loses an IPv6 packet's checksum where a hook before a local UDP socket changes its hop limit.
+            if self.fam == 4 or hook not in ("PREROUTING", "INPUT"):
+                options += 2 * [(f"-j {name}-{r.choice(('set', 'inc', 'dec'))} {r.choice((1, 2, 64))}", "")]
             if hook in ("FORWARD", "OUTPUT", "POSTROUTING"):
                 options += [
                     (
