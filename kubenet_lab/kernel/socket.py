@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from kubenet_lab.packet.packet import Packet
+from kubenet_lab.packet.packet import Packet, endpoint
 
 Handler = Callable[[Packet, float], Packet | None]
 """(request as delivered, now) -> the fields of the answer as a packet, or None to stay silent."""
@@ -30,4 +30,4 @@ class Socket(Struct, frozen=True):
     handler: Any = None
 
     def __str__(self) -> str:
-        return f"{self.address}:{self.port}" + (f" ({self.process})" if self.process else "")
+        return endpoint(self.address, self.port) + (f" ({self.process})" if self.process else "")
