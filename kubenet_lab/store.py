@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import functools
 import hashlib
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -75,6 +76,22 @@ class Snapshot(Struct, frozen=True):
     drawn: int
 
 
+class _Undo(Struct, frozen=True):
+    """One write that can be taken back: the object and what was applied before it, None where there was none.
+
+    `fresh` names a name that was never used before, `places` the order of a kind's objects before a delete; `whole`
+    stands alone, for a `restore`.
+    """
+
+    kind: str = ""
+    key: Key = ("", "")
+    object: AnyObject | None = None
+    applied: Json | None = None
+    fresh: bool = False
+    places: list[Key] | None = None
+    whole: Snapshot | None = None
+
+
 def kind_key(obj: AnyObject) -> str:
     """Under which name the store files an object: its kind, with the group where somebody else's group reuses
     kind names.
@@ -111,6 +128,8 @@ class Store:
         self._objects: dict[str, dict[Key, AnyObject]] = {}
         self._applied: dict[tuple[str, Key], Json] = {}
         self._used: set[tuple[str, Key]] = set()
+        self._undo: list[_Undo] = []
+        self._open = 0
         self._drawn = 0
         self._watches: list[Watch] = []
 
@@ -200,9 +219,10 @@ class Store:
         self.version += 1
         obj = obj.with_metadata(
             uid=metadata.uid or self._new_uid(),
-            creation_timestamp=metadata.creation_timestamp or timestamp(self.clock.now),
+            creation_timestamp=metadata.creation_timestamp or _timestamp(self.clock.now),
             resource_version=str(self.version),
         )
+        self._remember(kind, key, fresh=(kind, key) not in self._used)
         objects[key] = obj
         self._used.add((kind, key))
         self._tell(kind, Event("ADDED", obj))
@@ -251,6 +271,7 @@ class Store:
             )
         self.version += 1
         obj = obj.with_metadata(resource_version=str(self.version))
+        self._remember(kind, key)
         self._objects[kind][key] = obj
         self._tell(kind, Event("MODIFIED", obj))
         return obj
@@ -270,6 +291,7 @@ class Store:
         else:
             merged = _merge(old.to_manifest(), wished, self._applied.get((kind, key), {}))
             stored = self.update(from_manifest(merged, getattr(old, "namespaced", True), old.resource))
+        self._remember(kind, key)
         self._applied[kind, key] = wished
         return stored
 
@@ -291,6 +313,7 @@ class Store:
         obj = self.get(kind, name, namespace)
         kind_name = kind_key(obj)
         key = (obj.metadata.namespace, obj.metadata.name)
+        self._remember(kind_name, key, order=True)
         del self._objects[kind_name][key]
         self._applied.pop((kind_name, key), None)
         self.version += 1
@@ -316,7 +339,7 @@ class Store:
     def snapshot(self) -> Snapshot:
         """The state to come back to with `restore`."""
         return Snapshot(
-            {kind: dict(objects) for kind, objects in self._objects.items()},
+            {kind: dict(objects) for kind, objects in self._objects.items() if objects},
             dict(self._applied),
             frozenset(self._used),
             self.version,
@@ -325,6 +348,8 @@ class Store:
 
     def restore(self, snapshot: Snapshot) -> None:
         """Go back to a snapshot. Watchers hear of the way back as of any other change."""
+        if self._open:
+            self._undo.append(_Undo(whole=self.snapshot()))
         before = self._objects
         self._objects = {kind: dict(objects) for kind, objects in snapshot.objects.items()}
         self._applied = dict(snapshot.applied)
@@ -345,15 +370,59 @@ class Store:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """Everything done inside counts, or, when an exception leaves the block, nothing does."""
-        snapshot = self.snapshot()
+        """Everything done inside counts, or, when an exception leaves the block, nothing does.
+
+        What it costs is what is written inside, however much the store holds.
+        """
+        mark, version, drawn = len(self._undo), self.version, self._drawn
+        self._open += 1
         try:
             yield
         except BaseException:
-            self.restore(snapshot)
+            while len(self._undo) > mark:
+                self._take_back(self._undo.pop())
+            self.version, self._drawn = version, drawn
             raise
+        finally:
+            self._open -= 1
+            if not self._open:
+                self._undo.clear()
 
     # Inside
+
+    def _remember(self, kind: str, key: Key, fresh: bool = False, order: bool = False) -> None:
+        """Note what is to be put back should the open transaction fail."""
+        if self._open:
+            objects = self._objects.get(kind, {})
+            applied = self._applied.get((kind, key))
+            places = [*objects] if order else None
+            self._undo.append(_Undo(kind, key, objects.get(key), applied, fresh, places))
+
+    def _take_back(self, done: _Undo) -> None:
+        if done.whole is not None:
+            opened, self._open = self._open, 0
+            self.restore(done.whole)
+            self._open = opened
+            return
+        kind, key, old = done.kind, done.key, done.object
+        objects = self._objects[kind]
+        now = objects.get(key)
+        if old is None:
+            objects.pop(key, None)
+        else:
+            objects[key] = old
+        if done.places is not None:
+            self._objects[kind] = {name: objects[name] for name in done.places}
+        if done.applied is None:
+            self._applied.pop((kind, key), None)
+        else:
+            self._applied[kind, key] = done.applied
+        if done.fresh:
+            self._used.discard((kind, key))
+        if old is None and now is not None:
+            self._tell(kind, Event("DELETED", now))
+        elif old is not None and now is not old:
+            self._tell(kind, Event("ADDED" if now is None else "MODIFIED", old))
 
     def _placed(self, obj: AnyObject) -> AnyObject:
         """With the namespace a namespaced object has when it names none."""
@@ -417,6 +486,10 @@ def random_suffix(material: str, length: int = 5) -> str:
         number, index = divmod(number, len(ALPHABET))
         letters += ALPHABET[index]
     return letters
+
+
+_timestamp = functools.lru_cache(maxsize=1)(timestamp)
+"""Many objects are made at one moment."""
 
 
 def _kind_name(kind: str | type[ApiObject]) -> str:

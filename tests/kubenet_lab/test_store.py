@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from msgspec.structs import replace
 
@@ -145,3 +147,34 @@ def test_objects_of_the_whole_cluster_have_no_namespace() -> None:
     store = Store()
     assert store.create(Namespace(metadata=ObjectMeta(name="shop"))).namespace == ""
     assert store.get(Namespace, "shop").metadata.labels == {"kubernetes.io/metadata.name": "shop"}
+
+
+def test_a_failed_transaction_leaves_no_trace_at_any_depth() -> None:
+    """Objects, their order, names, versions and what was applied are as before; watchers hear of the way back."""
+    store = Store()
+    for name in ("a", "b", "c"):
+        store.apply(config(name))
+    before, order = store.snapshot(), [item.name for item in store.list(ConfigMap)]
+    watch = store.watch(ConfigMap)
+
+    def fail() -> None:
+        with store.transaction():
+            store.apply(config("b", x="y"))
+            with store.transaction():
+                store.delete(ConfigMap, "a", "default")
+                store.create(config("d"))
+            with contextlib.suppress(RuntimeError), store.transaction():
+                store.delete(ConfigMap, "c", "default")
+                raise RuntimeError("inner")
+            assert [item.name for item in store.list(ConfigMap)] == ["b", "c", "d"]
+            store.restore(before)
+            store.create(config("e"))
+            raise RuntimeError("outer")
+
+    with pytest.raises(RuntimeError, match="outer"):
+        fail()
+    assert (store.snapshot(), [item.name for item in store.list(ConfigMap)]) == (before, order)
+    seen: dict[str, str] = {}
+    for event in watch:
+        seen[event.object.metadata.name] = event.type
+    assert {name: kind for name, kind in seen.items() if kind == "DELETED"} == {"d": "DELETED", "e": "DELETED"}
