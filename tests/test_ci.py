@@ -31,9 +31,11 @@ def ended(folder: Path, no_skip: str) -> tuple[int, str]:
         "-p",
         "no:nbval",
     ]
+    # Not the caller's options: they may name this very file.
+    environment = {**os.environ, "KUBENET_NO_SKIP": no_skip, "PYTEST_ADDOPTS": ""}
     done = subprocess.run(
         [*command, "--continue-on-collection-errors", f"--rootdir={folder}", "-c", os.devnull, str(folder)],
-        cwd=ROOT, env={**os.environ, "KUBENET_NO_SKIP": no_skip}, capture_output=True, text=True, check=False,
+        cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     return done.returncode, done.stdout
 
