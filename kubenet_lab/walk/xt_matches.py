@@ -32,7 +32,8 @@ def tests_of(site: Site) -> tuple[tuple[Test, ...], tuple[Test, ...]]:
     the rule anyway is not stopped by it.
     """
     out = _header(site)
-    for site.place, match in enumerate(site.rule.matches):
+    for number, match in enumerate(site.rule.matches):
+        site.place = number
         kind, test = _READY.get(type(match), _unknown)(match, site)
         if test is None:
             continue
