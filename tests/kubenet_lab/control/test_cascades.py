@@ -122,6 +122,21 @@ def test_a_cluster_deletes_as_kubectl_does() -> None:
         cluster.delete("Deployment", "web", "shop")
 
 
+def test_pods_of_a_node_that_is_gone_are_replaced_after_a_while() -> None:
+    cluster = Cluster.from_files(WEB.replace("replicas: 2", "replicas: 3"))
+    cluster.delete("Node", "node-2")
+    nodes = [pod.spec.node_name for pod in cluster.store.list(Pod, "shop")]
+    assert sorted(nodes) == ["node-1", "node-2", "node-3"]
+    (found,) = cluster.store.list("EndpointSlice", "shop")
+    assert len(found.endpoints) == 2
+    cluster.advance(39)
+    assert sorted(pod.spec.node_name for pod in cluster.store.list(Pod, "shop")) == sorted(nodes)
+    cluster.advance(1)
+    assert {pod.spec.node_name for pod in cluster.store.list(Pod, "shop")} == {"node-1", "node-3"}
+    (found,) = cluster.store.list("EndpointSlice", "shop")
+    assert len(found.endpoints) == 3
+
+
 def test_finalizers_hold_an_object(store: Store) -> None:
     held = store.get("ConfigMap", "settings", "shop")
     store.update(held.with_metadata(finalizers=("example.com/keep",)))

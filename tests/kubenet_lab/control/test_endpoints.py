@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from kubenet_lab.control import DUAL_STACK, endpoints, settle
 from kubenet_lab.control.endpoints import OVER_CAPACITY
+from kubenet_lab.control.slices import slices_of
 from kubenet_lab.control.topology import quantity
 from kubenet_lab.manifests import load
 from kubenet_lab.objects import EndpointSlice, Node, ObjectMeta, Pod, Service, default_nodes, from_manifest
@@ -329,3 +330,37 @@ def test_manifests_of_endpoints_are_read_and_mirrored() -> None:
     )
     settle(store, DUAL_STACK)
     assert mirrored(store) == {"IPv4": ["203.0.113.7"]}
+
+
+def test_slices_without_a_world_are_those_of_a_world() -> None:
+    objects = [
+        service(ipFamilyPolicy="PreferDualStack"),
+        service("all", publishNotReadyAddresses=True, trafficDistribution="PreferSameNode"),
+        service("none", selector={"app": "nobody"}),
+        service("ext", selector={}),
+        by_hand("203.0.113.7"),
+        *(pod(number, ready=number % 7 != 0, port=8080 + number % 2) for number in range(230)),
+    ]
+    store = world(*objects)
+
+    def shown(items: list[EndpointSlice]) -> list[tuple[Any, ...]]:
+        found: list[tuple[Any, ...]] = []
+        for item in items:
+            ends = [replace(e, target_ref=None) for e in item.endpoints]
+            found.append((item.name, item.metadata.labels, item.address_type, item.ports, ends))
+        return sorted(found, key=lambda row: str(row[0]))
+
+    alone = slices_of([*default_nodes(3), *objects], DUAL_STACK)
+    assert shown(alone) == shown(
+        [item for item in store.list(EndpointSlice) if item.service_name != "kubernetes"]
+    )
+
+
+def test_slices_of_a_dump_are_those_in_it() -> None:
+    store = world(service(), *(pod(number) for number in range(120)))
+    dump = [obj for kind in store.kinds() for obj in store.list(kind)]
+    kept = {item.name: item.endpoints for item in slices_of(dump, DUAL_STACK)}
+    assert kept == {item.name: item.endpoints for item in store.list(EndpointSlice)}
+    # Without the pods' nodes every pod still counts: the manifests do not say that there are none.
+    bare = [obj for obj in dump if obj.kind in ("Service", "Pod")]
+    assert sum(len(item.endpoints) for item in slices_of(bare, DUAL_STACK)) == 120
