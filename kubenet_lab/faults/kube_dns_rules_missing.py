@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 class KubeDnsRulesMissing(Fault, frozen=True):
     """Every rule that leads to the DNS Service's address is missing on one node.
 
-    Symptom: names do not resolve for pods of that node only, after long time-outs; addresses work.
+    Symptom: names do not resolve for pods of that node only (at once where a router says no, after time-outs where none
+    does); addresses work.
     Where it lives: KUBE-SERVICES in the nat table of that node.
     Which tool shows it: `iptables -t nat -S KUBE-SERVICES | grep kube-dns`; `dig @COREDNS-POD` works, `dig` does not.
     Cure: restart kube-proxy on that node; it writes all its rules anew.
