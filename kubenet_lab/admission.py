@@ -25,7 +25,7 @@ from kubenet_lab.manifests.validation.warning import DEPRECATED, warnings
 from kubenet_lab.objects import AnyObject, Json, Node, from_manifest, with_defaults
 from kubenet_lab.objects.node import Taint
 from kubenet_lab.objects.update import kept, refusals
-from kubenet_lab.store import Store, qualified
+from kubenet_lab.store import Store, kind_key, qualified
 
 NOT_READY = Taint(key="node.kubernetes.io/not-ready", effect="NoSchedule")
 RETIRED = ("extensions/v1beta1", "apps/v1beta1", "apps/v1beta2", "policy/v1beta1")
@@ -123,7 +123,9 @@ def _decoded(
     manifest: Json, endpoint: tuple[str, str] | None, strict: bool, found: list[str]
 ) -> tuple[AnyObject, Json]:
     """The object, and its manifest without what is not known; warnings go to `found`."""
-    version, name = str(manifest.get("apiVersion") or ""), str(manifest.get("kind") or "")
+    if endpoint is not None:
+        manifest = {"apiVersion": endpoint[0], "kind": endpoint[1], **manifest}
+    version, name = (_type_field(manifest, field) for field in ("apiVersion", "kind"))
     wanted_version, wanted = endpoint or (version, name)
     kind = schema.kind_of(version, name)
     if (version, name) != (wanted_version, wanted):
@@ -135,20 +137,41 @@ def _decoded(
         )
         raise _Refused(_unhandled(name, version, wanted, scheme))
     if kind is None:
+        # A custom resource, whose metadata is like everybody's.
+        wrong = schema.problems({"metadata": manifest.get("metadata")}, "core_v1.Namespace")
+        if wrong:
+            raise _Refused(_unhandled(name, version, name, wrong[0].message))
         return _converted(manifest, None), manifest
     deprecated = DEPRECATED.get(f"{version}/{name}")
     if deprecated:
         found.append(deprecated)
     problems = schema.problems(manifest, kind.type)
-    wrong = next((problem for problem in problems if not problem.unknown), None)
-    if wrong is not None:
-        raise _Refused(_unhandled(name, version, name, wrong.message))
+    mistyped = next((problem for problem in problems if not problem.unknown), None)
+    if mistyped is not None:
+        raise _Refused(_unhandled(name, version, name, mistyped.message))
     unknown = [problem.message.removeprefix("strict decoding error: ") for problem in problems]
     if unknown and strict:
         raise _Refused(_unhandled(name, version, name, f"strict decoding error: {', '.join(unknown)}"))
     found += unknown
     manifest = schema.without(manifest, problems)
     return _converted(manifest, kind), manifest
+
+
+def _type_field(manifest: Json, field: str) -> str:
+    value = manifest.get(field)
+    if isinstance(value, str) and value:
+        return value
+    if value in (None, ""):
+        shown = msgspec.json.encode(manifest).decode()
+        word = "Kind" if field == "kind" else field
+        text = f"Object '{word}' is missing in '{shown}'"
+    else:
+        what = {bool: "bool", int: "number", float: "number", list: "array"}.get(type(value), "object")
+        text = (
+            "couldn't get version/kind; json parse error: json: cannot unmarshal "
+            f"{what} into Go struct field .{field} of type string"
+        )
+    raise _Refused(_status(400, "BadRequest", text))
 
 
 def _converted(manifest: Json, kind: schema.Kind | None) -> AnyObject:
@@ -218,7 +241,7 @@ def _update(store: Store, obj: AnyObject, settings: Settings, name: str | None, 
         if name is not None and name != metadata.name:
             store.update(obj, name)
         namespace = metadata.namespace or ("default" if obj.namespaced else "")
-        old = store.get(obj.kind, metadata.name, namespace)
+        old = store.get(kind_key(obj), metadata.name, namespace)
         obj = with_defaults(obj)
         if hasattr(obj, "status"):
             obj = replace(obj, status=old.status)

@@ -5,6 +5,10 @@ Equals `kubectl apply --validate=strict -f FILE...` up to the point where the ob
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import os
+import stat
 import sys
 import warnings
 from collections.abc import Iterator
@@ -22,6 +26,12 @@ from kubenet_lab.objects import AnyObject, from_manifest
 
 SUFFIXES = (".json", ".yaml", ".yml")
 """The files of a folder that are read."""
+
+MAX_FAULTS = 1000
+"""After how many faults reading stops."""
+
+MAX_BYTES = 1 << 30
+"""How large an input may be."""
 
 
 class ManifestWarning(UserWarning):
@@ -78,8 +88,11 @@ def read(
     faults: list[Fault] = []
     reader = _Reader(lenient, namespace, faults)
     flat = [item for source in sources for item in (source if isinstance(source, list | tuple) else [source])]
-    for file, text in _texts(flat, faults, stdin):
-        reader.read(text, file)
+    with without_collector():
+        for file, text in _texts(flat, faults, stdin):
+            reader.read(text, file)
+            if len(faults) > MAX_FAULTS:
+                break
     if faults:
         raise InputError(faults)
     if not reader.objects:
@@ -87,6 +100,20 @@ def read(
             [Fault("no objects passed to create", _names(flat), help="the input holds no manifest")]
         )
     return Manifests(tuple(reader.objects), tuple(reader.warnings))
+
+
+@contextlib.contextmanager
+def without_collector() -> Iterator[None]:
+    """Put the garbage collector off: many values are made and none of them refers to itself, so looking through
+    all of them again and again, which takes a third of the time, finds nothing.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _names(sources: list[str | Path]) -> str:
@@ -103,15 +130,46 @@ def _is_text(source: str) -> bool:
     return "\n" in source or source.lstrip().startswith("{")
 
 
-def _texts(sources: list[str | Path], faults: list[Fault], stdin: TextIO | None) -> Iterator[tuple[str, str]]:
+def _texts(
+    sources: list[str | Path], faults: list[Fault], stdin: TextIO | None
+) -> Iterator[tuple[str, str | bytes]]:
     """Each source's name and text, folders opened up; what cannot be read becomes a fault."""
     for source in sources:
         if source == "-":
-            yield "<stdin>", (stdin or sys.stdin).read()
+            yield from _stdin(stdin or sys.stdin, faults)
         elif isinstance(source, str) and _is_text(source):
             yield "<text>", source
         else:
             yield from _file(Path(source), faults)
+
+
+def _stdin(stream: TextIO, faults: list[Fault]) -> Iterator[tuple[str, str | bytes]]:
+    try:
+        text = _up_to_limit(getattr(stream, "buffer", stream))
+    except (UnicodeDecodeError, OSError) as error:
+        faults.append(Fault(f"standard input cannot be read: {error}", "<stdin>", help="give UTF-8 text"))
+        return
+    if len(text) > MAX_BYTES:
+        faults.append(_too_large("<stdin>"))
+        return
+    yield "<stdin>", text
+
+
+def _up_to_limit(stream: Any) -> Any:
+    """All of a stream, or, of one without end, a little more than is allowed."""
+    parts, size = [], 0
+    while size <= MAX_BYTES:
+        part = stream.read(1 << 20)
+        if not part:
+            break
+        parts.append(part)
+        size += len(part)
+    return (b"" if parts and isinstance(parts[0], bytes) else "").join(parts)
+
+
+def _too_large(name: str) -> Fault:
+    limit = MAX_BYTES // 1_000_000
+    return Fault(f"the input is larger than {limit:,} MB", name, help="split it into several files")
 
 
 def _file(path: Path, faults: list[Fault]) -> Iterator[tuple[str, str]]:
@@ -130,14 +188,32 @@ def _file(path: Path, faults: list[Fault]) -> Iterator[tuple[str, str]]:
             yield from _file(file, faults)
         return
     try:
-        yield str(path), path.read_bytes().decode("utf-8-sig")
+        data = _whole(path)
     except FileNotFoundError:
         faults.append(Fault(f'the path "{path}" does not exist', str(path), help=_nearest_file(path)))
-    except UnicodeDecodeError as error:
-        message = f"the file is not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}"
-        faults.append(Fault(message, str(path), help="save it as UTF-8"))
     except OSError as error:
         faults.append(Fault(f"the file cannot be read: {error.strerror}", str(path)))
+    else:
+        if isinstance(data, Fault):
+            faults.append(data)
+        else:
+            yield str(path), data
+
+
+def _whole(path: Path) -> bytes | Fault:
+    """A file's bytes, all of one moment."""
+    with path.open("rb") as file:
+        before = os.fstat(file.fileno())
+        if before.st_size > MAX_BYTES:
+            return _too_large(str(path))
+        data: bytes = file.read() if stat.S_ISREG(before.st_mode) else _up_to_limit(file)
+        after = os.fstat(file.fileno())
+    if len(data) > MAX_BYTES:
+        return _too_large(str(path))
+    changed = (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns)
+    if stat.S_ISREG(after.st_mode) and (changed or len(data) != after.st_size):
+        return Fault("the file changed while it was read", str(path), help="read it again when it is written")
+    return data
 
 
 def _nearest_file(path: Path) -> str:
@@ -160,9 +236,13 @@ class _Reader:
         self.warnings: list[Fault] = []
         self.objects: list[AnyObject] = []
 
-    def read(self, text: str, file: str) -> None:
+    def read(self, text: str | bytes, file: str) -> None:
         """All documents of one text."""
         for document in documents(text, file):
+            if len(self.faults) >= MAX_FAULTS:
+                message = f"reading stopped after {MAX_FAULTS:,} faults"
+                self.faults.append(Fault(message, file, help="is this the right file?"))
+                return
             if isinstance(document, Fault):
                 self.faults.append(document)
             elif document.value is not None:
@@ -173,11 +253,21 @@ class _Reader:
                     self.warnings.append(
                         Fault(message, file, line, column, document.number, where, "remove one of the two")
                     )
-                self._value(document.value, (), document, file)
+                value = _with_type(document.value, document.of) if document.of else document.value
+                self._value(value, (), document, file)
 
     def _value(self, value: Any, at: schema.Path, document: Document, file: str) -> None:
         """One object, or a `List` of them, at a path of the document."""
-        place = _Place(document, file, at, "", "")
+        if isinstance(value, dict):
+            api_version, kind = value.get("apiVersion"), value.get("kind")
+            if type(api_version) is str and type(kind) is str and api_version and kind:
+                if kind.endswith("List") and isinstance(value.get("items"), list):
+                    for index, item in enumerate(value["items"]):
+                        self._value(_with_type(item, value), (*at, "items", index), document, file)
+                else:
+                    self._object(value, _Place(document, file, at, value))
+                return
+        place = _Place(document, file, at, {})
         if not isinstance(value, dict):
             self.faults.append(
                 place.fault(
@@ -196,15 +286,6 @@ class _Reader:
         wrong = [key for key in ("apiVersion", "kind") if value.get(key) and not isinstance(value[key], str)]
         for key in wrong:
             self.faults.append(place.fault((key,), f"{key} must be a string", f"{key} is text"))
-        if missing or wrong:
-            return
-        if value["kind"].endswith("List") and isinstance(value.get("items"), list):
-            for index, item in enumerate(value["items"]):
-                self._value(_with_type(item, value), (*at, "items", index), document, file)
-            return
-        metadata = value.get("metadata")
-        name = metadata.get("name") if isinstance(metadata, dict) else None
-        self._object(value, _Place(document, file, at, value["kind"], name if isinstance(name, str) else ""))
 
     def _object(self, value: dict[str, Any], place: _Place) -> None:
         api_version, kind_name = value["apiVersion"], value["kind"]
@@ -229,7 +310,9 @@ class _Reader:
             return
         namespaced = kind.namespaced if kind else bool((value.get("metadata") or {}).get("namespace"))
         try:
-            obj = from_manifest(value, namespaced, kind.resource if kind else "")
+            obj = from_manifest(
+                value, namespaced, kind.resource if kind else "", nulls=place.document.has_nulls
+            )
         except msgspec.ValidationError as error:
             # A field a type insists on; what is wrong is in the message, with its path.
             self.faults.append(place.fault((), str(error), ""))
@@ -261,7 +344,9 @@ class _Reader:
                 self.warnings.append(fault)
             else:
                 self.faults.append(fault)
-        return schema.without(value, found), [problem.path for problem in found]
+        # A field that is dropped with a warning excuses nothing.
+        wrong = [problem.path for problem in found if not (problem.unknown and self.lenient)]
+        return schema.without(value, found), wrong
 
 
 class _Place(Struct, frozen=True):
@@ -270,8 +355,7 @@ class _Place(Struct, frozen=True):
     document: Document
     file: str
     at: schema.Path
-    kind: str
-    name: str
+    value: dict[str, Any]
 
     def fault(
         self, path: schema.Path, message: str, help: str, *, reason: str = "BadRequest", at_key: bool = False
@@ -283,9 +367,11 @@ class _Place(Struct, frozen=True):
         written = self.document.written((*self.at, *path))
         if written and help.endswith('"') and "in quotes" in help:
             help = help[: help.index('"')] + f'"{written}"'
-        return Fault(
-            message, self.file, line, column, self.document.number, where, help, self.kind, self.name, reason
-        )
+        kind, metadata = self.value.get("kind", ""), self.value.get("metadata")
+        name = metadata.get("name") if isinstance(metadata, dict) else None
+        name = name if isinstance(name, str) else ""
+        number = self.document.number
+        return Fault(message, self.file, line, column, number, where, help, kind, name, reason)
 
 
 def _custom(api_version: str) -> bool:

@@ -9,12 +9,14 @@ are not carried along: when there is a fault, the text is composed once more and
 
 from __future__ import annotations
 
+import codecs
 import functools
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
+import msgspec
 from msgspec import Struct
 
 from kubenet_lab.errors import Fault
@@ -26,6 +28,15 @@ MAX_EXPANDED = 2_000_000
 
 MAX_DEPTH = 200
 """Levels of nesting a document may have."""
+
+MAX_YAML_VALUES = 500_000
+"""Lines and commas a YAML document may have: each may become a node, which takes about a kilobyte."""
+
+MAX_PLACED_BYTES = 8_000_000
+"""A document larger than this is not read a second time to find a fault's line."""
+
+MIN_JSON_BYTES_A_VALUE = 12
+"""A large JSON text with less than this many bytes a value is no manifest: there is no room for field names."""
 
 _BOOLEANS = {
     **dict.fromkeys(("y", "Y", "yes", "Yes", "YES", "on", "On", "ON", "true", "True", "TRUE"), True),
@@ -46,13 +57,17 @@ class Document(Struct, frozen=True):
         line: The line its own text begins at, from 0.
         text: Its own text, to look places up in.
         duplicates: Paths of keys that came twice; the last one counts.
+        of: `apiVersion` and `kind` of the JSON list whose item this is; empty for a document of its own.
+        origin: Where an item begins, from 0; looked up when it is asked for.
     """
 
     value: Any
     number: int
     line: int
-    text: str
+    text: str | bytes
     duplicates: tuple[Path, ...] = ()
+    of: dict[str, str] = {}
+    origin: Callable[[], tuple[int, int]] | None = None
 
     def place(self, path: Path, key: bool = False) -> tuple[int, int]:
         """Line and column, both from 1, of the value at a path, or of its key.
@@ -62,7 +77,18 @@ class Document(Struct, frozen=True):
         (0, 0) where the text cannot be composed.
         """
         mark, _ = self._look(path, key)
-        return (self.line + mark.line + 1, mark.column + 1) if mark else (0, 0)
+        if mark is None:
+            if self.origin is None:
+                return (0, 0)
+            line, column = self.origin()
+            return (line + 1, column + 1)
+        line, column = self.origin() if self.origin else (self.line, 0)
+        return (line + mark.line + 1, mark.column + 1 + (0 if mark.line else column))
+
+    @property
+    def has_nulls(self) -> bool:
+        """Whether there may be a null in it; a quick answer that may be wrong only in saying yes."""
+        return isinstance(self.text, str) or b"null" in self.text
 
     def written(self, path: Path) -> str:
         """The plain scalar at a path, letter by letter; empty where there is none."""
@@ -74,8 +100,10 @@ class Document(Struct, frozen=True):
         """The mark of the deepest part of a path that is there, and the node at its end or None."""
         import yaml
 
+        if len(self.text) > MAX_PLACED_BYTES:
+            return None, None
         try:
-            node = _compose(self.text)
+            node = _compose(self.text if isinstance(self.text, str) else self.text.decode())
         except (yaml.YAMLError, RecursionError):
             return None, None
         mark = node.start_mark if node is not None else None
@@ -94,19 +122,56 @@ class Document(Struct, frozen=True):
         return mark, node
 
 
-def documents(text: str, file: str) -> Iterator[Document | Fault]:
-    """The documents of a text in order; a document that cannot be read comes as its `Fault`."""
+def documents(text: str | bytes, file: str) -> Iterator[Document | Fault]:
+    """The documents of a text in order; a document that cannot be read comes as its `Fault`.
+
+    A JSON list comes item by item, so that a dump of a cluster is never in memory as a whole.
+    """
+    data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) and _is_json(text) else text
+    if isinstance(data, bytes):
+        data = data.removeprefix(codecs.BOM_UTF8)
+        if data.lstrip()[:1] == b"{":
+            found = _json_documents(data, file)
+            if found is not None:
+                yield from found
+                return
+        try:
+            text = data.decode("utf-8")
+        except UnicodeDecodeError as error:
+            yield _not_utf8(data, error, file)
+            return
+    else:
+        text = data
     text = text.removeprefix("\ufeff")
     if "\0" in text:
         yield Fault("the input is binary, not YAML or JSON", file=file, help="give a text file of manifests")
         return
-    if text.lstrip()[:1] == "{":
-        document = _json_document(text)
-        if document is not None:
-            yield document
-            return
     for count, (line, part) in enumerate(_split(text), 1):
-        yield _yaml_document(part, count, line, file)
+        if part and not part.isspace():
+            yield _yaml_document(part, count, line, file)
+
+
+def _is_json(text: str) -> bool:
+    return text.removeprefix("\ufeff").lstrip()[:1] == "{"
+
+
+def _not_utf8(data: bytes, error: UnicodeDecodeError, file: str) -> Fault:
+    message = f"the file is not UTF-8 text: byte {error.start} is {data[error.start]:#04x}"
+    help = "save it as UTF-8"
+    for mark, name in (
+        (codecs.BOM_UTF16_LE, "UTF-16"),
+        (codecs.BOM_UTF16_BE, "UTF-16"),
+        (b"\x1f\x8b", "gzip"),
+    ):
+        if data.startswith(mark):
+            help = (
+                "it is compressed: unpack it first" if name == "gzip" else f"it is {name}: save it as UTF-8"
+            )
+    line = data.count(b"\n", 0, error.start) + 1
+    return Fault(message, file, line, error.start - data.rfind(b"\n", 0, error.start), help=help)
+
+
+_SEPARATOR = re.compile(r"^---(?=\s*$|[ \t]*#).*$\n?", re.MULTILINE)
 
 
 def _split(text: str) -> Iterator[tuple[int, str]]:
@@ -114,22 +179,142 @@ def _split(text: str) -> Iterator[tuple[int, str]]:
 
     As kubectl does, before any of them is parsed.
     """
-    start, lines = 0, text.splitlines(keepends=True)
-    seen = False
-    for index, line in enumerate(lines):
-        if line.startswith("---") and (not line[3:].strip() or line[3:].lstrip().startswith("#")):
-            part = "".join(lines[start:index])
-            # What stands before the first `---` is a document only if it says something.
-            if seen or part.strip():
-                yield start, part
-            start, seen = index + 1, True
-    part = "".join(lines[start:])
-    if part.strip() or not seen:
-        yield start, part
+    start = line = 0
+    for match in _SEPARATOR.finditer(text):
+        part = text[start : match.start()]
+        # What stands before the first `---` is a document only if it says something.
+        if start or part.strip():
+            yield line, part
+        line += text.count("\n", start, match.end())
+        start = match.end()
+    part = text[start:]
+    if part.strip() or not start:
+        yield line, part
 
 
-def _json_document(text: str) -> Document | None:
-    """The text as one JSON value, or None where it is not one (it may still be YAML in flow style)."""
+class _Listing(Struct):
+    """A list's head, and its items as they stand in the text."""
+
+    apiVersion: str = ""
+    kind: str = ""
+    items: list[msgspec.Raw] | None = None
+
+
+_LISTING = msgspec.json.Decoder(_Listing)
+_ANY = msgspec.json.Decoder()
+
+
+def _json_documents(data: bytes, file: str) -> Iterator[Document | Fault] | None:
+    """The objects of a JSON text, or None where it is not one (it may still be YAML in flow style)."""
+    if len(data) > 1_000_000 and data.count(b",") * MIN_JSON_BYTES_A_VALUE > len(data):
+        message = "the input has more values than a manifest of its size can have"
+        return iter([Fault(message, file, help="give a file of manifests")])
+    try:
+        listing = _LISTING.decode(data)
+    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
+        return _json_stream(data, file, error)
+    if listing.kind.endswith("List") and listing.items is not None:
+        return _items(data, listing, listing.items, file)
+    document = _json_document(data, 1, 0)
+    return None if document is None else iter([document])
+
+
+def _json_stream(data: bytes, file: str, error: Exception) -> Iterator[Document | Fault] | None:
+    """Several JSON objects one after the other; None where it is not JSON at all."""
+    if len(data) > MAX_YAML_VALUES:
+        # Too large to be tried as YAML; so what is wrong with it as JSON is what there is to say.
+        match = re.search(r"byte (\d+)", str(error))
+        at = int(match[1]) if match else len(data)
+        line = data.count(b"\n", 0, at) + 1
+        message = f"error parsing JSON: {error}"
+        return iter([Fault(message, file, line, at - data.rfind(b"\n", 0, at), help="is the file whole?")])
+    if not re.search(rb"\}\s*\{", data):
+        return None
+    found: list[Document | Fault] = []
+    decoder = json.JSONDecoder()
+    try:
+        text = data.decode("utf-8")
+        at = len(text) - len(text.lstrip())
+        while at < len(text):
+            _, end = decoder.raw_decode(text, at)
+            document = _json_document(text[at:end].encode(), len(found) + 1, text.count("\n", 0, at))
+            if document is None:
+                return None
+            found.append(document)
+            at = end + len(text[end:]) - len(text[end:].lstrip())
+    except (ValueError, RecursionError):
+        return None
+    return iter(found)
+
+
+def _items(data: bytes, listing: _Listing, items: list[msgspec.Raw], file: str) -> Iterator[Document | Fault]:
+    head = {"apiVersion": listing.apiVersion, "kind": listing.kind}
+    places = _Places(data, items)
+    for index, raw in enumerate(items):
+        text = bytes(raw)
+        try:
+            value = _ANY.decode(text)
+        except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
+            line, column = places.of(index)
+            yield Fault(f"error parsing JSON: {error}", file, line + 1, column + 1, 1)
+            continue
+        origin = functools.partial(places.of, index)
+        if _key_count(text) == _key_count(msgspec.json.encode(value)):
+            yield Document(value, 1, 0, text, of=head, origin=origin)
+            continue
+        found = _yaml_document(text.decode(), 1, 0, file)
+        if isinstance(found, Document):
+            found = Document(found.value, 1, 0, text, found.duplicates, head, origin)
+        yield found
+
+
+class _Places:
+    """Where the items of a list begin; found when the first is asked for, as faults are rare."""
+
+    def __init__(self, data: bytes, items: list[msgspec.Raw]) -> None:
+        self.data, self.items = data, items
+        self.offsets: list[int] = []
+        self.last = (0, 0)
+
+    def of(self, index: int) -> tuple[int, int]:
+        """Line and column of an item, both from 0."""
+        data = self.data
+        if not self.offsets:
+            at = data.index(b"[", data.index(b'"items"')) if b'"items"' in data else 0
+            for raw in self.items:
+                at = data.index(raw, at)
+                self.offsets.append(at)
+                at += len(memoryview(raw))
+        at = self.offsets[index]
+        before, line = self.last if self.last[0] <= at else (0, 0)
+        line += data.count(b"\n", before, at)
+        self.last = (at, line)
+        start = data.rfind(b"\n", 0, at) + 1
+        # On a very long line, of bytes, not of characters, which would have to be decoded.
+        return line, len(data[start:at].decode("utf-8", "replace")) if at - start < 10_000 else at - start
+
+
+def _key_count(text: bytes) -> int:
+    """How many keys a JSON text has.
+
+    A quote before a colon ends a key, unless it is escaped. (A key that ends in a backslash, or with a blank
+    before its colon, is counted wrong, which only makes the caller look closer.)
+    """
+    return text.count(b'":') - text.count(b'\\":')
+
+
+def _json_document(data: bytes, number: int, line: int) -> Document | None:
+    """The text as one JSON value, or None where it is not one or has a key twice."""
+    try:
+        value = _ANY.decode(data)
+    except (msgspec.DecodeError, RecursionError, UnicodeError):
+        return None
+    if _key_count(data) != _key_count(msgspec.json.encode(value)) and _has_duplicates(data):
+        return None
+    return Document(value, number, line, data)
+
+
+def _has_duplicates(data: bytes) -> bool:
     duplicated = False
 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -138,17 +323,21 @@ def _json_document(text: str) -> Document | None:
         duplicated = duplicated or len(value) != len(items)
         return value
 
-    try:
-        value = json.loads(text, object_pairs_hook=pairs)
-    except (ValueError, RecursionError):
-        return None
-    return None if duplicated else Document(value, 1, 0, text)
+    json.loads(data, object_pairs_hook=pairs)
+    return duplicated
 
 
 def _yaml_document(text: str, number: int, line: int, file: str) -> Document | Fault:
     import yaml
 
-    loader = _loader()(text)
+    if len(text) > MAX_YAML_VALUES and text.count("\n") + text.count(",") > MAX_YAML_VALUES:
+        message = f"the YAML document has more than {MAX_YAML_VALUES:,} lines and commas"
+        hint = "split it with --- lines, or write it as JSON, which is read piece by piece"
+        return Fault(message, file, line + 1, 1, number, help=hint)
+    try:
+        loader = _loader()(text)
+    except yaml.YAMLError as error:  # a character YAML does not allow
+        return _reader_fault(error, text, line, number, file)
     try:
         if _may_be_deep(text) and _depth(text) > MAX_DEPTH:
             raise RecursionError
@@ -178,11 +367,21 @@ def _yaml_document(text: str, number: int, line: int, file: str) -> Document | F
     return Document(value, number, line, text, tuple(loader.duplicates(text)))
 
 
+def _reader_fault(error: Any, text: str, line: int, number: int, file: str) -> Fault:
+    at = getattr(error, "position", 0) or 0
+    shown = getattr(error, "character", "")
+    character = f"{shown:#04x}" if isinstance(shown, int) else repr(shown)
+    row, column = text.count("\n", 0, at), at - text.rfind("\n", 0, at)
+    message = "error converting YAML to JSON: yaml: control characters are not allowed"
+    return Fault(message, file, line + row + 1, column, number, help=f"remove the character {character}")
+
+
+_LONG_LINE = re.compile(f"[^\\n]{{{MAX_DEPTH + 1}}}")
+
+
 def _may_be_deep(text: str) -> bool:
     """Whether a text has the brackets, or a line with the room, that deep nesting takes."""
-    return text.count("[") + text.count("{") > MAX_DEPTH or any(
-        len(line) > MAX_DEPTH for line in text.splitlines()
-    )
+    return text.count("[") + text.count("{") > MAX_DEPTH or _LONG_LINE.search(text) is not None
 
 
 def _depth(text: str) -> int:

@@ -95,10 +95,13 @@ def type_of(api_version: str, kind: str) -> type[ApiObject] | None:
     return _TYPES.get((api_version, kind))
 
 
-def from_manifest(manifest: Json, namespaced: bool = True, resource: str = "") -> AnyObject:
+def from_manifest(
+    manifest: Json, namespaced: bool = True, resource: str = "", *, nulls: bool = True
+) -> AnyObject:
     """One object from plain dicts and lists, the inverse of `to_manifest`.
 
-    `namespaced` and `resource` describe a kind that has no type. Keys whose value is null count as absent, as
+    `namespaced` and `resource` describe a kind that has no type; `nulls` False promises that no value is
+    null. Keys whose value is null count as absent, as
     they do for the API server.
 
     Raises:
@@ -111,7 +114,7 @@ def from_manifest(manifest: Json, namespaced: bool = True, resource: str = "") -
     if cls is Secret:
         manifest = without_values(manifest)
     if cls is not None:
-        return msgspec.convert(without_nulls(manifest), cls)
+        return msgspec.convert(without_nulls(manifest) if nulls else manifest, cls)
     content = {key: value for key, value in manifest.items() if key not in ("apiVersion", "kind", "metadata")}
     metadata = msgspec.convert(without_nulls(manifest.get("metadata") or {}), ObjectMeta)
     return Generic(
