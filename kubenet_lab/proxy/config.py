@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from kubenet_lab.errors import Fault, InputError
 from kubenet_lab.objects import Json, Node, from_manifest
-from kubenet_lab.packet.ip import canonical, family, prefix
+from kubenet_lab.packet.ip import PREFIX, canonical, family, prefix
 
 SOURCE = "<kube-proxy flags>"
 """What faults name as their file."""
@@ -26,7 +26,7 @@ class KubeProxyConfig(Struct, frozen=True):
 
     `nfacct` and `random_fully` are features of the kernel and of iptables rather than flags: kube-proxy
     leaves out what they lack. `conntrack_tcp_be_liberal` is what the sysctl `nf_conntrack_tcp_be_liberal`
-    says.
+    says, `service_cidrs` what the API's ServiceCIDR objects say: only nftables mode reads them.
     """
 
     cluster_cidrs: tuple[str, ...] = ()
@@ -40,6 +40,7 @@ class KubeProxyConfig(Struct, frozen=True):
     conntrack_tcp_be_liberal: bool = False
     nfacct: bool = True
     random_fully: bool = True
+    service_cidrs: tuple[str, ...] = ()
 
     @classmethod
     def from_flags(cls, flags: Iterable[str], **defaults: Any) -> KubeProxyConfig:
@@ -219,3 +220,44 @@ class ProxyNode(Struct, frozen=True):
     def ip(self, wanted: int) -> str:
         """Return the node's first address in IP family 4 or 6, "" if it has none."""
         return next((ip for ip in self.ips if family(ip) == wanted), "")
+
+
+class PodSource(Struct, frozen=True):
+    """How a node's kube-proxy tells that a packet comes from a pod: by source address or by interface.
+
+    `wildcard` means any interface whose name begins with `interface`.
+    """
+
+    block: str = ""
+    interface: str = ""
+    wildcard: bool = False
+
+
+def pod_source(node: ProxyNode, config: KubeProxyConfig, wanted: int) -> PodSource | None:
+    """Return what `--detect-local-mode` means in IP family `wanted` (4 or 6), None where nobody can tell."""
+    if config.detect_local_mode == "BridgeInterface":
+        return PodSource(interface=config.pod_bridge_interface)
+    if config.detect_local_mode == "InterfaceNamePrefix":
+        return PodSource(interface=config.pod_interface_name_prefix, wildcard=True)
+    blocks = config.cluster_cidrs if config.detect_local_mode == "ClusterCIDR" else node.pod_cidrs
+    return next((PodSource(block) for block in blocks if family(block) == wanted), None)
+
+
+def nodeport_blocks(node: ProxyNode, addresses: tuple[str, ...], wanted: int) -> tuple[str, ...]:
+    """Return the blocks of addresses that answer on node ports, () for every address.
+
+    `addresses` are `--nodeport-addresses`: blocks, or "primary" alone for the node's own.
+    """
+    if addresses == ("primary",):
+        addresses = tuple(str(prefix(ip)) for ip in node.ips)
+    blocks = tuple(block for block in addresses if family(block) == wanted)
+    return () if any(prefix(block).length == 0 for block in blocks) else blocks
+
+
+def nodeport_ips(node: ProxyNode, blocks: tuple[str, ...], wanted: int) -> list[str]:
+    """Return the addresses of the node's links that are in one of the blocks, loopback included."""
+    return [
+        address
+        for address in dict.fromkeys(node.interface_addresses)
+        if family(address) == wanted and any(address in PREFIX[block] for block in blocks)
+    ]

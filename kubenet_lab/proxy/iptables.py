@@ -19,8 +19,8 @@ from kubenet_lab.kernel.netfilter import Rule, Ruleset
 from kubenet_lab.kernel.netfilter.matches.comment import Comment
 from kubenet_lab.kernel.netfilter.matches.conntrack import Conntrack
 from kubenet_lab.objects import EndpointSlice, Json, Service
-from kubenet_lab.packet.ip import PREFIX, family, prefix
-from kubenet_lab.proxy.config import KubeProxyConfig, ProxyNode
+from kubenet_lab.packet.ip import PREFIX
+from kubenet_lab.proxy.config import KubeProxyConfig, ProxyNode, nodeport_ips
 from kubenet_lab.proxy.iptables_rules import LOCALNET, Block, Place, PortRules
 from kubenet_lab.proxy.names import is_service_chain
 from kubenet_lab.proxy.services import (
@@ -292,18 +292,12 @@ class _Half:
     def _nodeports_jumps(self) -> list[str]:
         note = "kubernetes service nodeports; NOTE: this must be the last rule in this chain"
         start = f'-A KUBE-SERVICES -m comment --comment "{note}"'
-        if any(prefix(block).length == 0 for block in self.place.nodeports):
+        if not self.place.nodeports:
             guard = "" if self.place.localhost_nodeports else f" ! -d {LOCALNET[self.place.family]}"
             return [f"{start} -m addrtype --dst-type LOCAL{guard} -j KUBE-NODEPORTS"]
-        mine = (
-            address
-            for address in dict.fromkeys(self.place.node.interface_addresses)
-            if family(address) == self.place.family
-            and any(address in PREFIX[block] for block in self.place.nodeports)
-        )
         return [
             f"{start} -d {address} -j KUBE-NODEPORTS"
-            for address in mine
+            for address in nodeport_ips(self.place.node, self.place.nodeports, self.place.family)
             if self.place.localhost_nodeports or address not in PREFIX[LOCALNET[self.place.family]]
         ]
 

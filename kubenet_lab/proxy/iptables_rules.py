@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
-from kubenet_lab.packet.ip import PREFIX, family, prefix
-from kubenet_lab.proxy.config import KubeProxyConfig, ProxyNode
+from kubenet_lab.packet.ip import PREFIX
+from kubenet_lab.proxy.config import KubeProxyConfig, PodSource, ProxyNode, nodeport_blocks, pod_source
 from kubenet_lab.proxy.names import IPTABLES_PREFIXES, iptables_chain, iptables_hash
 from kubenet_lab.proxy.services import Choice, Endpoint, ServicePort
 
@@ -23,7 +23,7 @@ class Place(Struct, frozen=True):
     """What the rules of every service port depend on, for one node and IP family.
 
     `ours` and `not_ours` are the matches for "from a pod" and for its opposite, "" where nobody can tell;
-    `nodeports` the blocks of addresses that answer on node ports.
+    `nodeports` the blocks of addresses that answer on node ports, () for every address.
     """
 
     family: int
@@ -37,10 +37,10 @@ class Place(Struct, frozen=True):
     @classmethod
     def of(cls, node: ProxyNode, config: KubeProxyConfig, wanted: int) -> Place:
         """Return the place of a node's kube-proxy in IP family `wanted` (4 or 6)."""
-        ours = _from_pods(node, config, wanted)
-        nodeports = _nodeport_blocks(node, config, wanted)
+        ours = _from_pods(pod_source(node, config, wanted))
+        nodeports = nodeport_blocks(node, config.nodeport_addresses, wanted)
         # Linux routes 127.0.0.1 onwards only in IPv4 (route_localnet).
-        on_localhost = any(prefix(block).length == 0 or block.startswith("127.") for block in nodeports)
+        on_localhost = not nodeports or any(block.startswith("127.") for block in nodeports)
         localhost = wanted == 4 and config.localhost_nodeports and on_localhost
         return cls(wanted, node, config, ours, f"! {ours}" if ours else "", nodeports, localhost)
 
@@ -50,21 +50,12 @@ class Place(Struct, frozen=True):
         return self.localhost_nodeports and self.config.nfacct
 
 
-def _from_pods(node: ProxyNode, config: KubeProxyConfig, wanted: int) -> str:
-    if config.detect_local_mode == "BridgeInterface":
-        return f"-i {config.pod_bridge_interface}"
-    if config.detect_local_mode == "InterfaceNamePrefix":
-        return f"-i {config.pod_interface_name_prefix}+"
-    blocks = config.cluster_cidrs if config.detect_local_mode == "ClusterCIDR" else node.pod_cidrs
-    return next((f"-s {block}" for block in blocks if family(block) == wanted), "")
-
-
-def _nodeport_blocks(node: ProxyNode, config: KubeProxyConfig, wanted: int) -> tuple[str, ...]:
-    blocks = config.nodeport_addresses
-    if blocks == ("primary",):
-        blocks = tuple(str(prefix(ip)) for ip in node.ips)
-    everywhere = ("0.0.0.0/0",) if wanted == 4 else ("::/0",)
-    return tuple(block for block in blocks if family(block) == wanted) or everywhere
+def _from_pods(source: PodSource | None) -> str:
+    if source is None:
+        return ""
+    if source.block:
+        return f"-s {source.block}"
+    return f"-i {source.interface}{'+' if source.wildcard else ''}"
 
 
 class Block(Struct, frozen=True, gc=False):
@@ -94,10 +85,9 @@ class PortRules:
         self.endpoint_chains = {
             e.text: iptables_chain("endpoint", self.label, protocol, e.text) for e in choice.reachable or ()
         }
-        some, here = choice.any, bool(choice.local)
-        self.answers_inside = some and (here or not port.internal_local)
-        self.answers_outside = some and (here or not port.external_local)
-        self.guarded = bool(some and port.load_balancer_ips and port.source_ranges)
+        self.answers_inside = choice.answers(port.internal_local)
+        self.answers_outside = choice.answers(port.external_local)
+        self.guarded = bool(choice.any and port.load_balancer_ips and port.source_ranges)
         self.inside = self.local if port.internal_local else self.cluster
 
     def block(self) -> Block:

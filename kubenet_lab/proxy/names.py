@@ -61,24 +61,34 @@ def is_service_chain(chain: str) -> bool:
     return chain.startswith(SERVICE_PREFIXES)
 
 
-def nftables_chain(
-    purpose: str,
-    namespace: str,
-    name: str,
-    port_name: str,
-    protocol: str,
-    endpoint: str = "",
-) -> str:
-    """Return the name of a chain (or, for purpose "affinity", a set) of nftables mode.
+def is_nftables_service_chain(chain: str) -> bool:
+    """Tell whether a chain of the table kube-proxy belongs to one Service: only then it has a slash."""
+    return "/" in chain
 
-    `purpose` is cluster, local, external, firewall, endpoint or affinity; the last two need `endpoint`.
+
+def nftables_base(namespace: str, name: str, port_name: str, protocol: str, endpoint: str = "") -> str:
+    """Return what the names of all chains of a service port, or of one `endpoint` of it, share.
+
+    `endpoint` is as in "10.244.0.5:8080"; a colon may not stand in a name, so in IPv6 it becomes a dot.
     """
     readable = f"{namespace}/{name}/{protocol.lower()}/{port_name}"
     if endpoint:
         address, _, port = endpoint.rpartition(":")
         readable += f"__{address.strip('[]').replace(':', '.')}/{port}"
-    word = "service" if purpose == "cluster" else purpose
     full = f"{_hash(readable, 8)}-{readable}"
-    if len(full) > _NFTABLES_LIMIT:
-        full = full[: _NFTABLES_LIMIT - 3] + "..."
-    return f"{word}-{full}"
+    return full if len(full) <= _NFTABLES_LIMIT else full[: _NFTABLES_LIMIT - 3] + "..."
+
+
+def nftables_name(purpose: str, base: str) -> str:
+    """Return the name of a chain (for purpose "affinity", a set), given what `nftables_base` gave.
+
+    `purpose` is cluster, local, external, firewall, endpoint or affinity; the last two need an endpoint's base.
+    """
+    return f"{'service' if purpose == 'cluster' else purpose}-{base}"
+
+
+def nftables_chain(
+    purpose: str, namespace: str, name: str, port_name: str, protocol: str, endpoint: str = ""
+) -> str:
+    """Return the whole name at once; the arguments are those of `nftables_name` and `nftables_base`."""
+    return nftables_name(purpose, nftables_base(namespace, name, port_name, protocol, endpoint))

@@ -118,6 +118,10 @@ class Choice(Struct, frozen=True):
     reachable: tuple[Endpoint, ...] | None = None
     any: bool = False
 
+    def answers(self, local: bool) -> bool:
+        """Whether this node sends traffic on, under a policy that may be Local."""
+        return self.any and (bool(self.local) or not local)
+
 
 def _hint(endpoints: Iterable[Endpoint], node: str, zone: str) -> str:
     """Return "node", "zone" or "": the kind of hint that counts.
