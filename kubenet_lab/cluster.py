@@ -211,7 +211,7 @@ class Cluster:
 
     def settle(self) -> None:
         """Run control loops and node agents until nothing changes (`cluster.py`'s list of steps, in order)."""
-        for _round in range(50):
+        for _round in range(1000):  # a StatefulSet makes its pods one a round
             changes = bool(control.settle(self.store, self.settings))
             changes |= self._machines()
             changes |= self._pod_network()

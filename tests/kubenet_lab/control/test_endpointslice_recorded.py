@@ -218,7 +218,7 @@ def test_endpoints(name: str) -> None:
 
 def _masked(manifest: Json) -> Json:
     plain: Json = json.loads(json.dumps({**manifest, "apiVersion": "", "kind": ""}, sort_keys=True))
-    for key in ("uid", "resourceVersion", "creationTimestamp", "generation"):
+    for key in ("uid", "resourceVersion", "creationTimestamp", "generation", "managedFields"):
         plain["metadata"].pop(key, None)
     annotations = plain["metadata"].get("annotations", {})
     annotations.pop("endpoints.kubernetes.io/last-change-trigger-time", None)
@@ -253,6 +253,39 @@ def _plain_endpoints(manifest: Json) -> Json:
 def _joined(slices: list[Json]) -> Json:
     found = [endpoint for item in slices for endpoint in item["endpoints"]]
     return {**slices[0], "endpoints": sorted(found, key=lambda endpoint: endpoint["addresses"])}
+
+
+def test_a_namespace_with_pods_in_every_state() -> None:
+    """Services, pods and nodes as kubectl got them, against the slices and Endpoints it got beside them."""
+    recorded = open_case("kubectl", "get")["objects"]
+
+    def items(kind: str) -> list[Json]:
+        found = recorded[kind]
+        return list(found if isinstance(found, list) else found["items"])
+
+    store = Store()
+    for kind, name in (("nodes", "Node"), ("services", "Service"), ("pods", "Pod")):
+        for manifest in items(kind):
+            store.create(from_manifest({"apiVersion": "v1", "kind": name, **manifest}))
+    for loop in (endpointslice.reconcile, endpoints.reconcile):
+        apply(store, loop(store, DUAL_STACK))
+    ours = "endpointslice-controller.k8s.io"
+    real = [item for item in items("endpointslices") if ours in item["metadata"]["labels"].values()]
+    model = [item.to_manifest() for item in store.list(EndpointSlice)]
+    left, right = (sorted(map(_plain_slice, side), key=_place) for side in (model, real))
+    assert len(right) == 8
+    assert left == right, differences(left, right)
+    real = [
+        item for item in items("endpoints") if "endpoint-controller" in item["metadata"]["labels"].values()
+    ]
+    model = [item.to_manifest() for item in store.list(Endpoints)]
+    left, right = (sorted(map(_plain_endpoints, side), key=_place) for side in (model, real))
+    assert len(right) == 7
+    assert left == right, differences(left, right)
+
+
+def _place(manifest: Json) -> tuple[str, str, str]:
+    return (manifest["metadata"]["name"], manifest.get("addressType", ""), json.dumps(manifest.get("ports")))
 
 
 def test_a_slice_keeps_its_endpoints_and_takes_new_ones_in() -> None:
