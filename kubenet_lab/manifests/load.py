@@ -19,9 +19,9 @@ import msgspec
 from msgspec import Struct
 
 from kubenet_lab.errors import Fault, InputError
-from kubenet_lab.manifests import schema
+from kubenet_lab.manifests import customkinds, schema
 from kubenet_lab.manifests.text import Document, documents
-from kubenet_lab.manifests.validation import causes
+from kubenet_lab.manifests.validation import Causes, causes
 from kubenet_lab.objects import AnyObject, from_manifest
 
 SUFFIXES = (".json", ".yaml", ".yml")
@@ -172,7 +172,7 @@ def _too_large(name: str) -> Fault:
     return Fault(f"the input is larger than {limit:,} MB", name, help="split it into several files")
 
 
-def _file(path: Path, faults: list[Fault]) -> Iterator[tuple[str, str]]:
+def _file(path: Path, faults: list[Fault]) -> Iterator[tuple[str, str | bytes]]:
     try:
         folder = path.is_dir()
     except OSError as error:  # a text that was meant as one, too long for a path
@@ -235,6 +235,7 @@ class _Reader:
         self.faults = faults
         self.warnings: list[Fault] = []
         self.objects: list[AnyObject] = []
+        self.custom: dict[str, customkinds.CustomKind] = {}
 
     def read(self, text: str | bytes, file: str) -> None:
         """All documents of one text."""
@@ -290,7 +291,10 @@ class _Reader:
     def _object(self, value: dict[str, Any], place: _Place) -> None:
         api_version, kind_name = value["apiVersion"], value["kind"]
         kind = schema.kind_of(api_version, kind_name)
-        if kind is None and not _custom(api_version):
+        if kind is None and _custom(api_version):
+            self._custom_object(value, place)
+            return
+        if kind is None:
             near = schema.nearest_kind(api_version, kind_name)
             self.faults.append(
                 place.fault(
@@ -301,41 +305,60 @@ class _Reader:
             )
             return
         before = len(self.faults)
-        value, wrong = self._decoded(value, kind, place)
-        # What could not be decoded is judged no further; the rest of the object still is.
-        for cause in causes(value, kind is not None):
+        value, wrong = self._without_problems(value, schema.problems(value, kind.type), place)
+        self._refuse(causes(value, True), wrong, place)
+        if len(self.faults) == before:
+            self._keep(value, kind.namespaced, kind.resource, place)
+            if kind.type == "apiextensions_v1.CustomResourceDefinition":
+                self.custom.update(customkinds.kinds_of(value))
+
+    def _custom_object(self, value: dict[str, Any], place: _Place) -> None:
+        """An object of a kind that a CustomResourceDefinition brings, one of those read or a published one."""
+        key = f"{value['apiVersion']}/{value['kind']}"
+        kind = self.custom.get(key) or customkinds.published().get(key)
+        before = len(self.faults)
+        # Its metadata is everybody's.
+        found = schema.problems({"metadata": value.get("metadata")}, "core_v1.Namespace")
+        refused: Causes = []
+        if kind is not None:
+            unknown, refused = customkinds.check(value, kind)
+            found = [*found, *unknown]
+        elif near := customkinds.nearest(value["apiVersion"], value["kind"]):
+            message = f'no matches for kind "{value["kind"]}" in version "{value["apiVersion"]}"'
+            self.faults.append(place.fault(("kind",), message, f"did you mean {near}?"))
+        value, wrong = self._without_problems(value, found, place)
+        self._refuse([*causes(value, False), *refused], wrong, place)
+        if len(self.faults) == before:
+            named = bool((value.get("metadata") or {}).get("namespace"))
+            self._keep(value, kind.namespaced if kind else named, kind.resource if kind else "", place)
+
+    def _refuse(self, found: Causes, wrong: list[schema.Path], place: _Place) -> None:
+        """Tell refusals. What could not be decoded is judged no further; the rest of the object still is."""
+        for cause in found:
             if not any(path[: len(cause.path)] == cause.path[: len(path)] for path in wrong):
                 self.faults.append(place.fault(cause.path, cause.message, cause.help, reason=cause.reason))
-        if len(self.faults) > before:
-            return
-        namespaced = kind.namespaced if kind else bool((value.get("metadata") or {}).get("namespace"))
+
+    def _keep(self, value: dict[str, Any], namespaced: bool, resource: str, place: _Place) -> None:
         try:
-            obj = from_manifest(
-                value, namespaced, kind.resource if kind else "", nulls=place.document.has_nulls
-            )
+            obj = from_manifest(value, namespaced, resource, nulls=place.document.has_nulls)
         except msgspec.ValidationError as error:
             # A field a type insists on; what is wrong is in the message, with its path.
             self.faults.append(place.fault((), str(error), ""))
             return
-        if kind is not None and kind.namespaced and not obj.metadata.namespace:
+        if namespaced and not obj.metadata.namespace:
             obj = obj.with_metadata(namespace=self.namespace)
         self.objects.append(obj)
 
-    def _decoded(
-        self, value: dict[str, Any], kind: schema.Kind | None, place: _Place
+    def _without_problems(
+        self, value: dict[str, Any], found: list[schema.Problem], place: _Place
     ) -> tuple[dict[str, Any], list[schema.Path]]:
         """The object without what strict decoding objects to, and where that was.
 
         A problem is a fault; an unknown field, to a lenient reader, a warning.
         """
-        if kind is not None:
-            found = schema.problems(value, kind.type)
-        else:
-            # Nobody knows the fields of a custom resource here, but its metadata is everybody's.
-            found = schema.problems({"metadata": value.get("metadata")}, "core_v1.Namespace")
         if not found:
             return value, []
-        secret = kind is not None and kind.type == "core_v1.Secret"
+        secret = (value["apiVersion"], value["kind"]) == ("v1", "Secret")
         for problem in found:
             # What is in a Secret is not repeated, not even as advice.
             help = "" if secret and not problem.unknown else problem.help
