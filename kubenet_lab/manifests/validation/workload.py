@@ -106,7 +106,7 @@ def job(document: Json) -> Causes:
     pod_template = spec.get("template") or {}
     found += template(pod_template, TEMPLATE)
     policy = (pod_template.get("spec") or {}).get("restartPolicy") or "Always"
-    if policy == "Always":
+    if policy not in ("OnFailure", "Never"):
         text = 'valid values: "OnFailure", "Never"'
         found.append(required((*POD, "restartPolicy"), text, "write restartPolicy: Never or OnFailure"))
     return found
