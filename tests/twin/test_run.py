@@ -116,7 +116,10 @@ def test_rules_read_back_as_they_were_written(twin: Twin) -> None:
 def test_nothing_survives_the_end(kernel: None) -> None:
     with Twin(two_nodes()) as made:
         made.run("frontend", "nohup sleep 4242 >/dev/null 2>&1 &")
-        pids = [int(p) for p in os.listdir("/proc") if p.isdigit() and _command(p) == "sleep\x004242\x00"]
+        pids: list[int] = []
+        until = time.monotonic() + 10
+        while not pids and time.monotonic() < until:  # the shell answers before its child has become `sleep`
+            pids = [int(p) for p in os.listdir("/proc") if p.isdigit() and _command(p) == "sleep\x004242\x00"]
         assert pids
         agent = made.pid
         assert Path(f"/proc/{agent}").exists()
