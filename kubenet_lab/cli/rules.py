@@ -1,4 +1,4 @@
-"""`kubenet-lab rules`: what kube-proxy writes on a node, or what `iptables-save` prints there afterwards."""
+"""`kubenet-lab rules`: what kube-proxy writes on a node, or what the kernel's tool prints there afterwards."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ if TYPE_CHECKING:
 
     from kubenet_lab.objects import AnyObject
 
-MODES = ("iptables",)
+MODES = ("iptables", "nftables")
+"""As in `kubenet_lab.proxy.render`, which is only imported when it is needed."""
 
 
 class Form(StrEnum):
-    """Text as a tool takes or prints it, or one JSON document with all four texts."""
+    """Text as a tool takes or prints it, or one JSON document with all texts."""
 
     text = "text"
     json = "json"
 
 
 class How(StrEnum):
-    """`written`: fed to iptables-restore. `saved`: printed by iptables-save."""
+    """`written`: fed to iptables-restore or nft. `saved`: printed by iptables-save or nft list."""
 
     written = "written"
     saved = "saved"
@@ -49,16 +50,28 @@ def rules(
             "--file", "-f", metavar="FILE...", help="Manifests: files, folders, - for standard input."
         ),
     ] = None,
-    mode: Annotated[str, typer.Option("--mode", help="kube-proxy's --proxy-mode.")] = "iptables",
+    mode: Annotated[
+        str,
+        typer.Option("--mode", help="kube-proxy's --proxy-mode: iptables, nftables, or both with a comma."),
+    ] = "iptables",
     family: Annotated[Family, typer.Option("--family")] = Family.ipv4,
     how: Annotated[
-        How, typer.Option("--as", help="As fed to iptables-restore, or as iptables-save prints it.")
+        How,
+        typer.Option("--as", help="As kube-proxy writes them, or as iptables-save or nft prints them then."),
     ] = How.written,
+    changed_from: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--changed-from",
+            metavar="FILE",
+            help="Manifests of an earlier state; may repeat. What is printed is what the second sync writes.",
+        ),
+    ] = None,
     flag: Annotated[
         list[str] | None,
         typer.Option("--kube-proxy-flag", metavar="FLAG", help="A flag kube-proxy runs with; may repeat."),
     ] = None,
-    form: Annotated[Form, typer.Option("-o", help="json prints all four texts.")] = Form.text,
+    form: Annotated[Form, typer.Option("-o", help="json prints all texts of the modes.")] = Form.text,
     output: Annotated[Path | None, typer.Option("--output", help=world.OUTPUT_HELP)] = None,
     nodes: Annotated[int, typer.Option("--nodes", min=1, max=6000, help=world.NODES_HELP)] = 3,
     lenient: Annotated[bool, typer.Option("--lenient", help=world.LENIENT_HELP)] = False,
@@ -69,24 +82,41 @@ def rules(
 
     EndpointSlices in the files are taken as they are. Where the files hold none but have pods, or Services
     without an address, the cluster of `kubenet-lab trace` is built first and its Services and slices are used.
+
+    Several modes follow each other, each after a line that names it. With --changed-from kube-proxy has synced
+    those objects before: it writes only what differs, and nothing if nothing does.
     """
     from kubenet_lab.proxy import render
 
     faults: list[Fault] = []
-    if mode not in MODES:
-        faults.append(world.not_modelled("--mode", mode, MODES))
+    modes = [name.strip() for name in mode.split(",")]
+    faults += [world.not_modelled("--mode", name, MODES) for name in modes if name not in MODES]
     world.collect(faults, lambda: world.need_files(file or []))
-    inputs = world.Inputs(file or [], lenient=lenient)
-    objects = world.collect(faults, inputs.objects) if file else None
-    if faults or objects is None:
+    if "-" in (file or []) and "-" in (changed_from or []):
+        faults.append(Fault("standard input can be read once only", "--changed-from", help="give a file"))
+    given = _read(faults, file or [], nodes, lenient)
+    before = _read(faults, changed_from, nodes, lenient) if changed_from else None
+    if faults:
         raise InputError(faults)
-    given = completed(objects, inputs, nodes)
     flags = flag or []
     if form is Form.json:
-        out.write(out.json_text(render.rules_document(given, node, flags)), output)
+        out.write(out.json_text(render.rules_document(given, node, flags, modes, before)), output)
         return
-    lines = render.rules(given, node, flags, 4 if family is Family.ipv4 else 6, how.value)
-    out.write("\n".join(lines), output)
+    wanted = 4 if family is Family.ipv4 else 6
+    texts = []
+    for name in modes:
+        lines = render.rules(given, node, flags, wanted, how.value, mode=name, before=before)
+        texts.append("\n".join([f"# {name}", *(lines or [""])] if len(modes) > 1 else lines))
+    out.write("".join(texts), output)
+
+
+def _read(faults: list[Fault], files: list[str], nodes: int, lenient: bool) -> list[AnyObject]:
+    """Return what kube-proxy reads of some files, [] after faults."""
+    inputs = world.Inputs(files, lenient=lenient)
+    objects = world.collect(faults, inputs.objects) if files else None
+    if faults or objects is None:
+        return []
+    return completed(objects, inputs, nodes)
 
 
 def completed(objects: Sequence[AnyObject], inputs: world.Inputs, nodes: int) -> list[AnyObject]:

@@ -16,7 +16,7 @@ from kubenet_lab.packet.ip import PREFIX, family
 from kubenet_lab.proxy.config import KubeProxyConfig, ProxyNode, nodeport_ips
 from kubenet_lab.proxy.names import is_nftables_service_chain
 from kubenet_lab.proxy.nftables_rules import MASQUERADE_MARK, TABLE, Block, Element, Place, PortRules
-from kubenet_lab.proxy.services import Named, PortKey, ServiceMap, ServiceTracker, categorize
+from kubenet_lab.proxy.services import Named, PortKey, ServiceMap, ServicePort, ServiceTracker, categorize
 
 BASE_CHAINS = {
     "filter-prerouting-pre-dnat": "type filter hook prerouting priority -110",
@@ -91,11 +91,17 @@ class _Half:
     def __init__(self, node: ProxyNode, config: KubeProxyConfig, ip_family: int) -> None:
         self.place = Place.of(node, config, ip_family)
         self.synced = False
-        self._blocks: dict[PortKey, Block] = {}
+        # What is in the kernel, as far as is known.
         self._elements: Elements = {}
         self._chains: set[str] = set()
         self._sets: set[str] = set()
         self._stale: list[str] = []
+        # What should be there: each port's part of it, and the sums of the parts.
+        self._blocks: dict[PortKey, Block] = {}
+        self._used_chains: set[str] = set()
+        self._used_sets: set[str] = set()
+        self._users: dict[tuple[str, str], int] = {}
+        self._contested: set[tuple[str, str]] = set()
 
     def sync(
         self, services: ServiceMap, changed: set[Named], full: bool, existing: Existing | None
@@ -117,55 +123,81 @@ class _Half:
         return [[*text, ""] for text in (deleted, lines) if text]
 
     def _ports(self, services: ServiceMap, changed: set[Named], full: bool) -> Iterator[str]:
-        start, node = f"{self.place.ip} {TABLE}", self.place.node
-        blocks: dict[PortKey, Block] = {}
-        needed: set[tuple[str, str]] = set()
-        chains: set[str] = set()
-        sets: set[str] = set()
+        start = f"{self.place.ip} {TABLE}"
+        everything = full or bool(self._contested)
+        old = list(self._blocks) if full else [key for key in self._blocks if key[:2] in changed]
+        freed = {which for key in old for which in self._forget(key)}
         for key, port in services.ports.items():
-            block = self._blocks.get(key)
-            write = block is None or full or key[:2] in changed
-            if block is None or write:
-                choice = categorize(port, services.endpoints.get(key, ()), node.name, node.zone)
-                block = PortRules(self.place, port, choice).block()
-            blocks[key] = block
+            write = full or key[:2] in changed
+            if not write and not everything:
+                continue
+            block = self._remember(key, port, services) if write else self._blocks[key]
             for part in block.parts:
-                if isinstance(part, str):
-                    chains.add(part)
-                    if write:
-                        yield f"add chain {start} {part}"
-                        yield f"flush chain {start} {part}"
-                else:
-                    needed.add(part[:2])
+                if isinstance(part, Element):
                     yield from self._ensure(part)
-            sets.update(block.sets)
+                elif write:
+                    yield f"add chain {start} {part}"
+                    yield f"flush chain {start} {part}"
             if write:
                 yield from block.commands
         # A chain is only emptied: older kernels still count a deleted element's reference to it for a moment.
-        self._stale = sorted(self._chains - chains)
+        self._stale = sorted(self._chains - self._used_chains)
         yield from (f"flush chain {start} {name}" for name in self._stale)
-        yield from (f"delete set {start} {name}" for name in sorted(self._sets - sets))
-        yield from self._leftovers(needed)
-        self._blocks, self._sets = blocks, sets
-        self._chains |= chains
+        yield from (f"delete set {start} {name}" for name in sorted(self._sets - self._used_sets))
+        yield from self._leftovers(self._elements if full else freed)
+        self._sets = set(self._used_sets)
+        self._chains |= self._used_chains
+
+    def _forget(self, key: PortKey) -> Iterator[tuple[str, str]]:
+        """Count a port's block out, and return its elements."""
+        block = self._blocks.pop(key)
+        self._used_sets.difference_update(block.sets)
+        for part in block.parts:
+            if isinstance(part, str):
+                self._used_chains.discard(part)
+                continue
+            which = part[:2]
+            self._users[which] -= 1
+            if self._users[which] < 2:
+                self._contested.discard(which)
+            yield which
+
+    def _remember(self, key: PortKey, port: ServicePort, services: ServiceMap) -> Block:
+        """Make a port's block and count it in."""
+        node = self.place.node
+        choice = categorize(port, services.endpoints.get(key, ()), node.name, node.zone)
+        block = self._blocks[key] = PortRules(self.place, port, choice).block()
+        self._used_sets.update(block.sets)
+        for part in block.parts:
+            if isinstance(part, str):
+                self._used_chains.add(part)
+            else:
+                self._users[part[:2]] = self._users.get(part[:2], 0) + 1
+        return block
 
     def _ensure(self, element: Element) -> Iterator[str]:
-        """Add an element unless it is there. With another value, as when two Services claim one address, the
-        later one replaces it: a map has no way to change a value.
+        """Add an element unless it is there.
+
+        A map has no way to change a value. Where two Services claim one address each takes it from the other, in
+        every sync again.
         """
-        known = self._elements.get(element[:2])
+        which = element[:2]
+        known = self._elements.get(which)
         if known == element.value:
             return
         if known is not None:
-            yield self._delete(element.container, element.key)
+            yield self._delete(*which)
+            if self._users[which] > 1:
+                self._contested.add(which)
         yield element.add(self.place.ip)
-        self._elements[element[:2]] = element.value
+        self._elements[which] = element.value
 
-    def _leftovers(self, needed: set[tuple[str, str]]) -> Iterator[str]:
-        left = [key for key in self._elements if key not in needed]
-        for container, key in sorted(left, key=lambda which: CONTAINERS.index(which[0])):
-            del self._elements[container, key]
-            yield self._delete(container, key)
+    def _leftovers(self, candidates: Iterable[tuple[str, str]]) -> Iterator[str]:
+        left = [which for which in candidates if not self._users.get(which)]
+        for which in sorted(left, key=lambda which: (CONTAINERS.index(which[0]), which[1])):
+            self._users.pop(which, None)
+            if self._elements.pop(which, None) is not None:
+                yield self._delete(*which)
 
     def _delete(self, container: str, key: str) -> str:
         return f"delete element {self.place.ip} {TABLE} {container} {{ {key} }}"

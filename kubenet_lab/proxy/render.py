@@ -5,20 +5,30 @@ No cluster is built: Services and EndpointSlices go in as they are, no slice is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Literal
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
 
-from kubenet_lab.errors import NotFound
+from msgspec import Struct
+
+from kubenet_lab.errors import Fault, InputError, NotFound
 from kubenet_lab.kernel.dialects.iptables import save
 from kubenet_lab.kernel.netfilter import Ruleset
 from kubenet_lab.objects import AnyObject, EndpointSlice, Json, Node, Service, default_nodes, from_manifest
 from kubenet_lab.proxy.config import KubeProxyConfig, ProxyNode
 from kubenet_lab.proxy.iptables import KubeProxyIptables
+from kubenet_lab.proxy.nftables import KubeProxyNftables
 
 CLUSTER_CIDRS = ("10.244.0.0/16", "fd00:10:244::/56")
 """Where pods' addresses come from unless a flag says otherwise, one block a family."""
 
+SERVICE_CIDRS = ("10.96.0.0/16", "fd00:10:96::/112")
+"""Where Services' addresses come from."""
+
+MODES = ("iptables", "nftables")
+"""kube-proxy's modes (`--proxy-mode`) that can be rendered."""
+
 As = Literal["written", "saved"]
+Objects = Iterable[AnyObject | Json]
 
 RESTORE = {4: "iptables-restore", 6: "ip6tables-restore"}
 SAVE = {4: "iptables-save", 6: "ip6tables-save"}
@@ -32,11 +42,11 @@ def lab_nodes(count: int = 3) -> list[Node]:
     ]
 
 
-def _typed(objects: Iterable[AnyObject | Json]) -> list[AnyObject]:
+def _typed(objects: Objects) -> list[AnyObject]:
     return [from_manifest(given) if isinstance(given, dict) else given for given in objects]
 
 
-def proxy_node(objects: Iterable[AnyObject | Json], name: str) -> ProxyNode:
+def proxy_node(objects: Objects, name: str) -> ProxyNode:
     """Return the node called `name` among the objects, or of the three lab nodes if there is no Node at all.
 
     Raises NotFound.
@@ -48,61 +58,110 @@ def proxy_node(objects: Iterable[AnyObject | Json], name: str) -> ProxyNode:
     raise NotFound("Node", name, resource="nodes", known=[node.name for node in nodes])
 
 
-def _started(
-    objects: Iterable[AnyObject | Json], node: str, flags: Iterable[str]
-) -> tuple[KubeProxyIptables, list[Service], list[EndpointSlice]]:
-    everything = _typed(objects)
-    config = KubeProxyConfig.from_flags(flags, cluster_cidrs=CLUSTER_CIDRS)
+def _watched(objects: Iterable[AnyObject]) -> tuple[list[Service], list[EndpointSlice]]:
+    everything = list(objects)
     return (
-        KubeProxyIptables(proxy_node(everything, node), config),
         [given for given in everything if isinstance(given, Service)],
         [given for given in everything if isinstance(given, EndpointSlice)],
     )
 
 
-def written(
-    objects: Iterable[AnyObject | Json], node: str, flags: Iterable[str] = ()
-) -> dict[int, list[str]]:
+class _World(Struct, frozen=True):
+    """What one kube-proxy sees: its node, its settings, and the states of the API in turn."""
+
+    node: ProxyNode
+    config: KubeProxyConfig
+    states: list[tuple[list[Service], list[EndpointSlice]]]
+
+    @classmethod
+    def of(cls, objects: Objects, node: str, flags: Iterable[str], before: Objects | None) -> _World:
+        everything = _typed(objects)
+        config = KubeProxyConfig.from_flags(flags, cluster_cidrs=CLUSTER_CIDRS, service_cidrs=SERVICE_CIDRS)
+        states = [everything] if before is None else [_typed(before), everything]
+        return cls(proxy_node(everything, node), config, [*map(_watched, states)])
+
+    def iptables_written(self) -> dict[int, list[str]]:
+        proxy = KubeProxyIptables(self.node, self.config)
+        written = [proxy.sync(*state) for state in self.states][-1]
+        texts = {4: written.iptables_restore, 6: written.ip6tables_restore}
+        return {f: text for f, text in texts.items() if text is not None}
+
+    def iptables_saved(self) -> dict[int, list[str]]:
+        proxy = KubeProxyIptables(self.node, self.config)
+        rulesets = {4: Ruleset(4), 6: Ruleset(6)}
+        for state in self.states:
+            rulesets = proxy.reconcile(rulesets, *state)
+        return {f: save(ruleset).split("\n") for f, ruleset in rulesets.items()}
+
+    def nftables_written(self) -> dict[int, list[list[str]]]:
+        proxy = KubeProxyNftables(self.node, self.config)
+        written = [proxy.sync(*state) for state in self.states][-1]
+        return {4: written.ip, 6: written.ip6}
+
+
+def written(objects: Objects, node: str, flags: Iterable[str] = ()) -> dict[int, list[str]]:
     """Return what kube-proxy feeds to `iptables-restore` (4) and `ip6tables-restore` (6) at its start.
 
     Lists of lines; the last, empty, stands for the final newline. Raises NotFound for the node, InputError
     for flags.
     """
-    proxy, services, slices = _started(objects, node, flags)
-    texts = proxy.sync(services, slices)
-    return {4: texts.iptables_restore or [], 6: texts.ip6tables_restore or []}
+    return _World.of(objects, node, flags, None).iptables_written()
 
 
-def saved(objects: Iterable[AnyObject | Json], node: str, flags: Iterable[str] = ()) -> dict[int, list[str]]:
+def saved(objects: Objects, node: str, flags: Iterable[str] = ()) -> dict[int, list[str]]:
     """Return what `iptables-save` (4) and `ip6tables-save` (6) print then, where nothing else made rules.
 
     Lists of lines as for `written`, comment lines ("# Generated by ...") left out, and the same errors.
     """
-    proxy, services, slices = _started(objects, node, flags)
-    rulesets = proxy.reconcile({4: Ruleset(4), 6: Ruleset(6)}, services, slices)
-    return {f: save(ruleset).split("\n") for f, ruleset in rulesets.items()}
+    return _World.of(objects, node, flags, None).iptables_saved()
 
 
 def rules(
-    objects: Iterable[AnyObject | Json],
+    objects: Objects,
     node: str,
     flags: Iterable[str] = (),
     family: int = 4,
     as_: As = "written",
+    *,
+    mode: str = "iptables",
+    before: Objects | None = None,
 ) -> list[str]:
-    """Return one text: `family` is 4 or 6; `as_` is as kube-proxy writes or as `iptables-save` prints it."""
-    return (written if as_ == "written" else saved)(objects, node, flags)[family]
+    """Return one text: `family` is 4 or 6; `as_` is as kube-proxy writes or as the kernel's tool prints it.
+
+    `mode` is one of `MODES`. With `before`, the objects of an earlier sync, it is what a second sync writes, []
+    where it writes nothing, and what is printed then. Several transactions are parted by an empty line.
+    """
+    world = _World.of(objects, node, flags, before)
+    if mode == "iptables":
+        return (world.iptables_written() if as_ == "written" else world.iptables_saved()).get(family, [])
+    if as_ == "saved":
+        raise InputError(
+            [Fault("'saved' is not modelled in nftables mode", "--as", help="write --as written")]
+        )
+    return [line for text in world.nftables_written()[family] for line in text]
 
 
 def rules_document(
-    objects: Iterable[AnyObject | Json], node: str, flags: Iterable[str] = ()
-) -> dict[str, dict[str, dict[str, list[str]]]]:
-    """Return all four texts, each a list of lines: {"iptables": {"written": ..., "saved": ...}}."""
-    everything, given = _typed(objects), list(flags)
-    before, after = written(everything, node, given), saved(everything, node, given)
-    return {
-        "iptables": {
-            "written": {RESTORE[f]: before[f] for f in (4, 6)},
-            "saved": {SAVE[f]: after[f] for f in (4, 6)},
+    objects: Objects,
+    node: str,
+    flags: Iterable[str] = (),
+    modes: Sequence[str] = ("iptables",),
+    before: Objects | None = None,
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return all texts of some modes, each a list of lines.
+
+    {"iptables": {"written": {"iptables-restore": ..., "ip6tables-restore": ...}, "saved": {"iptables-save": ...,
+    "ip6tables-save": ...}}, "nftables": {"written": {"nft": [transaction, ...]}}}. With `before` they are those of a second sync; a family for which it writes nothing has no member.
+    """
+    world = _World.of(objects, node, flags, None if before is None else list(before))
+    document: dict[str, dict[str, dict[str, Any]]] = {}
+    if "iptables" in modes:
+        document["iptables"] = {
+            "written": {RESTORE[f]: text for f, text in world.iptables_written().items()},
+            "saved": {SAVE[f]: text for f, text in world.iptables_saved().items()},
         }
-    }
+    if "nftables" in modes:
+        document["nftables"] = {
+            "written": {"nft": [text for texts in world.nftables_written().values() for text in texts]}
+        }
+    return document

@@ -113,3 +113,49 @@ def difference(ours: Sequence[Sequence[str]], theirs: Sequence[Any]) -> str:
                         *(f"  + {x}" for x in two),
                     ]
     return "\n".join(found)
+
+
+_HEAD = re.compile(r"^(?:\t?)([a-z]+(?: ip6?)? [^ ]+(?: [^ ]+)?) {$")
+
+
+def listed(lines: Iterable[str]) -> Groups:
+    """Return what `nft list` prints, by table and object: {"table ip kube-proxy / chain services": [line, ...]}.
+
+    Elements, which come in the order of the kernel's hash table, are sorted, one a line. The key "fixed" has the
+    objects of no Service, whose order is the one they were made in.
+    """
+    found: Groups = {"fixed": []}
+    table = current = ""
+    for line in "\n".join(lines).replace(",\n\t\t\t     ", ", ").split("\n"):
+        head = _HEAD.match(line)
+        if head:
+            table = head[1] if not line.startswith("\t") else table
+            current = table if not line.startswith("\t") else f"{table} / {head[1]}"
+            found[current] = []
+            if not re.search(r"-[A-Z2-7]{8}-", current):
+                found["fixed"].append(current)
+        elif line.startswith("\t\telements = { "):
+            inside = line.removeprefix("\t\telements = { ").removesuffix(" }")
+            found[current] += sorted(f"\t\telement {one}" for one in inside.split(", "))
+        elif line.strip():
+            found.setdefault(current, []).append(line)
+    return found
+
+
+def listed_difference(ours: Sequence[str], theirs: Sequence[str]) -> str:
+    """Return "" if two texts of `nft list` are equal, else what differs ("-" recorded, "+" ours)."""
+    a, b = listed(theirs), listed(ours)
+    found = []
+    for key in {**a, **b}:
+        one, two = a.get(key), b.get(key)
+        if one != two:
+            found.append(f"{key}:")
+            found += [f"  - {line}" for line in one or ["nothing"] if line not in (two or ())]
+            found += [f"  + {line}" for line in two or ["nothing"] if line not in (one or ())]
+            if one and two and sorted(one) == sorted(two):
+                found += [
+                    "  same lines, other order:",
+                    *(f"  - {x}" for x in one),
+                    *(f"  + {x}" for x in two),
+                ]
+    return "\n".join(found)

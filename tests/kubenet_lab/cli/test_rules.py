@@ -11,6 +11,7 @@ import pytest
 from kubenet_lab.cluster import Cluster
 from tests.kubenet_lab.cli.run import run
 from tests.oracles import cases, open_case
+from tests.oracles.nft_text import difference as nft_difference
 from tests.oracles.rule_text import difference
 
 NAMES = cases("kube-proxy")
@@ -135,7 +136,8 @@ def test_given_nodes_are_the_only_ones(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["--mode", "nftables"], ["--mode: 'nftables' is not modelled", "write one of: iptables"]),
+        (["--mode", "iptables,ipvs"], ["--mode: 'ipvs' is not modelled", "write one of: iptables, nftables"]),
+        (["-f", "-", "--changed-from", "-"], ["--changed-from: standard input can be read once only"]),
         (["--kube-proxy-flag=--no-such-flag"], ["--no-such-flag"]),
         (["--family", "ipv5"], ["ipv5", "ipv4", "ipv6"]),
         (["--as", "guessed"], ["guessed", "written", "saved"]),
@@ -147,3 +149,37 @@ def test_bad_options_are_refused(argv: list[str], words: list[str], tmp_path: Pa
     assert (ran.status, ran.out) == (2, b"")
     for word in words:
         assert word in ran.err
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_prints_what_kube_proxy_wrote_in_nftables_mode(name: str, tmp_path: Path) -> None:
+    case = open_case("kube-proxy", name)
+    path = write(case, "json", tmp_path)
+    flags = [f"--kube-proxy-flag={flag}" for flag in case["flags"]]
+    where = ["-f", str(path), "--node", case["node"], *flags, "--mode", "nftables"]
+    texts = [run("rules", *where, "--family", family).text.split("\n") for family in ("ipv4", "ipv6")]
+    assert nft_difference(texts, case["nftables"]["written"]["nft"]) == ""
+
+
+@pytest.mark.parametrize("name", cases("kube-proxy", prefix="change-"))
+def test_prints_what_the_second_sync_writes(name: str, tmp_path: Path) -> None:
+    case = open_case("kube-proxy", name)
+    (tmp_path / "before").mkdir()
+    before = write(case, "json", tmp_path / "before")
+    after = write(case["after"], "documents", tmp_path)
+    where = ["-f", str(after), "--node", case["node"], "--changed-from", str(before)]
+    for family, tool in (("ipv4", "iptables-restore"), ("ipv6", "ip6tables-restore")):
+        text = run("rules", *where, "--family", family).text
+        recorded = case["iptables"]["after"]["written"].get(tool, [""])
+        assert difference(text.split("\n"), recorded) == ""
+    text = run("rules", *where, "--mode", "nftables").text
+    assert nft_difference([text.split("\n")], case["nftables"]["after"]["written"]["nft"]) == ""
+    assert run("rules", *where, "--mode", "nftables", "--family", "ipv6").text == ""
+    both = run("rules", *where, "--mode", "iptables,nftables").text
+    assert both == f"# iptables\n{run('rules', *where).text}# nftables\n{text}"
+
+
+def test_a_second_sync_that_changes_nothing_prints_nothing(tmp_path: Path) -> None:
+    path = str(write(open_case("kube-proxy", "clusterip-two"), "documents", tmp_path))
+    ran = run("rules", "-f", path, "--node", "node-1", "--changed-from", path)
+    assert (ran.status, ran.text, ran.err) == (0, "", "")

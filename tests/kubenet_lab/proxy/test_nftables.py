@@ -127,12 +127,14 @@ def test_two_services_with_one_external_ip_take_it_from_each_other() -> None:
     }
     labels = {**endpoints["metadata"]["labels"], "kubernetes.io/service-name": "twin"}
     more = {**endpoints, "metadata": {**endpoints["metadata"], "name": "twin-1", "labels": labels}}
-    (text,) = proxy(case).sync([web, twin], [endpoints, more]).ip
-    about = [line for line in text if "198.51.100.7" in line]
-    first, delete, second = about
+    one = proxy(case)
+    (text,) = one.sync([web, twin], [endpoints, more]).ip
+    first, delete, second = (line for line in text if "198.51.100.7" in line)
     assert first.endswith("{ 198.51.100.7 . tcp . 80 : goto external-PFISGYVC-default/web/tcp/ }")
     assert delete == "delete element ip kube-proxy service-ips { 198.51.100.7 . tcp . 80 }"
     assert second.endswith("-default/twin/tcp/ }")
+    (text,) = one.sync([web], [endpoints]).ip
+    assert [line for line in text if "198.51.100.7" in line] == [delete, first]
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,7 @@ def test_the_readmes_example_runs() -> None:
     readme = Path(kubenet_lab.proxy.__file__).with_name("README.md").read_text()
     case = open_case("kube-proxy", "clusterip-two")
     names = {"services": case["services"], "slices": case["endpointSlices"]}
-    (code,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
-    exec(compile(code, "README.md", "exec"), names)
+    for code in re.findall(r"```python\n(.*?)```", readme, re.DOTALL):
+        exec(compile(code, "README.md", "exec"), names)
     assert names["first"].iptables_restore == rules(objects(case), "node-1")
+    assert len(names["start"]) == 2
