@@ -28,6 +28,7 @@ from kubenet_lab.objects import (
     from_manifest,
     with_defaults,
 )
+from kubenet_lab.objects.defaults import on_create
 from kubenet_lab.objects.update import kept, refusals
 
 Key = tuple[str, str]
@@ -222,6 +223,7 @@ class Store:
             creation_timestamp=metadata.creation_timestamp or _timestamp(self.clock.now),
             resource_version=str(self.version),
         )
+        obj = on_create(obj)
         self._remember(kind, key, fresh=(kind, key) not in self._used)
         objects[key] = obj
         self._used.add((kind, key))

@@ -40,6 +40,9 @@ from kubenet_lab.objects.workload import (
 T = TypeVar("T")
 S = TypeVar("S", bound=Part)
 
+TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
+"""The annotation that counts a DaemonSet's templates."""
+
 _NOT_READY_TOLERATIONS = tuple(
     Toleration(
         key=f"node.kubernetes.io/{what}", operator="Exists", effect="NoExecute", toleration_seconds=300
@@ -58,6 +61,44 @@ def with_defaults(obj: T) -> T:
         return obj
     filled: T = fill(obj)
     return filled
+
+
+def on_create(obj: T) -> T:
+    """A copy with what only creation gives, and what depends on the uid, which the object has by now."""
+    fill = _FILL_ON_CREATE.get(type(obj))
+    if fill is None:
+        return obj
+    filled: T = fill(obj)
+    return filled
+
+
+def _new_job(job: Job) -> Job:
+    """A Job selects its pods by its uid, unless it says that it selects them itself."""
+    spec = job.spec
+    if spec.manual_selector or spec.selector is not None:
+        return job
+    uid, name = job.metadata.uid, job.metadata.name
+    labels = {
+        "batch.kubernetes.io/controller-uid": uid,
+        "batch.kubernetes.io/job-name": name,
+        "controller-uid": uid,
+        "job-name": name,
+    }
+    metadata = spec.template.metadata
+    template = replace(spec.template, metadata=replace(metadata, labels={**metadata.labels, **labels}))
+    selector = LabelSelector(match_labels={"batch.kubernetes.io/controller-uid": uid})
+    return replace(job, spec=replace(spec, selector=selector, template=template))
+
+
+def _new_daemon_set(daemon_set: DaemonSet) -> DaemonSet:
+    annotations = daemon_set.metadata.annotations
+    if TEMPLATE_GENERATION in annotations:
+        return daemon_set
+    made: DaemonSet = daemon_set.with_metadata(annotations={**annotations, TEMPLATE_GENERATION: "1"})
+    return made
+
+
+_FILL_ON_CREATE: dict[type, Callable[[Any], Any]] = {Job: _new_job, DaemonSet: _new_daemon_set}
 
 
 def _service(service: Service) -> Service:
@@ -147,8 +188,13 @@ def _qos_class(spec: PodSpec) -> str:
 
 
 def _pod_spec(spec: PodSpec) -> PodSpec:
+    # One account under an old name and a new one.
+    account = spec.service_account_name or spec.service_account
     return replace(
         spec,
+        volumes=tuple(map(_volume, spec.volumes)) if spec.volumes else spec.volumes,
+        service_account_name=account,
+        service_account=account,
         containers=tuple(_container(item, spec.host_network) for item in spec.containers),
         init_containers=tuple(_container(item, spec.host_network) for item in spec.init_containers),
         restart_policy=spec.restart_policy or "Always",
@@ -175,7 +221,9 @@ def _container(container: Container, host_network: bool) -> Container:
     return replace(
         container,
         ports=ports,
-        resources={} if container.resources is None else container.resources,
+        env=tuple(map(_variable, container.env)) if container.env else container.env,
+        resources=_resources(container.resources) if container.resources else {},
+        lifecycle=_lifecycle(container.lifecycle),
         liveness_probe=_probe(container.liveness_probe),
         readiness_probe=_probe(container.readiness_probe),
         startup_probe=_probe(container.startup_probe),
@@ -183,6 +231,59 @@ def _container(container: Container, host_network: bool) -> Container:
         termination_message_policy=container.termination_message_policy or "File",
         image_pull_policy=container.image_pull_policy or ("Always" if latest else "IfNotPresent"),
     )
+
+
+def _variable(variable: Json) -> Json:
+    """A reference to a field of the pod is to its version v1."""
+    source: Json = variable.get("valueFrom") or {}
+    field = source.get("fieldRef")
+    if not field or field.get("apiVersion"):
+        return variable
+    return {**variable, "valueFrom": {**source, "fieldRef": {"apiVersion": "v1", **field}}}
+
+
+def _resources(resources: Json) -> Json:
+    """Quantities as text; what is limited and not requested is requested up to the limit."""
+    filled = dict(resources)
+    for part in ("limits", "requests"):
+        if resources.get(part):
+            filled[part] = {
+                name: value if isinstance(value, str) else str(value)
+                for name, value in resources[part].items()
+            }
+    if filled.get("limits"):
+        filled["requests"] = {**filled["limits"], **(filled.get("requests") or {})}
+    return filled
+
+
+_MODES = {"configMap": 420, "secret": 420, "downwardAPI": 420, "projected": 420}
+"""`defaultMode` of files in these volumes: 0644."""
+
+
+def _volume(volume: Json) -> Json:
+    for kind, mode in _MODES.items():
+        source = volume.get(kind)
+        if source is not None and source.get("defaultMode") is None:
+            return {**volume, kind: {**source, "defaultMode": mode}}
+    path = volume.get("hostPath")
+    if path is not None and path.get("type") is None:
+        return {**volume, "hostPath": {**path, "type": ""}}
+    return volume if len(volume) > 1 else {**volume, "emptyDir": {}}
+
+
+def _lifecycle(lifecycle: Json | None) -> Json | None:
+    if lifecycle is None:
+        return None
+    return {
+        moment: {**hook, "httpGet": _http_get(hook["httpGet"])}
+        if isinstance(hook, dict) and isinstance(hook.get("httpGet"), dict)
+        else hook
+        for moment, hook in lifecycle.items()
+    }
+
+
+def _http_get(get: Json) -> Json:
+    return {**get, "path": get.get("path") or "/", "scheme": get.get("scheme") or "HTTP"}
 
 
 def _probe(probe: Json | None) -> Json | None:
@@ -196,8 +297,7 @@ def _probe(probe: Json | None) -> Json | None:
         "failureThreshold": probe.get("failureThreshold") or 3,
     }
     if isinstance(probe.get("httpGet"), dict):
-        get = probe["httpGet"]
-        filled["httpGet"] = {**get, "path": get.get("path") or "/", "scheme": get.get("scheme") or "HTTP"}
+        filled["httpGet"] = _http_get(probe["httpGet"])
     if isinstance(probe.get("grpc"), dict):
         filled["grpc"] = {**probe["grpc"], "service": probe["grpc"].get("service") or ""}
     return filled

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from kubenet_lab.errors import Cause
 from kubenet_lab.objects.configmap import ConfigMap
+from kubenet_lab.objects.defaults import TEMPLATE_GENERATION
 from kubenet_lab.objects.endpointslice import EndpointSlice
 from kubenet_lab.objects.ingress import IngressClass
 from kubenet_lab.objects.node import Node
@@ -32,7 +33,22 @@ def kept(old: Any, new: Any) -> Any:
     """The new object as it is stored: with what it may leave out, without what its type no longer has."""
     if type(new) is Service and type(old) is Service and new.spec != old.spec:
         return replace(new, spec=_kept_service(old.spec, new.spec))
+    if type(new) is DaemonSet and type(old) is DaemonSet:
+        return _counted(old, new)
     return new
+
+
+def _counted(old: DaemonSet, new: DaemonSet) -> DaemonSet:
+    """With the count of its templates, which grows with each new one."""
+    count = old.metadata.annotations.get(TEMPLATE_GENERATION, "")
+    if not count.isdecimal():
+        return new
+    if old.spec.template != new.spec.template:
+        count = str(int(count) + 1)
+    if new.metadata.annotations.get(TEMPLATE_GENERATION) == count:
+        return new
+    kept: DaemonSet = new.with_metadata(annotations={**new.metadata.annotations, TEMPLATE_GENERATION: count})
+    return kept
 
 
 def refusals(old: Any, new: Any) -> list[Cause]:
