@@ -49,7 +49,7 @@ def _sync(context: Context, key: Key) -> list[Change]:
         return []
     uid = daemon_set.metadata.uid
     owned = [item for item in context.view.owned.of(uid) if item.kind == "ControllerRevision"]
-    history = revisions(daemon_set, daemon_set.spec.template, owned)
+    history = revisions(daemon_set, daemon_set.spec.template, owned, _known_as(context.view, daemon_set))
     if history.create is not None:
         return [Change("create", history.create, "no revision has this template")]
     if history.update is not None:
@@ -210,6 +210,14 @@ class _Set:
         spare = [item for item in self.history.all if item.name not in kept]
         excess = max(0, len(spare) - limit)
         return [Change("delete", item, f"more than {limit} old revisions") for item in spare[:excess]]
+
+
+def _known_as(view: View, daemon_set: DaemonSet) -> str:
+    """What the youngest of its pods calls the present template, "" where there is none."""
+    pods: list[Pod] = view.pods_by_controller.of(daemon_set.metadata.uid)
+    youngest = max(pods, key=_oldest, default=None)
+    label = youngest.metadata.labels.get(REVISION_LABEL, "") if youngest is not None else ""
+    return f"{daemon_set.name}-{label}" if label else ""
 
 
 def target_node(pod: Pod) -> str:

@@ -16,7 +16,15 @@ from kubenet_lab.control.loop import Change, Settings
 from kubenet_lab.control.moment import seconds
 from kubenet_lab.control.template import pod_template_hash
 from kubenet_lab.control.view import Context, Keyed, View, controller_key, own_key
-from kubenet_lab.objects import Deployment, Json, ObjectMeta, ReplicaSet, ReplicaSetSpec, owned_by
+from kubenet_lab.objects import (
+    Deployment,
+    Json,
+    ObjectMeta,
+    PodTemplate,
+    ReplicaSet,
+    ReplicaSetSpec,
+    owned_by,
+)
 from kubenet_lab.objects.selector import LabelSelector
 from kubenet_lab.objects.workload import DeploymentSpec, DeploymentStatus
 from kubenet_lab.store import Key, Store
@@ -78,9 +86,8 @@ class _Rollout:
         self.wished = 1 if self.spec.replicas is None else self.spec.replicas
         self.hash = pod_template_hash(self.spec.template)
         owned = sorted(owned, key=lambda item: (item.metadata.creation_timestamp, _revision(item)))
-        self.current = next(
-            (item for item in owned if item.metadata.labels.get(HASH_LABEL) == self.hash), None
-        )
+        # By the template and not by its hash: a dump's comes from Go's print of the template, not from ours.
+        self.current = next((item for item in owned if _bare(item.spec.template) == self.spec.template), None)
         self.old = [item for item in owned if item is not self.current]
         self.sizes = {item.name: _replicas(item) for item in owned}
         self.surge, self.unavailable = surge_and_unavailable(self.spec, self.wished)
@@ -117,7 +124,8 @@ class _Rollout:
         if self.spec.paused:
             return True
         return any(
-            self.sizes[item.name] and int(item.metadata.annotations.get(DESIRED, self.wished)) != self.wished
+            self.sizes[item.name]
+            and _number(item.metadata.annotations.get(DESIRED, str(self.wished))) != self.wished
             for item in self._everyone()
         )
 
@@ -200,7 +208,7 @@ class _Rollout:
         if not self.wished:
             part = -now
         else:
-            before = int(item.metadata.annotations.get(MAXIMUM, 0)) or self.deployment.status.replicas
+            before = _number(item.metadata.annotations.get(MAXIMUM, "")) or self.deployment.status.replicas
             part = _rounded(now * (self.wished + self.surge) / before) - now if before else 0
         part = min(part, to_add - added) if to_add > 0 else max(part, to_add - added)
         self.sizes[item.name] = now + part
@@ -376,6 +384,12 @@ class _Rollout:
         }
         others = tuple(item for item in status.conditions if item["type"] != kind)
         return replace(status, conditions=(*others, condition))
+
+
+def _bare(template: PodTemplate) -> PodTemplate:
+    """A ReplicaSet's template without the label that its Deployment added."""
+    labels = {key: text for key, text in template.metadata.labels.items() if key != HASH_LABEL}
+    return replace(template, metadata=replace(template.metadata, labels=labels))
 
 
 def _found(status: DeploymentStatus, kind: str) -> Json | None:

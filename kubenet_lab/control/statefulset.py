@@ -35,7 +35,8 @@ def _sync(context: Context, key: Key) -> list[Change]:
         return []
     uid = stateful_set.metadata.uid
     owned = [item for item in context.view.owned.of(uid) if item.kind == "ControllerRevision"]
-    history = revisions(stateful_set, stateful_set.spec.template, owned)
+    known_as = stateful_set.status.update_revision
+    history = revisions(stateful_set, stateful_set.spec.template, owned, known_as)
     if stateful_set.metadata.deletion_timestamp:
         return []
     if history.create is not None:

@@ -8,7 +8,16 @@ from collections.abc import Iterable, Mapping
 import msgspec
 from msgspec.structs import replace
 
-from kubenet_lab.objects import ApiObject, Generic, Json, ObjectMeta, Pod, PodTemplate, owned_by
+from kubenet_lab.objects import (
+    ApiObject,
+    Generic,
+    Json,
+    ObjectMeta,
+    Pod,
+    PodTemplate,
+    owned_by,
+    without_nulls,
+)
 from kubenet_lab.store import ALPHABET
 
 REVISION_LABEL = "controller-revision-hash"
@@ -63,12 +72,19 @@ class Revisions(msgspec.Struct):
         return self.create or self.update or self.all[-1]
 
 
-def revisions(owner: ApiObject, template: PodTemplate, existing: Iterable[Generic]) -> Revisions:
-    """The revisions with the one of this template last: made, or, when it was there before, brought to the front."""
+def revisions(
+    owner: ApiObject, template: PodTemplate, existing: Iterable[Generic], known_as: str = ""
+) -> Revisions:
+    """The revisions with the one of this template last: made, or, when it was there before, brought to the front.
+
+    `known_as` is what the pods that are there call it, where no revision is: `kubectl get all` dumps none.
+    """
     known = sorted(existing, key=revision_number)
     name = f"{owner.name}-{pod_template_hash(template)}"
+    if not known and known_as:
+        name = known_as
     number = revision_number(known[-1]) + 1 if known else 1
-    same = next((item for item in known if item.name == name), None)
+    same = next((item for item in known if item.name == name or template_of(item) == template), None)
     if same is None:
         body = msgspec.json.decode(msgspec.json.encode(template))
         data = {"spec": {"template": {**body, "$patch": "replace"}}}
@@ -96,6 +112,6 @@ def revision_number(revision: Generic) -> int:
 
 def template_of(revision: Generic) -> PodTemplate:
     """The template a revision keeps."""
-    body: Json = dict(revision.content["data"]["spec"]["template"])
+    body: Json = without_nulls(revision.content["data"]["spec"]["template"])
     body.pop("$patch", None)
     return msgspec.convert(body, PodTemplate)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
 import pytest
 from msgspec.structs import replace
 
 from kubenet_lab import Cluster
-from kubenet_lab.objects import EndpointSlice, Node, Pod, make_node
+from kubenet_lab.objects import EndpointSlice, Node, Pod, from_manifest, make_node
 from kubenet_lab.objects.node import Taint
 
 DB = """\
@@ -373,3 +376,56 @@ def test_a_suspended_job_waits() -> None:
     assert (pods(cluster, "sum-"), counts(cluster)) == ([], (0, 0, 0))
     cluster.apply(JOB.format(spec="suspend: false"))
     assert counts(cluster) == (1, 0, 0)
+
+
+WEB = """\
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 3
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec: {containers: [{name: c, image: "nginx:1"}]}
+"""
+OURS = {
+    "pod-template-hash",
+    "controller-revision-hash",
+}
+"""Labels whose values a real cluster computes differently."""
+
+
+@pytest.mark.parametrize("revisions", [True, False])
+def test_a_dump_is_not_rolled_out_anew(revisions: bool) -> None:
+    """Real hashes differ from the model's; a dump's pods, and the workloads that made them, stay as they are."""
+    first = Cluster.from_files(WEB, db(), agent())
+    text = []
+    for kind in first.store.kinds():
+        for obj in first.store.list(kind):
+            if kind != "ControllerRevision" or revisions:
+                text.append(obj)
+    names = {
+        value: f"real{number}"
+        for number, value in enumerate(
+            sorted({v for p in first.store.list(Pod) for k, v in p.metadata.labels.items() if k in OURS})
+        )
+    }
+    body = msgspec.json.encode([obj.to_manifest() for obj in text]).decode()
+    for value, real in names.items():
+        bare = value.rpartition("-")[2]
+        body = body.replace(bare, real)
+    again = Cluster.from_objects([from_manifest(item) for item in msgspec.json.decode(body)])
+
+    def shape(cluster: Cluster) -> list[Any]:
+        return sorted((pod.metadata.uid, pod.spec.node_name, pod.ips) for pod in cluster.store.list(Pod))
+
+    assert shape(again) == shape(first)
+    again.advance(100)
+    assert shape(again) == shape(first)
+    again.apply(WEB.replace("nginx:1", "nginx:2"), db("2"), agent("2"))
+    again.advance(100)
+    images = {
+        pod.spec.containers[0].image for prefix in ("web-", "db-", "agent-") for pod in pods(again, prefix)
+    }
+    assert images == {"nginx:2", "postgres:2", "agent:2"}
