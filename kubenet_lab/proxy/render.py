@@ -151,7 +151,8 @@ def rules_document(
     """Return all texts of some modes, each a list of lines.
 
     {"iptables": {"written": {"iptables-restore": ..., "ip6tables-restore": ...}, "saved": {"iptables-save": ...,
-    "ip6tables-save": ...}}, "nftables": {"written": {"nft": [transaction, ...]}}}. With `before` they are those of a second sync; a family for which it writes nothing has no member.
+    "ip6tables-save": ...}}, "nftables": {"written": {"nft": [transaction, ...]}}}. With `before` they are those of
+    a second sync; a family for which it writes nothing has no member.
     """
     world = _World.of(objects, node, flags, None if before is None else list(before))
     document: dict[str, dict[str, dict[str, Any]]] = {}

@@ -138,7 +138,7 @@ def listed(lines: Iterable[str]) -> Groups:
             inside = line.removeprefix("\t\telements = { ").removesuffix(" }")
             found[current] += sorted(f"\t\telement {one}" for one in inside.split(", "))
         elif line.strip():
-            found.setdefault(current, []).append(line)
+            found.setdefault(table if line == "}" else current, []).append(line)
     return found
 
 
