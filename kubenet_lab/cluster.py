@@ -21,7 +21,7 @@ from kubenet_lab.control import Settings, deletion, kubelet, machine
 from kubenet_lab.control.readiness import Starting
 from kubenet_lab.dns.server.coredns import CoreDNS
 from kubenet_lab.dns.server.view import ServiceView
-from kubenet_lab.errors import Fault as Malformed
+from kubenet_lab.errors import DidNotSettle, Fault as Malformed
 from kubenet_lab.errors import InputError, NotFound, NotRunning
 from kubenet_lab.kernel.netfilter import Ruleset
 from kubenet_lab.kernel.netns import Netns
@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 
 CLUSTER_DNS = "10.96.0.10"
 CLUSTER_DOMAIN = "cluster.local"
+MOST_ROUNDS = 10_000
+"""Rounds after which loops and agents are taken to work against each other; a StatefulSet makes one pod a round."""
 COREDNS = Path(__file__).parent / "scenarios" / "coredns.yaml"
 """CoreDNS as kubeadm installs it."""
 
@@ -211,13 +213,16 @@ class Cluster:
 
     def settle(self) -> None:
         """Run control loops and node agents until nothing changes (`cluster.py`'s list of steps, in order)."""
-        for _round in range(1000):  # a StatefulSet makes its pods one a round
-            changes = bool(control.settle(self.store, self.settings))
+        for _round in range(MOST_ROUNDS):
+            done = control.settle(self.store, self.settings)
+            changes = bool(done)
             changes |= self._machines()
             changes |= self._pod_network()
             changes |= self._kubelets()
             if not changes:
                 break
+        else:
+            raise DidNotSettle(MOST_ROUNDS, str(done[-1]) if done else "a node agent's")
         self._name_server()
         self._kube_proxies()
         self._labels = None
