@@ -6,8 +6,6 @@ Semantics: net/netfilter/nf_conntrack_core.c and nf_conntrack_proto_*.c; text in
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
-
 from msgspec import Struct, field
 
 from kubenet_lab.packet.packet import ICMP, ICMPV6, TCP, UDP, Packet
@@ -21,7 +19,7 @@ For ICMP the ports are (id, type << 8 | code) of the request, as the kernel keys
 _ECHO = {8: 0, 0: 8, 128: 129, 129: 128, 13: 14, 14: 13}
 
 
-class FlowRecord(NamedTuple):
+class FlowRecord(Struct, frozen=True, gc=False):
     """What a flow was at one moment, as `conntrack -L` would have printed it."""
 
     orig: FlowTuple

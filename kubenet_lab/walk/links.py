@@ -18,13 +18,13 @@ VLAN_SLACK = 4
 """A device takes frames of its MTU plus Ethernet header plus one VLAN tag (`is_skb_forwardable`)."""
 
 
-_GROUP_DIGITS = frozenset("13579bdfBDF")
+GROUP_DIGITS = frozenset("13579bdfBDF")
 """Second digits of MACs whose lowest bit of the first byte is set."""
 
 
 def is_group(mac: str) -> bool:
     """True for broadcast and multicast MACs."""
-    return mac[1] in _GROUP_DIGITS
+    return mac[1] in GROUP_DIGITS
 
 
 def transmit(w: Walk, ns: Netns, dev: str, frame: Frame, skb: Skb | None = None) -> None:

@@ -47,6 +47,14 @@ def setup(w: Walk, skb: Skb, side: str, wanted: NatRange | None) -> bool:
     """Choose the translation of a new flow. `wanted` None is the null binding, which only keeps tuples unique."""
     flow = skb.ct
     assert flow is not None
+    if wanted is None:
+        other = skb.ns.conntrack.by_tuple.get(flow.reply)
+        if other is None or other is flow:
+            if side == SRC:
+                flow.src_nat_done = True
+            else:
+                flow.dst_nat_done = True
+            return True
     current = inverted(flow.reply)
     picked = _unique(w, skb.ns, flow, current, side, wanted)
     if picked is None:

@@ -42,7 +42,7 @@ def send_local(w: Walk, item: Pending) -> None:
     if item.role == "request" and pkt.proto != 0:
         pkt = _bind(w, ns, pkt)
     w.trace.packet = w.hop.packet = pkt
-    w.step("send", "socket", note=str(pkt))
+    w.steps.append(Step("send", "socket", pkt))
     w.steps.append(Step("route", "output", way.route))
     skb = Skb(pkt, ns)
     skb.mark, skb.uid, skb.gid = item.mark, item.uid, item.gid

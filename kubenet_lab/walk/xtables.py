@@ -148,6 +148,9 @@ Act = Callable[[Skb, HookContext], str]
 Decide = Callable[[Skb, str], Verdict]
 """What a target whose verdict depends on the packet and the hook does."""
 
+Key = tuple[str, str, int, int]
+"""(destination, source, protocol, destination port or 0): what keyed tests look at."""
+
 PASS, JUMP, GOTO, RETURN, FINAL, DECIDE = range(6)
 
 
@@ -223,14 +226,14 @@ class ReadyChain:
         "_by_port",
         "_by_src",
         "_by_to",
-        "_by_transport",
         "_generic",
-        "_kept",
         "_ready",
+        "by_transport",
         "chain",
         "counters",
         "every",
         "family",
+        "kept",
         "policy",
         "size",
         "table",
@@ -244,8 +247,8 @@ class ReadyChain:
         kind = DROP if chain.policy == "DROP" else ACCEPT
         self.policy = Verdict(kind, RuleRef(table, chain.name, 0, kind))
         self._ready: dict[int, ReadyRule] = {}
-        self._kept: dict[tuple[str, str, int, int], tuple[ReadyRule, ...]] = {}
-        self._by_transport = any(
+        self.kept: dict[Key, tuple[ReadyRule, ...]] = {}
+        self.by_transport = any(
             isinstance(match, (Tcp, Udp)) and (match.dport != (0, 65535) or match.not_dport)
             for rule in chain.rules
             for match in rule.matches
@@ -285,27 +288,26 @@ class ReadyChain:
             else:
                 self._generic.append(index)
 
-    def candidates(self, skb: Skb, ctx: HookContext) -> tuple[ReadyRule, ...]:
-        """Return the rules whose keyed tests fit a packet, in order: every other rule cannot fit."""
+    def candidates(self, key: Key, skb: Skb, ctx: HookContext) -> tuple[ReadyRule, ...]:
+        """Return the rules whose keyed tests fit a packet, in order: every other rule cannot fit.
+
+        `kept` has the answer for packets alike already; this works it out for a new `key`.
+        """
         pkt = skb.pkt
-        key = (pkt.dst, pkt.src, pkt.proto, pkt.dport if self._by_transport else 0)
-        found = self._kept.get(key)
-        if found is None:
-            if len(self._kept) > 4096:
-                self._kept.clear()
-            rules = self.every
-            if rules is None:
-                numbers = [
-                    *self._by_to.get((pkt.dst, pkt.proto, pkt.dport), ()),
-                    *self._by_dst.get(pkt.dst, ()),
-                    *self._by_port.get((pkt.proto, pkt.dport), ()),
-                    *self._by_src.get(pkt.src, ()),
-                ]
-                numbers = sorted(numbers + self._generic) if numbers else self._generic
-                rules = tuple(self._rule(index) for index in numbers)
-            found = self._kept[key] = tuple(
-                rule for rule in rules if all(test(skb, ctx) for test in rule.keyed)
-            )
+        if len(self.kept) > 4096:
+            self.kept.clear()
+        rules = self.every
+        if rules is None:
+            numbers = [
+                *self._by_to.get((pkt.dst, pkt.proto, pkt.dport), ()),
+                *self._by_dst.get(pkt.dst, ()),
+                *self._by_port.get((pkt.proto, pkt.dport), ()),
+                *self._by_src.get(pkt.src, ()),
+            ]
+            numbers = sorted(numbers + self._generic) if numbers else self._generic
+            rules = tuple(self._rule(index) for index in numbers)
+        found = tuple(rule for rule in rules if all(test(skb, ctx) for test in rule.keyed))
+        self.kept[key] = found
         return found
 
 
@@ -335,19 +337,23 @@ def evaluate(
 ) -> Verdict:
     """Walk a packet through a chain of a ruleset; see `run_hook`. A huge `index_from` evaluates linearly."""
     assert hook in HOOKS
-    chains = ruleset.compiled.get(table)
+    chains: dict[str, ReadyChain] | None = ruleset.compiled.get(table)
     if chains is None:
         chains = ruleset.compiled[table] = {}
     chain = chains.get(hook)
     if chain is None:
         chain = _ready(ruleset, chains, table, hook, index_from)
-    assert isinstance(chain, ReadyChain)
     pkt = skb.pkt
+    with_port = (pkt.dst, pkt.src, pkt.proto, pkt.dport)
+    without = (pkt.dst, pkt.src, pkt.proto, 0)
     fragmented = pkt.fragment != 0
     length = 0
     tried = position = index = 0
     steps = ctx.steps
-    rules = chain.candidates(skb, ctx)
+    key = with_port if chain.by_transport else without
+    rules = chain.kept.get(key)
+    if rules is None:
+        rules = chain.candidates(key, skb, ctx)
     stack: list[tuple[ReadyChain, tuple[ReadyRule, ...], int, int]] = []
     try:
         while True:
@@ -382,8 +388,10 @@ def evaluate(
                     below = chains.get(rule.chain)
                     if below is None:
                         below = _ready(ruleset, chains, table, rule.chain, index_from)
-                    assert isinstance(below, ReadyChain)
-                    inside = below.candidates(skb, ctx)
+                    key = with_port if below.by_transport else without
+                    inside = below.kept.get(key)
+                    if inside is None:
+                        inside = below.candidates(key, skb, ctx)
                     if action == JUMP:
                         if not inside:
                             tried += below.size
@@ -396,7 +404,6 @@ def evaluate(
                 tried += chain.size - position
             if not stack:
                 policy = chains[hook]
-                assert isinstance(policy, ReadyChain)
                 own = policy.counters[0]
                 own[0] += 1
                 own[1] += length or skb.length
@@ -406,7 +413,7 @@ def evaluate(
         ctx.tried += tried
 
 
-def _ready(ruleset: Ruleset, chains: dict[str, object], table: str, name: str, index_from: int) -> ReadyChain:
+def _ready(ruleset: Ruleset, chains: dict[str, ReadyChain], table: str, name: str, index_from: int) -> ReadyChain:
     made = ReadyChain(
         ruleset.family, table, ruleset.chain(table, name), ruleset.count(table, name), index_from
     )

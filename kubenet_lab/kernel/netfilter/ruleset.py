@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from difflib import get_close_matches
+from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -101,12 +102,12 @@ class Ruleset:
         family: int = 4,
         tables: dict[str, Table] | None = None,
         counters: dict[tuple[str, str], list[Counter]] | None = None,
-        compiled: dict[str, dict[str, object]] | None = None,
+        compiled: dict[str, dict[str, Any]] | None = None,
     ) -> None:
         self.family = family
         self.tables: dict[str, Table] = tables or {}
         self.counters: dict[tuple[str, str], list[Counter]] = counters if counters is not None else {}
-        self.compiled: dict[str, dict[str, object]] = compiled or {}
+        self.compiled: dict[str, dict[str, Any]] = compiled or {}
         self.hooks: dict[str, tuple[str, ...]] = {
             hook: tuple(table for table in names if _does_something(self.tables.get(table), hook))
             for hook, names in HOOKS.items()
