@@ -1,0 +1,115 @@
+"""`nft` text and JSON (nftables 1.0.6).
+
+    load(text)                     nft -f into an empty namespace, or the reading of a node's `nft list ruleset`
+    apply(ruleset, text)           nft -f: one transaction, whole or not at all
+    list_ruleset(ruleset)          nft list ruleset
+    list_table(ruleset, "ip", "t") nft list table ip t
+    to_json(ruleset)               nft -j list ruleset
+    apply_json(ruleset, text)      nft -j -f
+
+Sources: nft(8), libnftables-json(5).
+"""
+
+from __future__ import annotations
+
+from kubenet_lab.errors import Fault, InputError
+from kubenet_lab.kernel.dialects.nft.parser import Parser, SyntaxFault
+from kubenet_lab.kernel.dialects.nft.printer import Printer
+from kubenet_lab.kernel.dialects.nft.scanner import place
+from kubenet_lab.kernel.nftables.ruleset import Edit, NftError, Ruleset
+
+__all__ = [
+    "apply",
+    "list_chain",
+    "list_map",
+    "list_ruleset",
+    "list_set",
+    "list_table",
+    "load",
+]
+
+
+def load(text: str, *, file: str = "<text>") -> Ruleset:
+    """Read a ruleset: what `nft list ruleset` printed, or any `nft -f` file.
+
+    Raises:
+        InputError: With the place and nft's words.
+    """
+    return apply(Ruleset(), text, file=file)
+
+
+def apply(
+    ruleset: Ruleset,
+    text: str,
+    *,
+    now: float = 0.0,
+    file: str = "<text>",
+    defines: dict[str, str] | None = None,
+) -> Ruleset:
+    """`nft -f FILE`: apply a text as one transaction and return the new ruleset; the old one stays as it is.
+
+    Args:
+        ruleset: The present state.
+        text: Commands (`add rule ...`), blocks (`table ip t { ... }`), or both.
+        now: Simulated time in s, from which time-outs of elements count.
+        file: What to call the text in errors.
+        defines: Values of `$name`, as `nft -D name=value`.
+
+    Raises:
+        InputError: With line, column and nft's words; nothing has changed then.
+    """
+    edit = Edit(ruleset, now)
+    parser = Parser(text, edit, defines)
+    try:
+        parser.run()
+        return edit.commit()
+    except SyntaxFault as fault:
+        line, column = place(text, fault.index)
+        raise InputError(
+            [Fault(fault.message, file=file, line=line, column=column, help=fault.help)]
+        ) from None
+    except NftError as error:
+        line, column = place(text, parser.start)
+        message = f"{error}: {error.what}" if error.what else str(error)
+        raise InputError([Fault(message, file=file, line=line, column=column, help=error.help)]) from None
+
+
+def list_ruleset(
+    ruleset: Ruleset, *, family: str = "", now: float = 0.0, handles: bool = False, stateless: bool = False
+) -> str:
+    """`nft [-a] [-s] list ruleset [FAMILY]`."""
+    return Printer(ruleset, now=now, handles=handles, stateless=stateless).all(family)
+
+
+def list_table(
+    ruleset: Ruleset,
+    family: str,
+    table: str,
+    *,
+    now: float = 0.0,
+    handles: bool = False,
+    stateless: bool = False,
+) -> str:
+    """`nft list table FAMILY NAME`. Raises NftError ENOENT."""
+    printer = Printer(ruleset, now=now, handles=handles, stateless=stateless)
+    return printer.table(ruleset.table(family, table))
+
+
+def list_chain(ruleset: Ruleset, family: str, table: str, chain: str, *, handles: bool = False) -> str:
+    """`nft list chain FAMILY TABLE NAME`. Raises NftError ENOENT."""
+    printer = Printer(ruleset, handles=handles)
+    one = ruleset.table(family, table)
+    return printer.only(one, printer.chain(one, ruleset.chain(family, table, chain)))
+
+
+def list_set(
+    ruleset: Ruleset, family: str, table: str, name: str, *, now: float = 0.0, handles: bool = False
+) -> str:
+    """`nft list set FAMILY TABLE NAME`. Raises NftError ENOENT."""
+    printer = Printer(ruleset, now=now, handles=handles)
+    one = ruleset.table(family, table)
+    return printer.only(one, printer.set(one, ruleset.set(family, table, name)))
+
+
+list_map = list_set
+"""`nft list map FAMILY TABLE NAME`."""
