@@ -8,9 +8,14 @@ Services that changed. Chains, maps, comments and the order of commands are thos
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 
 from msgspec import Struct
 
+from kubenet_lab.errors import InputError
+from kubenet_lab.kernel.nftables import Ruleset
+from kubenet_lab.kernel.nftables.datatypes import value_text
+from kubenet_lab.kernel.nftables.expressions import Data, Key, Verdict
 from kubenet_lab.objects import EndpointSlice, Json, Service
 from kubenet_lab.packet.ip import PREFIX, family
 from kubenet_lab.proxy.config import KubeProxyConfig, ProxyNode, nodeport_ips
@@ -129,7 +134,8 @@ class _Half:
         freed = {which for key in old for which in self._forget(key)}
         for key, port in services.ports.items():
             write = full or key[:2] in changed
-            if not write and not everything:
+            # Another port may have taken an element just now: then this one takes its own back.
+            if not write and not everything and not self._contested:
                 continue
             block = self._remember(key, port, services) if write else self._blocks[key]
             for part in block.parts:
@@ -393,3 +399,76 @@ class KubeProxyNftables:
             for f in (4, 6)
         )
         return Written(v4, v6)
+
+    def reconcile(
+        self,
+        ruleset: Ruleset,
+        services: Iterable[Service | Json],
+        slices: Iterable[EndpointSlice | Json],
+    ) -> Ruleset:
+        """Return the node's nftables ruleset after one turn of kube-proxy's loop."""
+        changed = self._tracker.update(services, slices)
+        return self.apply(ruleset, self._tracker.maps, changed)
+
+    def apply(
+        self, ruleset: Ruleset, maps: Mapping[int, ServiceMap], changed: Mapping[int, set[Named]]
+    ) -> Ruleset:
+        """Do what `reconcile` does, from the `maps` of a ServiceTracker and what its `update` returned.
+
+        There is no canary in this mode: that somebody flushed the rules shows only when the next transaction fails.
+        Then everything is written again.
+        """
+        for f, half in self._halves.items():
+            there = existing(ruleset, f, elements=not half.synced)
+            texts = half.sync(maps[f], changed[f], False, there)
+            try:
+                ruleset = _run(ruleset, texts)
+            except InputError:
+                ruleset = _run(ruleset, half.sync(maps[f], changed[f], True, existing(ruleset, f)))
+        return ruleset
+
+
+def existing(ruleset: Ruleset, ip_family: int, *, elements: bool = True) -> Existing:
+    """Return what is in a ruleset of kube-proxy's table of one family (4 or 6)."""
+    table = ruleset.tables.get(("ip" if ip_family == 4 else "ip6", TABLE))
+    if table is None:
+        return Existing()
+    sets = [table.sets[name] for name in CONTAINERS if elements and name in table.sets]
+    known = {
+        (one.name, _text(one.key, element.key)): _value(element.data)
+        for one in sets
+        for element in one.elements.values()
+    }
+    return Existing(frozenset(table.chains), frozenset(table.sets), known)
+
+
+def cleanup(ruleset: Ruleset) -> Ruleset:
+    """Return the ruleset without what kube-proxy made (`kube-proxy --cleanup`): its two tables."""
+    edit = ruleset.edit()
+    for ip in ("ip", "ip6"):
+        edit.delete_table(ip, TABLE, destroy=True)
+    return edit.commit()
+
+
+def _run(ruleset: Ruleset, texts: list[list[str]]) -> Ruleset:
+    """Do what `nft -f -` does with each text."""
+    from kubenet_lab.kernel.dialects import nft
+
+    for text in texts[:-1]:
+        # Stale chains. Where one cannot be deleted yet kube-proxy goes on, and tries again at its next sync.
+        with suppress(InputError):
+            ruleset = nft.apply(ruleset, "\n".join(text))
+    for text in texts[-1:]:
+        ruleset = nft.apply(ruleset, "\n".join(text))
+    return ruleset
+
+
+def _text(types: tuple[str, ...], key: Key) -> str:
+    fields = key if isinstance(key, tuple) else (key,)
+    return " . ".join(
+        value_text(t, v) for t, v in zip(types, fields, strict=True) if isinstance(v, str | int)
+    )
+
+
+def _value(data: Data) -> str:
+    return f"{data.kind} {data.chain}".rstrip() if isinstance(data, Verdict) else ""

@@ -10,13 +10,14 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from kubenet_lab.errors import Fault, InputError, NotFound
+from kubenet_lab.errors import NotFound
 from kubenet_lab.kernel.dialects.iptables import save
 from kubenet_lab.kernel.netfilter import Ruleset
 from kubenet_lab.objects import AnyObject, EndpointSlice, Json, Node, Service, default_nodes, from_manifest
 from kubenet_lab.proxy.config import KubeProxyConfig, ProxyNode
 from kubenet_lab.proxy.iptables import KubeProxyIptables
 from kubenet_lab.proxy.nftables import KubeProxyNftables
+from kubenet_lab.proxy.nftables_rules import TABLE
 
 CLUSTER_CIDRS = ("10.244.0.0/16", "fd00:10:244::/56")
 """Where pods' addresses come from unless a flag says otherwise, one block a family."""
@@ -98,6 +99,16 @@ class _World(Struct, frozen=True):
         written = [proxy.sync(*state) for state in self.states][-1]
         return {4: written.ip, 6: written.ip6}
 
+    def nftables_saved(self) -> dict[int, list[str]]:
+        from kubenet_lab.kernel import nftables
+        from kubenet_lab.kernel.dialects.nft import list_table
+
+        proxy = KubeProxyNftables(self.node, self.config)
+        ruleset = nftables.Ruleset()
+        for state in self.states:
+            ruleset = proxy.reconcile(ruleset, *state)
+        return {f: list_table(ruleset, ip, TABLE).split("\n") for f, ip in ((4, "ip"), (6, "ip6"))}
+
 
 def written(objects: Objects, node: str, flags: Iterable[str] = ()) -> dict[int, list[str]]:
     """Return what kube-proxy feeds to `iptables-restore` (4) and `ip6tables-restore` (6) at its start.
@@ -135,9 +146,7 @@ def rules(
     if mode == "iptables":
         return (world.iptables_written() if as_ == "written" else world.iptables_saved()).get(family, [])
     if as_ == "saved":
-        raise InputError(
-            [Fault("'saved' is not modelled in nftables mode", "--as", help="write --as written")]
-        )
+        return world.nftables_saved()[family]
     return [line for text in world.nftables_written()[family] for line in text]
 
 
@@ -151,8 +160,8 @@ def rules_document(
     """Return all texts of some modes, each a list of lines.
 
     {"iptables": {"written": {"iptables-restore": ..., "ip6tables-restore": ...}, "saved": {"iptables-save": ...,
-    "ip6tables-save": ...}}, "nftables": {"written": {"nft": [transaction, ...]}}}. With `before` they are those of
-    a second sync; a family for which it writes nothing has no member.
+    "ip6tables-save": ...}}, "nftables": {"written": {"nft": [transaction, ...]}, "saved": {"nft list ruleset":
+    ...}}}. With `before` they are those of a second sync; a family for which it writes nothing has no member.
     """
     world = _World.of(objects, node, flags, None if before is None else list(before))
     document: dict[str, dict[str, dict[str, Any]]] = {}
@@ -163,6 +172,12 @@ def rules_document(
         }
     if "nftables" in modes:
         document["nftables"] = {
-            "written": {"nft": [text for texts in world.nftables_written().values() for text in texts]}
+            "written": {"nft": [text for texts in world.nftables_written().values() for text in texts]},
+            "saved": {"nft list ruleset": _joined(world.nftables_saved().values())},
         }
     return document
+
+
+def _joined(texts: Iterable[list[str]]) -> list[str]:
+    """Return texts one after another: a list's last line, empty, stands for the newline at its end."""
+    return [*(line for text in texts for line in text[:-1]), ""]

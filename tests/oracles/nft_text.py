@@ -121,8 +121,8 @@ _HEAD = re.compile(r"^(?:\t?)([a-z]+(?: ip6?)? [^ ]+(?: [^ ]+)?) {$")
 def listed(lines: Iterable[str]) -> Groups:
     """Return what `nft list` prints, by table and object: {"table ip kube-proxy / chain services": [line, ...]}.
 
-    Elements, which come in the order of the kernel's hash table, are sorted, one a line. The key "fixed" has the
-    objects of no Service, whose order is the one they were made in.
+    Elements are one a line; their order is nft's, which sorts them. The key "fixed" has the objects of no Service,
+    whose order is the one they were made in.
     """
     found: Groups = {"fixed": []}
     table = current = ""
@@ -136,7 +136,7 @@ def listed(lines: Iterable[str]) -> Groups:
                 found["fixed"].append(current)
         elif line.startswith("\t\telements = { "):
             inside = line.removeprefix("\t\telements = { ").removesuffix(" }")
-            found[current] += sorted(f"\t\telement {one}" for one in inside.split(", "))
+            found[current] += [f"\t\telement {one}" for one in inside.split(", ")]
         elif line.strip():
             found.setdefault(table if line == "}" else current, []).append(line)
     return found

@@ -12,6 +12,7 @@ from kubenet_lab.cluster import Cluster
 from tests.kubenet_lab.cli.run import run
 from tests.oracles import cases, open_case
 from tests.oracles.nft_text import difference as nft_difference
+from tests.oracles.nft_text import listed_difference
 from tests.oracles.rule_text import difference
 
 NAMES = cases("kube-proxy")
@@ -38,10 +39,17 @@ def test_prints_what_kube_proxy_wrote_and_the_kernel_saved(index: int, name: str
     case = open_case("kube-proxy", name)
     path = write(case, SHAPES[index % len(SHAPES)], tmp_path)
     flags = [f"--kube-proxy-flag={flag}" for flag in case["flags"]]
-    ran = run("rules", "-f", str(path), "--node", case["node"], *flags, "-o", "json")
+    where = ["-f", str(path), "--node", case["node"], *flags]
+    ran = run("rules", *where, "--mode", "iptables,nftables", "-o", "json")
     assert (ran.status, ran.err) == (0, "")
     document = json.loads(ran.out)
-    assert document.keys() == {"iptables"}
+    assert document.keys() == {"iptables", "nftables"}
+    nftables = document["nftables"]
+    assert nftables.keys() == {"written", "saved"}
+    assert nft_difference(nftables["written"]["nft"], case["nftables"]["written"]["nft"]) == ""
+    ours, recorded = (one["saved"]["nft list ruleset"] for one in (nftables, case["nftables"]))
+    assert listed_difference(ours, recorded) == ""
+    del document["nftables"]
     assert document["iptables"].keys() == {"written", "saved"}
     for how, texts in document["iptables"].items():
         assert texts.keys() == case["iptables"][how].keys()
@@ -151,14 +159,17 @@ def test_bad_options_are_refused(argv: list[str], words: list[str], tmp_path: Pa
         assert word in ran.err
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_prints_what_kube_proxy_wrote_in_nftables_mode(name: str, tmp_path: Path) -> None:
-    case = open_case("kube-proxy", name)
-    path = write(case, "json", tmp_path)
-    flags = [f"--kube-proxy-flag={flag}" for flag in case["flags"]]
-    where = ["-f", str(path), "--node", case["node"], *flags, "--mode", "nftables"]
-    texts = [run("rules", *where, "--family", family).text.split("\n") for family in ("ipv4", "ipv6")]
-    assert nft_difference(texts, case["nftables"]["written"]["nft"]) == ""
+def test_nftables_text_is_the_same_text_as_in_the_document(tmp_path: Path) -> None:
+    path = write(open_case("kube-proxy", "dual-stack"), "json", tmp_path)
+    where = ["-f", str(path), "--node", "node-1", "--mode", "nftables"]
+    document = json.loads(run("rules", *where, "-o", "json").out)
+    assert document.keys() == {"nftables"}
+    written, saved = (
+        [run("rules", *where, "--as", how, "--family", family).text for family in ("ipv4", "ipv6")]
+        for how in ("written", "saved")
+    )
+    assert written == ["\n".join(lines) for lines in document["nftables"]["written"]["nft"]]
+    assert "".join(saved) == "\n".join(document["nftables"]["saved"]["nft list ruleset"])
 
 
 @pytest.mark.parametrize("name", cases("kube-proxy", prefix="change-"))
@@ -175,6 +186,12 @@ def test_prints_what_the_second_sync_writes(name: str, tmp_path: Path) -> None:
     text = run("rules", *where, "--mode", "nftables").text
     assert nft_difference([text.split("\n")], case["nftables"]["after"]["written"]["nft"]) == ""
     assert run("rules", *where, "--mode", "nftables", "--family", "ipv6").text == ""
+    document = json.loads(run("rules", *where, "--mode", "iptables,nftables", "-o", "json").out)
+    assert document["iptables"]["written"].keys() == case["iptables"]["after"]["written"].keys()
+    saved = document["nftables"]["saved"]["nft list ruleset"]
+    assert listed_difference(saved, case["nftables"]["after"]["saved"]["nft list ruleset"]) == ""
+    for tool, lines in document["iptables"]["saved"].items():
+        assert difference(lines, case["iptables"]["after"]["saved"][tool]) == ""
     both = run("rules", *where, "--mode", "iptables,nftables").text
     assert both == f"# iptables\n{run('rules', *where).text}# nftables\n{text}"
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
+from kubenet_lab.kernel.dialects import nft
+from kubenet_lab.kernel.nftables import Ruleset
 from kubenet_lab.proxy.config import KubeProxyConfig, ProxyNode
-from kubenet_lab.proxy.nftables import Existing, KubeProxyNftables
-from tests.oracles import cases, open_case
-from tests.oracles.nft_text import difference
+from kubenet_lab.proxy.nftables import BASE_CHAINS, Existing, KubeProxyNftables, cleanup, existing
+from kubenet_lab.proxy.services import ServiceTracker
+from tests.oracles import cases, nft_text, open_case
+from tests.oracles.nft_text import difference, listed_difference
 
 CLUSTER_CIDR = "--cluster-cidr=10.244.0.0/16,fd00:10:244::/56"
 SERVICE_CIDRS = ("10.96.0.0/16", "fd00:10:96::/112")
@@ -135,6 +139,10 @@ def test_two_services_with_one_external_ip_take_it_from_each_other() -> None:
     assert second.endswith("-default/twin/tcp/ }")
     (text,) = one.sync([web], [endpoints]).ip
     assert [line for line in text if "198.51.100.7" in line] == [delete, first]
+    late = proxy(case)
+    late.sync([{**web, "spec": {**web["spec"], "externalIPs": []}}, twin], [endpoints, more])
+    (text,) = late.sync([web, twin], [endpoints, more]).ip
+    assert [line for line in text if "198.51.100.7" in line] == [delete, first, delete, second]
 
 
 @pytest.mark.parametrize(
@@ -206,3 +214,111 @@ class TestDifference:
     def test_a_missing_transaction(self) -> None:
         assert difference([], [self.TEXT])
         assert difference([], [""]) == ""
+
+
+def listed(ruleset: Ruleset) -> list[str]:
+    return "".join(nft.list_table(ruleset, ip, "kube-proxy") for ip in ("ip", "ip6")).split("\n")
+
+
+def in_any_order(lines: list[str]) -> dict[str, list[str]]:
+    """What is listed, whatever the order: a restarted kube-proxy makes its chains at hooks anew, so they come last."""
+    return {key: some for key, some in nft_text.listed(lines).items() if key != "fixed"}
+
+
+@pytest.mark.parametrize("name", cases("kube-proxy", prefix="change-"))
+def test_the_kernel_after_a_second_sync(name: str) -> None:
+    case = open_case("kube-proxy", name)
+    one = proxy(case)
+    first = one.reconcile(Ruleset(), case["services"], case["endpointSlices"])
+    after = case["after"]["services"], case["after"]["endpointSlices"]
+    second = one.reconcile(first, *after)
+    recorded = case["nftables"]["after"]["saved"]["nft list ruleset"]
+    assert listed_difference(listed(second), recorded) == ""
+    assert one.reconcile(second, *after) is second
+    assert in_any_order(listed(proxy(case).reconcile(second, *after))) == in_any_order(recorded)
+
+
+@pytest.mark.parametrize("name", [name for name in cases("kube-proxy") if "change" not in name])
+def test_a_restart_finds_everything_as_it_should_be(name: str) -> None:
+    case = open_case("kube-proxy", name)
+    objects = case["services"], case["endpointSlices"]
+    first = proxy(case).reconcile(Ruleset(), *objects)
+    again = proxy(case).sync(*objects, existing={f: existing(first, f) for f in (4, 6)})
+    touched = [
+        line for text in again.nft for line in text if line.startswith(("add element", "delete element"))
+    ]
+    assert [line for line in touched if "nodeport-ips" not in line] == []
+
+
+def test_a_restart_takes_away_what_went_meanwhile() -> None:
+    case = open_case("kube-proxy", "change-service-deleted")
+    before = proxy(case).reconcile(Ruleset(), case["services"], case["endpointSlices"])
+    after = proxy(case).reconcile(before, case["after"]["services"], case["after"]["endpointSlices"])
+    recorded = case["nftables"]["after"]["saved"]["nft list ruleset"]
+    assert in_any_order(listed(after)) == in_any_order(recorded)
+    assert list(after.tables["ip", "kube-proxy"].chains)[-8:] == list(BASE_CHAINS)
+
+
+def test_a_flush_is_noticed_when_the_next_transaction_fails() -> None:
+    case = open_case("kube-proxy", "change-endpoint-gone")
+    one = proxy(case)
+    one.reconcile(Ruleset(), case["services"], case["endpointSlices"])
+    flushed = Ruleset()
+    assert one.reconcile(flushed, case["services"], case["endpointSlices"]) is flushed
+    mended = one.reconcile(flushed, case["after"]["services"], case["after"]["endpointSlices"])
+    assert list(mended.tables) == [("ip", "kube-proxy")], (
+        "nothing changed in IPv6, so nothing was tried there"
+    )
+    ours = in_any_order(nft.list_table(mended, "ip", "kube-proxy").split("\n"))
+    recorded = in_any_order(case["nftables"]["after"]["saved"]["nft list ruleset"])
+    assert ours == {key: lines for key, lines in recorded.items() if key.startswith("table ip ")}
+
+
+def test_a_stale_chain_that_somebody_else_leads_to_stays() -> None:
+    case = open_case("kube-proxy", "change-service-deleted")
+    one = proxy(case)
+    after = one.reconcile(
+        one.reconcile(Ruleset(), case["services"], case["endpointSlices"]),
+        case["after"]["services"],
+        case["after"]["endpointSlices"],
+    )
+    held = nft.apply(after, "add rule ip kube-proxy services jump service-PFISGYVC-default/web/tcp/")
+    again = one.reconcile(held, case["services"], case["endpointSlices"])
+    assert "service-PFISGYVC-default/web/tcp/" in again.tables["ip", "kube-proxy"].chains
+
+
+def test_cleanup_leaves_what_others_made() -> None:
+    case = open_case("kube-proxy", "nodeport-cluster")
+    other = nft.load("table ip mine {\n\tchain input {\n\t\taccept\n\t}\n}\n")
+    full = proxy(case).reconcile(other, case["services"], case["endpointSlices"])
+    assert list(full.tables) == [("ip", "mine"), ("ip", "kube-proxy"), ("ip6", "kube-proxy")]
+    assert cleanup(full) == other
+    assert cleanup(other) == other
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_many_changes_end_where_a_fresh_start_does(seed: int) -> None:
+    rng = random.Random(seed)
+    names = cases("kube-proxy")
+    one, shared = KubeProxyNftables(NODES["node-1"]), ServiceTracker()
+    ruleset = Ruleset()
+    objects: tuple[list[Any], list[Any]] = ([], [])
+    for _ in range(8):
+        some = [open_case("kube-proxy", name) for name in rng.sample(names, 3)]
+        kept = [[o for o in old if rng.random() < 0.5] for old in objects]
+        # Two cases may use one name, one address or one node port: that is the point.
+        objects = tuple(
+            list({o["metadata"]["namespace"] + "/" + o["metadata"]["name"]: o for o in (*old, *new)}.values())
+            for old, new in zip(
+                kept,
+                ([s for c in some for s in c["services"]], [s for c in some for s in c["endpointSlices"]]),
+                strict=True,
+            )
+        )  # type: ignore[assignment]
+        changed = shared.update(*objects)
+        ruleset = one.apply(ruleset, shared.maps, changed)
+    # One more change, so that the chains that were emptied last are deleted.
+    touch = {4: {("default", "none")}, 6: {("default", "none")}}
+    ruleset = one.apply(ruleset, shared.maps, touch)
+    fresh = KubeProxyNftables(NODES["node-1"]).reconcile(Ruleset(), *objects)
+    assert in_any_order(listed(ruleset)) == in_any_order(listed(fresh))

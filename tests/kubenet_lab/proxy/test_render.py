@@ -12,6 +12,8 @@ import kubenet_lab.proxy
 from kubenet_lab.errors import NotFound
 from kubenet_lab.proxy.render import lab_nodes, proxy_node, rules, rules_document, written
 from tests.oracles import cases, open_case
+from tests.oracles.nft_text import difference as nft_difference
+from tests.oracles.nft_text import listed_difference
 from tests.oracles.rule_text import difference
 
 
@@ -52,8 +54,12 @@ def test_given_nodes_replace_the_lab_nodes() -> None:
 @pytest.mark.parametrize("name", cases("kube-proxy"))
 def test_saved_is_what_the_kernel_printed(name: str) -> None:
     case = open_case("kube-proxy", name)
-    document = rules_document(objects(case), case["node"], case["flags"])
-    assert document.keys() == {"iptables"}
+    document = rules_document(objects(case), case["node"], case["flags"], ("iptables", "nftables"))
+    assert document.keys() == {"iptables", "nftables"}
+    nftables = document["nftables"]
+    assert nft_difference(nftables["written"]["nft"], case["nftables"]["written"]["nft"]) == ""
+    ours, recorded = (one["saved"]["nft list ruleset"] for one in (nftables, case["nftables"]))
+    assert listed_difference(ours, recorded) == ""
     for how in ("written", "saved"):
         ours, recorded = document["iptables"][how], case["iptables"][how]
         assert ours.keys() == recorded.keys()
