@@ -35,7 +35,10 @@ class World(Protocol):
 
 
 class PodMoment(Struct, frozen=True):
-    """A pod at one moment: `state` is Pending, Running, Terminating or another phase; `image` its first container's."""
+    """A pod at one moment: `state` is Pending, Running, Terminating or another phase; `image` its first container's.
+
+    `restarts` counts how often its containers were begun anew.
+    """
 
     name: str
     state: str
@@ -43,6 +46,7 @@ class PodMoment(Struct, frozen=True):
     node: str
     ip: str
     image: str
+    restarts: int = 0
 
 
 class EndpointMoment(Struct, frozen=True):
@@ -137,7 +141,10 @@ def _moment(world: World, service: Service, node: str, second: float) -> Moment:
 def _pod(pod: Pod) -> PodMoment:
     state = "Terminating" if pod.terminating else pod.status.phase
     image = pod.spec.containers[0].image if pod.spec.containers else ""
-    return PodMoment(pod.name, state, pod.ready, pod.spec.node_name, pod.ips[0] if pod.ips else "", image)
+    restarts = max((item.restart_count for item in pod.status.container_statuses), default=0)
+    return PodMoment(
+        pod.name, state, pod.ready, pod.spec.node_name, pod.ips[0] if pod.ips else "", image, restarts
+    )
 
 
 def _endpoints(item: EndpointSlice) -> Iterator[EndpointMoment]:
