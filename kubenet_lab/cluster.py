@@ -18,11 +18,11 @@ from kubenet_lab.cni.flannel.agent import Agent
 from kubenet_lab.cni.flannel.config import NetConf
 from kubenet_lab.cni.runtime import CONF_DIR, FLANNEL_CONFLIST, Runtime
 from kubenet_lab.control import Settings, deletion, kubelet, machine
-from kubenet_lab.control.readiness import Starting
+from kubenet_lab.control.pod_workers import PodWorkers
 from kubenet_lab.dns.server.coredns import CoreDNS
 from kubenet_lab.dns.server.view import ServiceView
-from kubenet_lab.errors import DidNotSettle, Fault as Malformed
-from kubenet_lab.errors import InputError, NotFound, NotRunning
+from kubenet_lab.errors import DidNotSettle, InputError, NotFound, NotRunning
+from kubenet_lab.errors import Fault as Malformed
 from kubenet_lab.kernel.netfilter import Ruleset
 from kubenet_lab.kernel.netns import Netns
 from kubenet_lab.kernel.network import Network
@@ -98,7 +98,9 @@ class Cluster:
         self._agents: dict[str, Agent] = {}
         self._proxies: dict[str, KubeProxyIptables] = {}
         self._running: dict[str, Pod] = {}
-        self._starting = Starting()
+        self._workers = PodWorkers(
+            self.store, self.network, self.settings, lambda pod, event: self.events.append((pod, event)), seed
+        )
         self._news = self.store.watch() if self.settings.sync_seconds > 0 else None
         self._sync_at: float | None = None
         self._built = False
@@ -176,29 +178,42 @@ class Cluster:
     def advance(self, seconds: float) -> None:
         """Let simulated time pass; what falls due on the way happens at its moment, then all settles.
 
-        A pod that was started after the cluster was built becomes ready when its probes let it, a deleted one goes
-        when its grace period (or what its programs need of it) is over. Raises ValueError for a negative time.
+        Kubelets probe their pods, restart containers and end deleted pods at their moments (`control.pod_workers`).
+        Raises ValueError for a negative time.
         """
         end = self.clock.after(seconds).now
         while True:
-            due = (control.next_due(self.store), self._starting.next, self._sync_at)
+            due = (control.next_due(self.store), self._workers.next, self._sync_at)
             moment = min([end, *(max(at, self.now) for at in due if at is not None)])
             self.clock = self.store.clock = Clock(moment)
             self.settle()
             if moment >= end:
                 return
 
+    def crash(self, pod: str, container: str = "", *, exit_code: int = 1, namespace: str = "default") -> None:
+        """`kubectl exec POD -c CONTAINER -- kill 1`: a program ends; its kubelet sees to the rest as time passes.
+
+        `container` is by default the pod's first. Raises NotFound, or NotRunning when it is down already.
+        """
+        with self.transaction():
+            found = self.pod(pod, namespace)
+            control.apply(self.store, self._workers.crash(found, container, exit_code, now=self.now))
+            self.settle()
+
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Let the world be as before when something inside fails."""
         store, network = self.store.snapshot(), self.network.snapshot()
-        running, labels = dict(self._running), self._labels
+        running, labels, events = dict(self._running), self._labels, len(self.events)
+        workers = self._workers.snapshot()
         try:
             yield
         except BaseException:
             self.store.restore(store)
             self.network.restore(network)
             self._running, self._labels = running, labels
+            self._workers.restore(workers)
+            del self.events[events:]
             self._restart_agents()
             raise
 
@@ -274,8 +289,8 @@ class Cluster:
         return changed
 
     def _kubelets(self) -> bool:
-        """Start pods that were bound to a node, stop those that were deleted."""
-        changed = bool(control.apply(self.store, self._starting.now_ready(self.store, self.now)))
+        """Start pods that were bound to a node, stop those that were deleted, do what is due to those that run."""
+        changed = bool(control.apply(self.store, self._workers.run(self.now)))
         present = {f"{pod.namespace}/{pod.name}": pod for pod in self.store.list(Pod)}
         for key, old in list(self._running.items()):
             pod = present.get(key)
@@ -306,12 +321,11 @@ class Cluster:
                 now=self.now,
                 timed=self._built,
             )
-            if started.ready_at is not None:
-                self._starting.add(pod, started.ready_at)
+            told = self._workers.started(pod, started, self.now, timed=self._built)
             self.events += [(key, event) for event in started.events]
             self._running[key] = pod
-            if started.pod != pod:
-                self.store.update(started.pod)
+            if told != pod:
+                self.store.update(told)
                 changed = True
         return changed
 

@@ -20,7 +20,8 @@ from msgspec.structs import replace
 
 from kubenet_lab.cni.plugin import CniError, Json, Result
 from kubenet_lab.cni.runtime import Runtime, node_network
-from kubenet_lab.control.readiness import became_ready, ready_seconds
+from kubenet_lab.control.probes import probed, probed_ports
+from kubenet_lab.control.readiness import became_ready
 from kubenet_lab.kernel.errors import KernelError
 from kubenet_lab.kernel.netns import Netns
 from kubenet_lab.kernel.network import Network
@@ -47,19 +48,18 @@ class Step(Struct, frozen=True):
 
 
 class Event(Struct, frozen=True):
-    """What `kubectl describe pod` shows below "Events"."""
+    """What `kubectl describe pod` shows below "Events"; `at` is the simulated second."""
 
     type: str
     reason: str
     message: str
+    at: float = 0.0
 
 
 class Started(Struct, frozen=True):
     """What came of starting a pod: the pod to write back, the CNI result, the steps in order, and events.
 
-    `pod` is None when nothing has to be written. `ready_at` is the second at which its probes let the pod become ready,
-    None when it is ready or never will be. On failure `ok` is False and `events` says why; what the
-    failed ADD left in the kernel stays until `stop_pod`.
+    On failure `ok` is False and `events` says why; what the failed ADD left in the kernel stays until `stop_pod`.
     """
 
     pod: Pod
@@ -67,7 +67,6 @@ class Started(Struct, frozen=True):
     result: Result | None = None
     steps: tuple[Step, ...] = ()
     events: tuple[Event, ...] = ()
-    ready_at: float | None = None
 
 
 def netns_name(pod: Pod) -> str:
@@ -103,8 +102,8 @@ def start_pod(
 ) -> Started:
     """Start a pod that is bound to a node: sandbox, CNI ADD, files, listening sockets, status.
 
-    `node` is the Node (or its name; then hostIP is the address of its namespace's eth0). With
-    `timed` the pod becomes ready when its probes say so and not at once. Never raises for what goes wrong on the node:
+    `node` is the Node (or its name; then hostIP is the address of its namespace's eth0). With `timed` a pod that has
+    probes is not ready until they have been sent (`pod_workers`). Never raises for what goes wrong on the node:
     `Started.events` has it in the component's words.
     """
     host = node if isinstance(node, str) else node.name
@@ -119,7 +118,7 @@ def start_pod(
         try:
             result = _run_sandbox(runtime, pod, _known_address(pod, node), steps, now)
         except (CniError, KernelError) as fault:
-            return Started(pod, False, None, tuple(steps), (_failed(pod, fault),))
+            return Started(pod, False, None, tuple(steps), (_failed(pod, fault, now),))
         ips = tuple(ip.address.partition("/")[0] for ip in result.ips)
         space = network.ns(netns_name(pod))
     started = pod.with_status(phase="Running", ips=ips, host_ips=host_ips, start_time=start_time)
@@ -127,13 +126,11 @@ def start_pod(
         for path, text in (files(started) if files else {}).items():
             space.files[path] = text
             steps.append(Step("kubelet", f"write {path}"))
-    events = _listen(space, started, handlers, steps)
+    events = _listen(space, started, handlers, steps, now)
     ready = not events and not _known_unready(pod)
     if ready and timed and not pod.ready:
-        delay = ready_seconds(pod)
-        if delay > 0:
-            waiting = started.with_status(ready=False)
-            return Started(waiting, True, result, tuple(steps), ready_at=now + delay)
+        if probed(pod):
+            return Started(started.with_status(ready=False), True, result, tuple(steps))
         return Started(became_ready(started, now), True, result, tuple(steps))
     return Started(started.with_status(ready=ready), ready, result, tuple(steps), tuple(events))
 
@@ -205,13 +202,14 @@ def _capabilities(pod: Pod) -> Json:
     return {"portMappings": mappings} if mappings else {}
 
 
-def _failed(pod: Pod, fault: Exception) -> Event:
+def _failed(pod: Pod, fault: Exception, now: float) -> Event:
     """The event of a sandbox that could not be made, as the kubelet records it."""
     return Event(
         "Warning",
         "FailedCreatePodSandBox",
         "Failed to create pod sandbox: rpc error: code = Unknown desc = failed to setup network for sandbox "
         f'"{sandbox_id(pod)}": {fault}',
+        now,
     )
 
 
@@ -221,29 +219,83 @@ def _host_ips(ns: Netns, node: Node | str) -> tuple[str, ...]:
     return tuple(a.local for a in ns.addrs("eth0") if a.scope == "global")[:2]
 
 
-def _listen(space: Netns, pod: Pod, handlers: Handlers | None, steps: list[Step]) -> list[Event]:
+def _listen(space: Netns, pod: Pod, handlers: Handlers | None, steps: list[Step], now: float) -> list[Event]:
     """Open the containers' ports; one that is taken (host network) ends its container."""
     events: list[Event] = []
-    for port in listening_ports(pod):
-        handler = handlers(pod, port) if handlers else None
-        socket = Socket(PROTOCOLS[port.protocol], "::", port.port, _process(pod, port), handler=handler)
+    for port, socket in sockets_of(pod, handlers):
         try:
             space.listen(socket)
         except KernelError as fault:
             events.append(
-                Event("Warning", "BackOff", f"Back-off restarting failed container {port.container}: {fault}")
+                Event(
+                    "Warning",
+                    "BackOff",
+                    f"Back-off restarting failed container {port.container}: {fault}",
+                    now,
+                )
             )
             continue
         steps.append(Step("kubelet", f"start {port.container}: listens on {port.protocol} {port.port}"))
     return events
 
 
-def _process(pod: Pod, port: ListeningPort) -> str:
-    return (
-        f"{pod.metadata.namespace}/{pod.metadata.name}/{port.container}"
-        if pod.spec.host_network
-        else port.container
-    )
+def sockets_of(pod: Pod, handlers: Handlers | None = None) -> list[tuple[ListeningPort, Socket]]:
+    """The sockets its containers are taken to open: the ports they declare, and those they are probed at.
+
+    See `objects.pod.listening_ports` and `probes.probed_ports`.
+    """
+    return [
+        (
+            port,
+            Socket(
+                PROTOCOLS[port.protocol],
+                "::",
+                port.port,
+                process_name(pod, port.container),
+                handler=handlers(pod, port) if handlers else None,
+            ),
+        )
+        for port in (*listening_ports(pod), *probed_ports(pod))
+    ]
+
+
+def process_name(pod: Pod, container: str) -> str:
+    """What `ss -p` calls a container's program; on a node's own network the pod has to be told as well."""
+    if pod.spec.host_network:
+        return f"{pod.metadata.namespace}/{pod.metadata.name}/{container}"
+    return container
+
+
+def close_container(network: Network, pod: Pod, container: str) -> tuple[Socket, ...]:
+    """A container's program has ended: its sockets close. Returns them."""
+    space = network.netns.get(netns_name(pod))
+    if space is None:
+        return ()
+    own = process_name(pod, container)
+    held = tuple(s for group in space.sockets.values() for s in group if s.process == own)
+    for socket in held:
+        space.close(socket)
+    return held
+
+
+def open_container(network: Network, pod: Pod, sockets: tuple[Socket, ...]) -> KernelError | None:
+    """A container's program opens the sockets it had before; returns what the kernel refused, if anything.
+
+    Its accept queues are empty again. A program that did not listen before does not listen now: it reads the same
+    configuration again.
+    """
+    space = network.netns.get(netns_name(pod))
+    if space is None:
+        return None
+    for socket in sockets:
+        present = space.sockets.get((socket.proto, socket.port), ())
+        if any(s.process == socket.process and s.address == socket.address for s in present):
+            continue
+        try:
+            space.listen(replace(socket, backlog_full=False))
+        except KernelError as fault:
+            return fault
+    return None
 
 
 def stop_pod(
@@ -258,11 +310,8 @@ def stop_pod(
         return ()
     runtime = runtime or Runtime(network, host)
     if pod.spec.host_network:
-        own = {_process(pod, port) for port in listening_ports(pod)}
-        for socket in [
-            s for sockets in network.ns(host).sockets.values() for s in sockets if s.process in own
-        ]:
-            network.ns(host).close(socket)
+        for container in pod.serving_containers:
+            close_container(network, pod, container.name)
         return ()
     path, identity = sandbox_path(runtime, pod), sandbox_id(pod)
     try:
@@ -272,7 +321,7 @@ def stop_pod(
             f'failed to "KillPodSandbox" for "{pod.metadata.uid}": rpc error: code = Unknown desc = '
             f'failed to destroy network for sandbox "{identity}": {fault}'
         )
-        return (Event("Warning", "FailedKillPod", f"error killing pod: {text}"),)
+        return (Event("Warning", "FailedKillPod", f"error killing pod: {text}", now),)
     runtime.remove_sandbox(path)
     return ()
 

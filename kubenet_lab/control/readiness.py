@@ -1,7 +1,7 @@
-"""When a started pod becomes ready: its startup and readiness probes in simulated time.
+"""When a started pod becomes ready at the earliest: its startup and readiness probes in simulated time.
 
-A program is taken to answer its probes from the first one on that its manifest lets be sent, so that a pod becomes
-ready as soon as its probes allow. `pkg/kubelet/prober/worker.go`;
+That is worked out for a program that answers its probes from the first one on; `pod_workers` sends them.
+`pkg/kubelet/prober/worker.go`;
 https://kubernetes.io/docs/tasks/configure-pod-container/configure-liveness-readiness-startup-probes/
 """
 
@@ -12,9 +12,7 @@ import math
 from msgspec.structs import replace
 
 from kubenet_lab.clock import timestamp
-from kubenet_lab.control.loop import Change
 from kubenet_lab.objects import Json, Pod
-from kubenet_lab.store import Store
 
 
 def ready_seconds(pod: Pod) -> float:
@@ -51,31 +49,3 @@ def became_ready(pod: Pod, now: float) -> Pod:
         for item in ready.status.conditions
     )
     return replace(ready, status=replace(ready.status, conditions=conditions))
-
-
-class Starting:
-    """The pods a cluster's kubelets have started and that are not ready yet."""
-
-    def __init__(self) -> None:
-        self._due: dict[tuple[str, str, str], float] = {}
-
-    def add(self, pod: Pod, at: float) -> None:
-        """A pod that becomes ready at a moment to come."""
-        self._due[pod.namespace, pod.name, pod.metadata.uid] = at
-
-    @property
-    def next(self) -> float | None:
-        """The moment at which the next of them becomes ready."""
-        return min(self._due.values(), default=None)
-
-    def now_ready(self, store: Store, now: float) -> list[Change]:
-        """The pods whose moment has come, ready; those that are gone are forgotten."""
-        changes = []
-        for (namespace, name, uid), at in [*self._due.items()]:
-            if at > now:
-                continue
-            del self._due[namespace, name, uid]
-            pod = store.find(Pod, name, namespace)
-            if pod is not None and pod.metadata.uid == uid and not pod.finished:
-                changes.append(Change("update", became_ready(pod, now), "its probes succeed"))
-        return changes

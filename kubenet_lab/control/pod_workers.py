@@ -1,0 +1,451 @@
+"""What kubelets do to running pods as time passes: probe them, restart their containers, end them, and report it.
+
+It joins `probes` (packets and what they mean) and `restarts` (back-off, states, conditions). Nothing happens here
+while no time passes, but for what somebody asked for: a crash, a deletion, a readiness gate that was set.
+Source: `pkg/kubelet/pod_workers.go`, `pkg/kubelet/kuberuntime/kuberuntime_manager.go` (computePodActions).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from kubenet_lab.control import probes
+from kubenet_lab.control.deletion import lasting
+from kubenet_lab.control.kubelet import Event, Started, close_container, open_container, sockets_of
+from kubenet_lab.control.loop import Change, Settings
+from kubenet_lab.control.moment import seconds
+from kubenet_lab.control.probes import FAILURE, LIVENESS, STARTUP, SUCCESS, UNKNOWN, Outcome, Worker
+from kubenet_lab.control.restarts import (
+    ENDED,
+    RELIST,
+    RUNNING,
+    STOPPING,
+    WAITING,
+    BackOff,
+    End,
+    Run,
+    called,
+    gated,
+    next_back_off,
+    policy_of,
+    report,
+    restarts_after,
+    waits,
+)
+from kubenet_lab.errors import NotFound, NotRunning
+from kubenet_lab.kernel.network import Network
+from kubenet_lab.objects import Pod
+from kubenet_lab.objects.pod import Container
+from kubenet_lab.store import Store
+
+Record = Callable[[str, Event], None]
+"""(pod "namespace/name", event): somebody keeps it."""
+
+Who = tuple[str, str, str]
+"""A pod: (namespace, name, uid)."""
+
+MANY_FLOWS = 4096
+"""Tracked connections from which on the dead ones are looked for, as the kernel's `gc_worker` does."""
+
+
+class Life(Struct, frozen=True):
+    """A pod whose containers somebody watches; `terminating` once its kubelet knows of its deletion."""
+
+    runs: tuple[Run, ...]
+    terminating: bool = False
+
+    @property
+    def due(self) -> float:
+        """When something happens next."""
+        return min((run.due for run in self.runs), default=math.inf)
+
+
+class PodWorkers:
+    """The kubelets' pod workers of one cluster.
+
+    Only pods that need it are remembered: those with probes, and those that something has happened to.
+    """
+
+    def __init__(
+        self, store: Store, network: Network, settings: Settings, record: Record, seed: int = 0
+    ) -> None:
+        self._store = store
+        self._network = network
+        self._settings = settings
+        self._record = record
+        self._seed = seed
+        self._lives: dict[Who, Life] = {}
+        self._watch = store.watch("Pod")
+
+    @property
+    def next(self) -> float | None:
+        """The moment at which the next thing happens, None when nothing will."""
+        due = min((life.due for life in self._lives.values()), default=math.inf)
+        return None if due == math.inf else due
+
+    def snapshot(self) -> Mapping[Who, Life]:
+        """What is known now, for `restore`."""
+        return dict(self._lives)
+
+    def restore(self, saved: Mapping[Who, Life]) -> None:
+        """Know again what was known then; the store and the network are put back by others."""
+        self._lives = dict(saved)
+        self._watch.poll()
+
+    def started(self, before: Pod, started: Started, now: float, *, timed: bool) -> Pod:
+        """A pod's containers have been started; returns the pod to write.
+
+        Without `timed`, or when it was ready before (a dump's), it has run for long and its probes have just
+        succeeded; else they begin now.
+        """
+        pod = started.pod
+        if not started.ok:
+            if pod.spec.host_network and started.events:
+                self._failed_at_once(pod, now)
+            return pod
+        if pod.terminating:
+            # It was being deleted before this world began, by means that nobody here knows.
+            self._lives[_who(pod)] = Life((), True)
+            return pod
+        long = not timed or before.ready
+        if probes.probed(pod):
+            life = self._lives[_who(pod)] = _life(pod, now, long)
+            if not long:
+                return report(pod, life.runs, now)
+        if pod.spec.init_containers and pod.ready:
+            pod = _with_inits(pod, now)
+        return gated(pod, now) if pod.spec.readiness_gates else pod
+
+    def _failed_at_once(self, pod: Pod, now: float) -> None:
+        """Containers that could not have their ports (host network) are tried again after a back-off."""
+        runs = []
+        for run in _life(pod, now, True).runs:
+            wanted = tuple(s for port, s in sockets_of(pod) if port.container == run.name)
+            open_sockets = close_container(self._network, pod, run.name)
+            open_container(self._network, pod, open_sockets)
+            if len(open_sockets) < len(wanted):
+                close_container(self._network, pod, run.name)
+                back_off = BackOff(10.0, now)
+                run = replace(
+                    run,
+                    state=WAITING,
+                    until=now + 10.0,
+                    sockets=wanted,
+                    back_off=back_off,
+                    end=End(1, now, now),
+                )
+            runs.append(run)
+        self._lives[_who(pod)] = Life(tuple(runs))
+
+    def run(self, now: float) -> list[Change]:
+        """Do what is due, and what the watched pods ask for; returns the new states of pods."""
+        changes = self._notice(now)
+        for who in [who for who, life in self._lives.items() if life.due <= now]:
+            pod = self._store.find(Pod, who[1], who[0])
+            if pod is None or pod.metadata.uid != who[2] or pod.finished:
+                del self._lives[who]
+                continue
+            life = self._lives[who]
+            work = _Work(self, pod, life, now)
+            work.catch_up()
+            self._lives[who] = replace(life, runs=tuple(work.runs))
+            changes += self._report(pod, self._lives[who], now)
+        return changes
+
+    def crash(self, pod: Pod, container: str = "", exit_code: int = 1, *, now: float) -> list[Change]:
+        """A container's program ends by itself: `kubectl exec POD -c CONTAINER -- kill 1`.
+
+        Raises:
+            NotFound: The pod has no such container.
+            NotRunning: It does not run now.
+        """
+        name = f"{pod.namespace}/{pod.name}"
+        names = [c.name for c in pod.serving_containers]
+        wanted = container or pod.spec.containers[0].name
+        if wanted not in names:
+            raise NotFound("Container", wanted, name, "containers", known=names)
+        who = _who(pod)
+        life = self._lives.get(who)
+        if life is None or not life.runs:
+            life = replace(_life(pod, now, True), terminating=pod.terminating)
+        work = _Work(self, pod, life, now)
+        at = next(at for at, run in enumerate(life.runs) if run.name == wanted)
+        run = life.runs[at]
+        if pod.finished or not pod.ips or not run.alive:
+            raise NotRunning(name, f"container {wanted} is {run.state if pod.ips else 'not created'}")
+        again = restarts_after(run.policy, exit_code) and not life.terminating
+        work.end(at, exit_code, now, again=again, until=now + RELIST if again else math.inf)
+        life = self._lives[who] = replace(life, runs=tuple(work.runs))
+        return self._report(pod, life, now)
+
+    def _report(self, pod: Pod, life: Life, now: float) -> list[Change]:
+        new = report(pod, life.runs, now)
+        return [] if new == pod else [Change("update", new, "its containers changed")]
+
+    def _notice(self, now: float) -> list[Change]:
+        """What the API server tells the kubelets: deletions, and readiness gates that somebody set."""
+        changes: list[Change] = []
+        for who, (verb, pod) in self._newest().items():
+            life = self._lives.get(who)
+            gone = verb == "DELETED"
+            if gone or pod.finished:
+                if gone and pod.ips and not pod.finished and not (life and life.terminating):
+                    if not pod.terminating:
+                        self._stopping(pod, life)
+                self._lives.pop(who, None)
+            elif verb == "MODIFIED" and pod.terminating and not (life and life.terminating):
+                if pod.ips and pod.spec.node_name:
+                    self._lives[who] = self._terminate(pod, life or _life(pod, now, True), now)
+            elif pod.spec.readiness_gates and pod.ips:
+                new = gated(pod, now)
+                if new is not pod:
+                    changes.append(Change("update", new, "its readiness gates say so"))
+        return changes
+
+    def _newest(self) -> dict[Who, tuple[str, Pod]]:
+        """The last event of each pod: (ADDED, MODIFIED or DELETED, its state)."""
+        told = ((event.type, event.object) for event in self._watch.poll())
+        return {_who(pod): (verb, pod) for verb, pod in told if isinstance(pod, Pod)}
+
+    def _stopping(self, pod: Pod, life: Life | None) -> None:
+        alive = {run.name for run in life.runs if run.alive} if life is not None else None
+        for container in pod.serving_containers:
+            if alive is None or container.name in alive:
+                self.tell(
+                    pod, "Normal", "Killing", f"Stopping container {container.name}", self._store.clock.now
+                )
+
+    def _terminate(self, pod: Pod, life: Life, now: float) -> Life:
+        """The pod is to end: each container when its `preStop` hook and its program are done; sidecars last.
+
+        Nobody asks any more whether it is alive, but still whether it is ready.
+        """
+        self._stopping(pod, life)
+        grace = pod.metadata.deletion_grace_period_seconds or 0
+        asked = seconds(pod.metadata.deletion_timestamp or "") - grace
+        main = {c.name: c for c in pod.spec.containers}
+        ends = {name: asked + min(grace, _lasting(pod, c, self._settings)) for name, c in main.items()}
+        last = asked + min(grace, lasting(pod, self._settings))
+        runs = []
+        for run in life.runs:
+            run = replace(run, workers=tuple(map(_let_be, run.workers)))
+            if not run.alive:
+                run = replace(run, state=ENDED, until=math.inf) if run.end is not None else run
+            elif ends.get(run.name, last) < last:
+                run = replace(run, state=STOPPING, until=max(ends[run.name], now), again=False)
+            runs.append(run)
+        return Life(tuple(runs), True)
+
+    def tell(self, pod: Pod, kind: str, reason: str, message: str, at: float) -> None:
+        """Record an event of a pod."""
+        self._record(f"{pod.namespace}/{pod.name}", Event(kind, reason, message, at))
+
+
+class _Work:
+    """One pod being brought up to a moment."""
+
+    def __init__(self, workers: PodWorkers, pod: Pod, life: Life, now: float) -> None:
+        self.workers, self.pod, self.now = workers, pod, now
+        self.terminating = life.terminating
+        self.runs = [*life.runs]
+
+    def catch_up(self) -> None:
+        """Do all that is due, each thing at its moment, containers in their order."""
+        while True:
+            at = min(range(len(self.runs)), key=lambda index: self.runs[index].due)
+            moment = self.runs[at].due
+            if moment > self.now:
+                return
+            if self.runs[at].until <= moment:
+                self._turn(at, moment)
+            else:
+                self._probe(at, moment)
+
+    # -- probes -----------------------------------------------------------------------------------------------------
+
+    def _probe(self, at: int, moment: float) -> None:
+        run = self.runs[at]
+        worker = next(w for w in run.probing if w.due <= moment)
+        if worker.pending is not None:
+            self._judge(at, worker, worker.pending, moment)
+            return
+        outcome = probes.send(
+            self.workers._network, self.pod, worker.probe, now=moment, seed=self.workers._seed
+        )
+        self._clear_flows(moment)
+        known = moment + outcome.seconds
+        ticked = probes.ticked(worker, moment, known)
+        if outcome.seconds:
+            self._put(at, worker, replace(ticked, pending=outcome, known_at=known))
+            return
+        self._put(at, worker, ticked)
+        self._judge(at, ticked, outcome, moment)
+
+    def _judge(self, at: int, worker: Worker, outcome: Outcome, moment: float) -> None:
+        kind = worker.probe.kind
+        if outcome.result == FAILURE:
+            self._tell("Warning", "Unhealthy", f"{kind} probe failed: {outcome.output}", moment)
+        elif outcome.result == UNKNOWN:
+            words = f"{kind} probe errored and resulted in unknown state: {outcome.output}"
+            self._tell("Warning", "Unhealthy", words, moment)
+        was_started = self.runs[at].started
+        new = probes.judged(worker, outcome)
+        self._put(at, worker, new)
+        run = self.runs[at]
+        if kind == STARTUP and new.result == SUCCESS and not was_started:
+            since = run.since if run.since is not None else moment
+            others = tuple(
+                w if w.probe.kind == STARTUP else probes.released(w, moment, since) for w in run.workers
+            )
+            self.runs[at] = replace(run, workers=others)
+        elif new.result == FAILURE and kind in (STARTUP, LIVENESS):
+            self._kill(at, new, moment)
+
+    def _put(self, at: int, old: Worker, new: Worker) -> None:
+        run = self.runs[at]
+        self.runs[at] = replace(run, workers=tuple(new if w is old else w for w in run.workers))
+
+    def _clear_flows(self, moment: float) -> None:
+        table = self.workers._network.ns(self.pod.spec.node_name).conntrack
+        if len(table.flows) > MANY_FLOWS:
+            table.expire(moment)
+
+    # -- ends and starts --------------------------------------------------------------------------------------------
+
+    def _kill(self, at: int, worker: Worker, moment: float) -> None:
+        """The kubelet ends a container whose probe failed: `preStop`, SIGTERM, and SIGKILL after the grace period."""
+        run = self.runs[at]
+        if run.state != RUNNING or self.terminating:
+            return
+        again = run.policy != "Never"
+        text = f"Container {run.name} failed {worker.probe.kind.lower()} probe"
+        self._tell("Normal", "Killing", text + (", will be restarted" if again else ""), moment)
+        container = next(c for c in self.pod.serving_containers if c.name == run.name)
+        given = worker.probe.grace
+        if given is None:
+            given = self.pod.spec.termination_grace_period_seconds
+        grace = 30 if given is None else given
+        lasts = min(grace, _lasting(self.pod, container, self.workers._settings))
+        self.runs[at] = replace(run, state=STOPPING, until=moment + lasts, again=again)
+
+    def _turn(self, at: int, moment: float) -> None:
+        """Its state changes by itself."""
+        run = self.runs[at]
+        if run.state == STOPPING:
+            held = self.workers._settings.stop_seconds == math.inf
+            self.end(at, 137 if held else 0, moment, again=run.again, until=math.inf)
+            if run.again:
+                # The kubelet starts it in the same pass, and looks at the end before this one: `doBackOff`.
+                prior = run.end.finished if run.end is not None else None
+                self._start_or_wait(at, prior, moment)
+        elif run.state == ENDED:
+            assert run.end is not None
+            self._start_or_wait(at, run.end.finished, moment)
+        else:
+            assert run.end is not None
+            back_off = next_back_off(run.back_off, run.end.finished, moment)
+            self._start(at, replace(run, back_off=back_off), moment)
+
+    def _start_or_wait(self, at: int, ended: float | None, moment: float) -> None:
+        run = self.runs[at]
+        assert run.end is not None
+        if ended is None:
+            self._start(at, run, moment)
+            return
+        if waits(run.back_off, ended, moment):
+            assert run.back_off is not None
+            words = f"Back-off restarting failed container {run.name} in pod {called(self.pod)}"
+            self._tell("Warning", "BackOff", words, moment)
+            self.runs[at] = replace(run, state=WAITING, until=run.end.finished + run.back_off.seconds)
+            return
+        self._start(at, replace(run, back_off=next_back_off(run.back_off, ended, moment)), moment)
+
+    def _start(self, at: int, run: Run, moment: float) -> None:
+        self._tell("Normal", "Created", "Container created", moment)
+        self._tell("Normal", "Started", "Container started", moment)
+        workers = tuple(probes.restarted(w, moment) for w in run.workers)
+        self.runs[at] = replace(
+            run,
+            state=RUNNING,
+            since=moment,
+            until=math.inf,
+            again=True,
+            restarts=run.restarts + 1,
+            sockets=(),
+            workers=workers,
+        )
+        if open_container(self.workers._network, self.pod, run.sockets) is not None:
+            again = restarts_after(run.policy, 1)
+            self.end(at, 1, moment, again=again, until=moment + RELIST if again else math.inf)
+            self.runs[at] = replace(self.runs[at], sockets=run.sockets)
+
+    def end(self, at: int, exit_code: int, moment: float, *, again: bool, until: float) -> None:
+        """A container's program is over and its sockets close."""
+        run = self.runs[at]
+        sockets = close_container(self.workers._network, self.pod, run.name)
+        self.runs[at] = replace(
+            run,
+            state=ENDED,
+            until=until,
+            again=again,
+            end=End(exit_code, run.since, moment),
+            before=run.end,
+            sockets=sockets,
+        )
+
+    def _tell(self, kind: str, reason: str, message: str, moment: float) -> None:
+        self.workers.tell(self.pod, kind, reason, message, moment)
+
+
+def _who(pod: Pod) -> Who:
+    return (pod.namespace, pod.name, pod.metadata.uid)
+
+
+def _life(pod: Pod, now: float, long: bool) -> Life:
+    """Its containers as they run now; with `long` they have done so for long."""
+    counts = {
+        s.name: s.restart_count for s in (*pod.status.init_container_statuses, *pod.status.container_statuses)
+    }
+    begin = probes.passed if long else probes.fresh
+    return Life(
+        tuple(
+            Run(
+                c.name,
+                policy_of(pod, c),
+                since=None if long else now,
+                restarts=counts.get(c.name, 0),
+                workers=tuple(begin(p, now) for p in probes.probes_of(c)),
+            )
+            for c in pod.serving_containers
+        )
+    )
+
+
+def _with_inits(pod: Pod, now: float) -> Pod:
+    """The pod with the states of its init containers, which have ended, and of its sidecars, which run."""
+    return replace(
+        pod,
+        status=replace(
+            pod.status,
+            init_container_statuses=report(
+                pod, _life(pod, now, True).runs, now
+            ).status.init_container_statuses,
+        ),
+    )
+
+
+def _lasting(pod: Pod, container: Container, settings: Settings) -> float:
+    """How long one container's hook and program take to end."""
+    alone = replace(pod, spec=replace(pod.spec, init_containers=(), containers=(container,)))
+    return lasting(alone, settings)
+
+
+def _let_be(worker: Worker) -> Worker:
+    """A probe of a pod that is being deleted: only readiness is still asked for (`worker.go`)."""
+    if worker.probe.kind in (LIVENESS, STARTUP):
+        return replace(worker, result=SUCCESS, on_hold=True, pending=None, known_at=math.inf)
+    return worker
