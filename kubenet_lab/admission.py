@@ -8,6 +8,7 @@ places in the text.)
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import msgspec
@@ -18,11 +19,12 @@ from kubenet_lab.control import service_ip
 from kubenet_lab.control.loop import Settings, apply
 from kubenet_lab.errors import AlreadyExists, BadRequest, Conflict, Invalid, NotFound
 from kubenet_lab.errors import Cause as Refusal
+from kubenet_lab.manifests import Refusal as Denial
 from kubenet_lab.manifests import schema
 from kubenet_lab.manifests.validation import causes
 from kubenet_lab.manifests.validation.cause import Causes
 from kubenet_lab.manifests.validation.warning import DEPRECATED, warnings
-from kubenet_lab.objects import AnyObject, Json, Node, from_manifest, with_defaults
+from kubenet_lab.objects import AnyObject, Json, Node, Service, from_manifest, with_defaults
 from kubenet_lab.objects.node import Taint
 from kubenet_lab.objects.update import kept, refusals
 from kubenet_lab.store import Store, kind_key, qualified
@@ -114,6 +116,133 @@ def update(
     except _Refused as refused:
         return Answer(refused.status["code"], None, tuple(found), refused.status)
     return Answer(200, stored, tuple(found))
+
+
+class Admitted(Struct, frozen=True):
+    """What the API server makes of a set of objects: those stored, and what it refuses and why."""
+
+    objects: tuple[AnyObject, ...]
+    refusals: tuple[Denial, ...]
+
+
+def admit(
+    objects: Sequence[AnyObject],
+    settings: Settings | None = None,
+    seed: int = 0,
+    *,
+    refused: Collection[int] = (),
+    stored: bool = True,
+    before: Sequence[AnyObject] = (),
+) -> Admitted:
+    """What the API server stores of a set of objects, and which of them it refuses because of the others.
+
+    Their namespaces are taken to be there. All that is asked for is given before anything is drawn, so the order of
+    the objects decides only which of two that ask for the same is refused. A Service with a `uid` is of a dump: what
+    it has, it was given. The cluster's own Service has the first address, unless it is among the objects.
+
+    Args:
+        objects: As `kubenet_lab.manifests.check` read them.
+        settings: Service ranges of the cluster.
+        seed: Decides what is drawn.
+        refused: Indices of objects that are refused for other reasons: they are checked, and not stored.
+        stored: Whether the stored objects are asked for; it is faster without.
+        before: Objects the cluster has already; one of the same kind and name is a change of it.
+    """
+    settings = settings or Settings()
+    store = Store(seed)
+    denials: list[Denial] = []
+    names: dict[tuple[str, str, str], int] = {}
+    fresh: list[int] = []
+    for obj in before:
+        store.create(obj)
+    apply(store, service_ip.reconcile(store, settings))
+    changed = {}
+    for index, obj in enumerate(objects):
+        key = _key(obj)
+        first = names.setdefault(key, index) if key[2] else index
+        if first != index:
+            text = f'{qualified(obj, obj.resource)} "{obj.metadata.name}" already exists'
+            denials.append(Denial(index, Refusal("", text, "AlreadyExists"), "the first one is at", first))
+        elif before and store.find(key[0], key[2], key[1]) is not None:
+            changed[index] = obj
+        else:
+            fresh.append(index)
+    made: dict[int, Any] = {}
+    for index, obj in changed.items():
+        if index not in refused:
+            answer = update(store, obj.to_manifest(), settings)
+            denials += [Denial(index, cause) for cause in _causes_of(answer)]
+            made[index] = answer.object
+    allocator = service_ip.Allocator(settings, seed)
+    for service in store.list(Service):
+        allocator.keep(service)
+    _keep_own(allocator, settings, [*before, *objects])
+    services = {index: obj for index in fresh if isinstance(obj := objects[index], Service)}
+    for service in services.values():
+        if service.metadata.uid:
+            allocator.keep(service)
+    claims: dict[int, Service] = {}
+    for index, service in services.items():
+        filled = with_defaults(service)
+        try:
+            claims[index] = filled if _was_given(filled) else allocator.claim(filled)
+        except Invalid as error:
+            denials += [Denial(index, cause, _advice(cause)) for cause in error.causes]
+    if stored:
+        for index in fresh:
+            if index in refused or (index in services and index not in claims):
+                continue
+            obj = objects[index]
+            given = obj.metadata
+            try:
+                if index in claims:
+                    obj = allocator.fill(claims[index])
+                obj = store.create(_admitted(obj))
+            except Invalid as error:
+                denials += [Denial(index, cause) for cause in error.causes]
+                continue
+            # Who makes an object when is not what is asked for here.
+            made[index] = obj.with_metadata(
+                uid=given.uid,
+                creation_timestamp=given.creation_timestamp,
+                resource_version=given.resource_version,
+            )
+    denials.sort(key=lambda denial: denial.index)
+    return Admitted(tuple(made[index] for index in sorted(made) if made[index] is not None), tuple(denials))
+
+
+def _key(obj: AnyObject) -> tuple[str, str, str]:
+    return (kind_key(obj), obj.metadata.namespace, obj.metadata.name)
+
+
+def _keep_own(allocator: service_ip.Allocator, settings: Settings, objects: Sequence[AnyObject]) -> None:
+    """The cluster's own Service has the first address of the first range."""
+    if ("Service", "default", "kubernetes") not in {_key(obj) for obj in objects if isinstance(obj, Service)}:
+        first = service_ip.Range.of(settings.service_cluster_ip_range[0]).address(0)
+        allocator.taken.add(first)
+
+
+def _was_given(service: Service) -> bool:
+    """Whether this is a Service of a dump, complete as it is."""
+    return bool(service.metadata.uid and (service.addresses or service.headless))
+
+
+def _causes_of(answer: Answer) -> list[Refusal]:
+    status = answer.status
+    if status is None:
+        return []
+    if status["reason"] != "Invalid":
+        return [Refusal("", status["message"], status["reason"])]
+    return [Refusal(one["field"], one["message"], one["reason"]) for one in status["details"]["causes"]]
+
+
+def _advice(cause: Refusal) -> str:
+    """One line on what to write, from what the allocator said."""
+    if "already allocated" in cause.message:
+        return "leave it out, and one that is free is given; or write one that no other Service has"
+    if "not in the valid range" in cause.message:
+        return "leave it out, and one of the range is given"
+    return ""
 
 
 # Decoding
@@ -219,7 +348,7 @@ def _create(store: Store, obj: AnyObject, manifest: Json, settings: Settings, dr
     obj = _admitted(obj)
     try:
         with store.transaction():
-            stored = _allocated(store, store.create(obj), settings)
+            stored = _given(store, store.create(obj), settings)
             if refused:
                 raise _Refused(_invalid_status(manifest, refused))
             if dry_run:
@@ -284,6 +413,17 @@ def _admitted(obj: Any) -> Any:
         # A status is reported later, by whoever finds it out.
         return replace(obj, status=type(obj)().status)
     return obj
+
+
+def _given(store: Store, stored: Any, settings: Settings) -> Any:
+    """A new object with what it is allocated. What it says it has is not taken for granted."""
+    if stored.kind != "Service" or stored.api_version != "v1":
+        return stored
+    allocator = service_ip.Allocator(settings, store.seed)
+    for service in store.list(Service):
+        if _key(service) != _key(stored):
+            allocator.keep(service)
+    return store.update(allocator.fill(allocator.claim(stored)))
 
 
 def _allocated(store: Store, stored: Any, settings: Settings) -> Any:

@@ -83,29 +83,61 @@ def reconcile(store: Store, settings: Settings) -> list[Change]:
         return []
     # The API server has its own Service before anybody can ask for another.
     pending.sort(key=lambda service: (service.namespace, service.name) != ("default", "kubernetes"))
-    ranges = {item.family: item for item in map(_range, settings.service_cluster_ip_range)}
+    allocator = Allocator(settings, store.seed)
     waiting = {(service.namespace, service.name) for service in pending}
-    settled = [service for service in services if (service.namespace, service.name) not in waiting]
-    taken = {address for service in settled for address in service.addresses}
-    ports = {number for service in settled for number in _node_ports(service.spec)}
-    specs = [service.spec if service.external else _with_families(service, [*ranges]) for service in pending]
+    for service in services:
+        if (service.namespace, service.name) not in waiting:
+            allocator.keep(service)
     # All that is asked for is marked as taken before any is drawn, so that a draw never takes a written one.
-    for service, spec in zip(pending, specs, strict=True):
-        if not service.external:
-            _claim(service, spec, ranges, taken)
-        _claim_ports(service, ports)
+    claimed = [allocator.claim(service) for service in pending]
     changes = []
-    for service, spec in zip(pending, specs, strict=True):
-        if not service.external:
-            spec = _with_addresses(service, spec, ranges, store.seed, taken)
-        spec = _with_node_ports(service, spec, store.seed, ports)
+    for service, claim in zip(pending, claimed, strict=True):
         why = (
             "the Service has no address yet"
             if not service.addresses
             else "the Service lacks a port or address"
         )
-        changes.append(Change("update", replace(service, spec=spec), why))
+        changes.append(Change("update", allocator.fill(claim), why))
     return changes
+
+
+class Allocator:
+    """Which addresses and node ports are taken; Services ask for theirs, and are given the rest."""
+
+    def __init__(self, settings: Settings, seed: int = 0) -> None:
+        self.seed = seed
+        self.ranges = {item.family: item for item in map(_range, settings.service_cluster_ip_range)}
+        self.taken: set[str] = set()
+        self.ports: set[int] = set()
+
+    def keep(self, service: Service) -> None:
+        """Mark as taken what a Service has, without asking whether it could be given."""
+        self.taken.update(service.addresses)
+        self.ports |= _node_ports(service.spec)
+
+    def claim(self, service: Service) -> Service:
+        """Mark as taken what a Service asks for; the Service with its families filled in.
+
+        Raises:
+            Invalid: As `reconcile` does.
+        """
+        spec = service.spec
+        if not service.external:
+            spec = _with_families(service, [*self.ranges])
+            _claim(service, spec, self.ranges, self.taken)
+        _claim_ports(service, self.ports)
+        return replace(service, spec=spec)
+
+    def fill(self, service: Service) -> Service:
+        """A claimed Service with the addresses and ports it did not ask for.
+
+        Raises:
+            Invalid: A range is full.
+        """
+        spec = service.spec
+        if not service.external:
+            spec = _with_addresses(service, spec, self.ranges, self.seed, self.taken)
+        return replace(service, spec=_with_node_ports(service, spec, self.seed, self.ports))
 
 
 _range = functools.cache(Range.of)

@@ -6,10 +6,11 @@ from collections.abc import Iterable
 
 from kubenet_lab.control import endpointslice, mirroring, service_ip
 from kubenet_lab.control.loop import Settings, apply
-from kubenet_lab.objects import AnyObject, EndpointSlice, Node, Pod, Service, with_defaults
+from kubenet_lab.objects import AnyObject, EndpointSlice, Node, ObjectMeta, Pod, Service, with_defaults
 from kubenet_lab.objects.endpoints import Endpoints
 from kubenet_lab.store import Key, Store
 
+ZONE = "topology.kubernetes.io/zone"
 _Pair = tuple[str, str, str]
 
 
@@ -19,7 +20,8 @@ def slices_of(
     """The slices there are once the controllers have seen these objects: `kubectl get endpointslices -A`.
 
     Pods are taken as they stand: one without an address is in no slice. Slices among the objects are kept, corrected
-    or deleted as the controllers would. Where there is no Node at all, each pod's node is taken to be there.
+    or deleted as the controllers would. Where there is no Node at all, each pod's node is taken to be there, in the
+    zone that the pod's own labels say (the API server copies them from the node when the pod is bound).
 
     Args:
         objects: A dump or manifests; kinds that play no part are ignored.
@@ -39,7 +41,7 @@ def slices_of(
             store.create(obj)
     apply(store, service_ip.reconcile(store, settings))
     services = [item for item in store.list(Service) if item.spec.selector and not item.external]
-    nodes: dict[Key, Node] = {("", node.name): node for node in store.list(Node)}
+    nodes: dict[Key, Node] = {("", node.name): node for node in store.list(Node)} or _nodes_of(pods)
     existing: dict[Key, list[EndpointSlice]] = {}
     for item in filter(endpointslice.managed, store.list(EndpointSlice)):
         existing.setdefault((item.namespace, item.service_name), []).append(item)
@@ -49,6 +51,20 @@ def slices_of(
         apply(store, endpointslice.wished(store, service, meant[key], nodes, existing.get(key, ())))
     apply(store, mirroring.reconcile(store, settings))
     return store.list(EndpointSlice)
+
+
+def _nodes_of(pods: Iterable[Pod]) -> dict[Key, Node]:
+    """The nodes that pods run on, as far as the pods tell (KEP-4742); none where no pod has a zone."""
+    found: dict[Key, Node] = {}
+    zoned = False
+    for pod in pods:
+        key = ("", pod.spec.node_name)
+        zone = pod.metadata.labels.get(ZONE, "")
+        if key not in found or (zone and not found[key].metadata.labels):
+            labels = {ZONE: zone} if zone else {}
+            found[key] = Node(metadata=ObjectMeta(name=pod.spec.node_name, labels=labels))
+            zoned = zoned or bool(zone)
+    return found if zoned else {}
 
 
 def _pods_of(services: Iterable[Service], pods: Iterable[Pod]) -> dict[Key, list[Pod]]:

@@ -7,6 +7,16 @@ fault and its place; `dump(objects)` writes YAML or JSON.
 from __future__ import annotations
 
 from kubenet_lab.manifests.dump import dump
-from kubenet_lab.manifests.load import Manifests, ManifestWarning, load, read
+from kubenet_lab.manifests.load import Checked, Manifests, ManifestWarning, Refusal, check, load, placed, read
 
-__all__ = ["ManifestWarning", "Manifests", "dump", "load", "read"]
+__all__ = [
+    "Checked",
+    "ManifestWarning",
+    "Manifests",
+    "Refusal",
+    "check",
+    "dump",
+    "load",
+    "placed",
+    "read",
+]

@@ -8,20 +8,23 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import re
 import stat
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
 import msgspec
 from msgspec import Struct
 
-from kubenet_lab.errors import Fault, InputError
+from kubenet_lab.errors import Cause, Fault, InputError
 from kubenet_lab.manifests import customkinds, schema
 from kubenet_lab.manifests.text import Document, documents
 from kubenet_lab.manifests.validation import Causes, causes
+from kubenet_lab.manifests.validation.warning import DEPRECATED
+from kubenet_lab.manifests.validation.warning import warnings as accepted_with
 from kubenet_lab.objects import AnyObject, from_manifest
 
 SUFFIXES = (".json", ".yaml", ".yml")
@@ -43,6 +46,47 @@ class Manifests(Struct, frozen=True):
 
     objects: tuple[AnyObject, ...]
     warnings: tuple[Fault, ...] = ()
+
+
+class Refusal(Struct, frozen=True):
+    """What is wrong with one object of a set because of the others, or of what the cluster has already.
+
+    Attributes:
+        index: Which of the objects.
+        cause: Field, message and reason.
+        help: One line on what to write.
+        other: The object it collides with, if it is one of the set.
+    """
+
+    index: int
+    cause: Cause
+    help: str = ""
+    other: int | None = None
+
+
+class Origin(Struct, frozen=True):
+    """Where an object was read: its file, the how-manieth text part of it, and the path in there."""
+
+    file: str
+    part: int
+    at: schema.Path
+
+
+class Checked(Struct, frozen=True):
+    """What was read although some of it is wrong.
+
+    Attributes:
+        objects: Those that could be decoded, refused ones among them, in the order of the text.
+        origins: Where each of them stands.
+        refused: Which of them have faults of their own already.
+        faults, warnings: What is wrong, and what the API server warns of.
+    """
+
+    objects: tuple[AnyObject, ...]
+    origins: tuple[Origin, ...]
+    refused: frozenset[int]
+    faults: tuple[Fault, ...]
+    warnings: tuple[Fault, ...]
 
 
 def load(
@@ -102,6 +146,116 @@ def read(
     return Manifests(tuple(reader.objects), tuple(reader.warnings))
 
 
+def check(
+    *sources: str | Path,
+    lenient: bool = False,
+    namespace: str = "default",
+    stdin: TextIO | None = None,
+    changes: Iterable[AnyObject] = (),
+) -> Checked:
+    """As `read`, but faults are an answer too, and what the API server warns of is told.
+
+    Args:
+        sources, lenient, namespace, stdin: As for `load`.
+        changes: Objects the cluster has. One of the same kind and name is a change, which the API server validates
+            only when it has filled in what is kept (`kubenet_lab.admission.admit`); here it is only decoded.
+    """
+    faults: list[Fault] = []
+    reader = _Reader(lenient, namespace, faults, checking=True)
+    reader.changes = {
+        (obj.api_version, obj.kind, obj.metadata.namespace, obj.metadata.name) for obj in changes
+    }
+    with without_collector():
+        for file, text in _texts(list(sources), faults, stdin):
+            reader.read(text, file)
+            if len(faults) > MAX_FAULTS:
+                break
+    if not faults and not reader.objects:
+        name = _names(list(sources))
+        faults.append(Fault("no objects passed to create", name, help="the input holds no manifest"))
+    return Checked(
+        tuple(reader.objects),
+        tuple(reader.origins),
+        frozenset(reader.refused),
+        tuple(faults),
+        tuple(reader.warnings),
+    )
+
+
+def placed(
+    checked: Checked, refusals: Iterable[Refusal], *sources: str | Path, stdin: TextIO | None = None
+) -> tuple[Fault, ...]:
+    """All faults of a set in the order of the text: those of `check`, and these refusals at their places.
+
+    The sources are read once more if there are refusals, because places are not kept while reading.
+    """
+    found = list(refusals)[: max(0, MAX_FAULTS - len(checked.faults))]
+    if not found:
+        return checked.faults
+    asked = {index for refusal in found for index in (refusal.index, refusal.other) if index is not None}
+    wanted: dict[str, dict[int, list[int]]] = {}
+    for index in sorted(asked):
+        origin = checked.origins[index]
+        wanted.setdefault(origin.file, {}).setdefault(origin.part, []).append(index)
+    places: dict[int, _Place] = {}
+    order: dict[str, int] = {}
+    for file, text in _texts(list(sources), [], stdin):
+        order.setdefault(file, len(order))
+        parts = wanted.pop(file, None)
+        for number, document in enumerate(documents(text, file)) if parts else ():
+            for index in (parts or {}).get(number, ()):
+                if isinstance(document, Document):
+                    at = checked.origins[index].at
+                    places[index] = _Place(document, file, at, checked.objects[index].to_manifest())
+    told = [*checked.faults, *(_told(refusal, checked, places) for refusal in found)]
+    return tuple(sorted(told, key=lambda fault: (order.get(fault.file, -1), fault.line, fault.column)))
+
+
+def _told(refusal: Refusal, checked: Checked, places: dict[int, _Place]) -> Fault:
+    """A refusal as a fault at its place; without a line where the file is not what it was."""
+    obj, cause, help = checked.objects[refusal.index], refusal.cause, refusal.help
+    if refusal.other is not None:
+        other = places.get(refusal.other)
+        where = checked.origins[refusal.other].file
+        if other is not None:
+            where += f":{other.document.place(other.at)[0]}"
+        help = f"{help}{' ' if help else ''}{where}"
+    place = places.get(refusal.index)
+    if place is None:
+        file = checked.origins[refusal.index].file
+        return Fault(
+            cause.message, file, path=cause.field, help=help, kind=obj.kind, name=obj.metadata.name,
+            reason=cause.reason,
+        )  # fmt: skip
+    fault = place.fault(
+        _steps(cause.field or "metadata.name", place), cause.message, help, reason=cause.reason
+    )
+    return msgspec.structs.replace(fault, path=cause.field)
+
+
+_STEP = re.compile(r"\[([^\]]*)\]|([^.\[\]]+)")
+
+
+def _steps(field: str, place: _Place) -> schema.Path:
+    """`spec.ports[0].port` as the steps of a path; `spec.clusterIP` for `spec.clusterIPs` where that was written."""
+    steps: list[str | int] = []
+    value: Any = place.document.value
+    for step in place.at:
+        value = value[step]
+    for match in _STEP.finditer(field):
+        step = int(match[1]) if (match[1] or "").isdigit() else match[1] or match[2]
+        if isinstance(value, dict) and isinstance(step, str) and step not in value:
+            single = step.removesuffix("s")
+            step = single if single in value else step
+        steps.append(step)
+        inside = isinstance(value, dict) or (isinstance(value, list) and isinstance(step, int))
+        try:
+            value = value[step] if inside else None
+        except (KeyError, IndexError):
+            value = None
+    return tuple(steps)
+
+
 @contextlib.contextmanager
 def without_collector() -> Iterator[None]:
     """Put the garbage collector off: many values are made and none of them refers to itself, so looking through
@@ -145,7 +299,7 @@ def _texts(
 
 def _stdin(stream: TextIO, faults: list[Fault]) -> Iterator[tuple[str, str | bytes]]:
     try:
-        text = _up_to_limit(getattr(stream, "buffer", stream))
+        text = up_to_limit(getattr(stream, "buffer", stream))
     except (UnicodeDecodeError, OSError) as error:
         faults.append(Fault(f"standard input cannot be read: {error}", "<stdin>", help="give UTF-8 text"))
         return
@@ -155,7 +309,7 @@ def _stdin(stream: TextIO, faults: list[Fault]) -> Iterator[tuple[str, str | byt
     yield "<stdin>", text
 
 
-def _up_to_limit(stream: Any) -> Any:
+def up_to_limit(stream: Any) -> Any:
     """All of a stream, or, of one without end, a little more than is allowed."""
     parts, size = [], 0
     while size <= MAX_BYTES:
@@ -206,7 +360,7 @@ def _whole(path: Path) -> bytes | Fault:
         before = os.fstat(file.fileno())
         if before.st_size > MAX_BYTES:
             return _too_large(str(path))
-        data: bytes = file.read() if stat.S_ISREG(before.st_mode) else _up_to_limit(file)
+        data: bytes = file.read() if stat.S_ISREG(before.st_mode) else up_to_limit(file)
         after = os.fstat(file.fileno())
     if len(data) > MAX_BYTES:
         return _too_large(str(path))
@@ -230,16 +384,22 @@ def _nearest_file(path: Path) -> str:
 class _Reader:
     """Turns texts into objects, and collects faults instead of stopping at the first."""
 
-    def __init__(self, lenient: bool, namespace: str, faults: list[Fault]) -> None:
+    def __init__(self, lenient: bool, namespace: str, faults: list[Fault], checking: bool = False) -> None:
         self.lenient, self.namespace = lenient, namespace
         self.faults = faults
+        self.checking = checking
+        """Whether refused objects are kept, origins too, and the server's warnings told."""
+        self.origins: list[Origin] = []
+        self.refused: set[int] = set()
+        self.changes: set[tuple[str, str, str, str]] = set()
+        self.part = 0
         self.warnings: list[Fault] = []
         self.objects: list[AnyObject] = []
         self.custom: dict[str, customkinds.CustomKind] = {}
 
     def read(self, text: str | bytes, file: str) -> None:
         """All documents of one text."""
-        for document in documents(text, file):
+        for self.part, document in enumerate(documents(text, file)):
             if len(self.faults) >= MAX_FAULTS:
                 message = f"reading stopped after {MAX_FAULTS:,} faults"
                 self.faults.append(Fault(message, file, help="is this the right file?"))
@@ -306,11 +466,29 @@ class _Reader:
             return
         before = len(self.faults)
         value, wrong = self._without_problems(value, schema.problems(value, kind.type), place)
-        self._refuse(causes(value, True), wrong, place)
+        refused = [] if self._is_change(value, kind.namespaced) else causes(value, True)
+        self._refuse(refused, wrong, place)
+        if self.checking:
+            self._warn(value, len(self.faults) == before, place)
         if len(self.faults) == before:
             self._keep(value, kind.namespaced, kind.resource, place)
             if kind.type == "apiextensions_v1.CustomResourceDefinition":
                 self.custom.update(customkinds.kinds_of(value))
+        elif self.checking and not wrong and not any(cause.early for cause in refused):
+            self._keep(value, kind.namespaced, kind.resource, place, refused=True)
+
+    def _is_change(self, value: dict[str, Any], namespaced: bool) -> bool:
+        metadata = value.get("metadata")
+        if not self.changes or not isinstance(metadata, dict):
+            return False
+        namespace = (metadata.get("namespace") or self.namespace) if namespaced else ""
+        return (value["apiVersion"], value["kind"], namespace, metadata.get("name") or "") in self.changes
+
+    def _warn(self, value: dict[str, Any], accepted: bool, place: _Place) -> None:
+        """Tell what the API server warns of: of an old version always, of the rest when it accepts."""
+        old = DEPRECATED.get(f"{value['apiVersion']}/{value['kind']}")
+        told = ([old] if old else []) + (accepted_with(value) if accepted else [])
+        self.warnings += [place.fault((), text, "", reason="Warning") for text in told]
 
     def _custom_object(self, value: dict[str, Any], place: _Place) -> None:
         """An object of a kind that a CustomResourceDefinition brings, one of those read or a published one."""
@@ -338,15 +516,22 @@ class _Reader:
             if not any(path[: len(cause.path)] == cause.path[: len(path)] for path in wrong):
                 self.faults.append(place.fault(cause.path, cause.message, cause.help, reason=cause.reason))
 
-    def _keep(self, value: dict[str, Any], namespaced: bool, resource: str, place: _Place) -> None:
+    def _keep(
+        self, value: dict[str, Any], namespaced: bool, resource: str, place: _Place, refused: bool = False
+    ) -> None:
         try:
             obj = from_manifest(value, namespaced, resource, nulls=place.document.has_nulls)
         except msgspec.ValidationError as error:
             # A field a type insists on; what is wrong is in the message, with its path.
-            self.faults.append(place.fault((), str(error), ""))
+            if not refused:
+                self.faults.append(place.fault((), str(error), ""))
             return
         if namespaced and not obj.metadata.namespace:
             obj = obj.with_metadata(namespace=self.namespace)
+        if self.checking:
+            self.origins.append(Origin(place.file, self.part, place.at))
+            if refused:
+                self.refused.add(len(self.objects))
         self.objects.append(obj)
 
     def _without_problems(

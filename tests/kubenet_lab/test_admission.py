@@ -269,6 +269,30 @@ def test_a_dry_run_and_a_refusal_leave_the_store_as_it_was() -> None:
     assert again.status["message"] == 'services "web" already exists'
 
 
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [("10.96.0.1", "provided IP is already allocated"), ("10.99.0.1", "is not in the valid range")],
+)
+def test_a_service_that_says_all_of_itself_is_not_believed(address: str, says: str) -> None:
+    whole = "ipFamilies: [IPv4], ipFamilyPolicy: SingleStack"
+    asked = service(f"{PORT}, clusterIP: {address}, clusterIPs: [{address}], {whole}")
+    answer = admission.create(world(), asked, DUAL_STACK)
+    assert answer.status is not None
+    assert says in answer.status["message"]
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, case in DEFAULTS.items() if case["output"]["kind"] == "Service"]
+)
+def test_what_one_cluster_stored_another_stores_the_same(name: str) -> None:
+    first = admission.create(world(), DEFAULTS[name]["input"], DUAL_STACK)
+    assert first.object is not None
+    manifest = plain(first.object.to_manifest(), ())
+    second = admission.create(world(), manifest, DUAL_STACK)
+    assert second.object is not None, second.status
+    assert plain(second.object.to_manifest(), ()) == manifest
+
+
 def test_every_kind_of_the_recordings_is_known() -> None:
     """So that no case passes because nothing looked at it."""
     for case in (*DEFAULTS.values(), *INVALID.values()):
