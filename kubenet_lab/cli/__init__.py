@@ -2,7 +2,8 @@
 
 Standard output carries what was asked for and nothing else; faults and warnings go to standard error. Exit
 status: 0 when the question was answered, whatever the answer; 1 when this machine cannot do it; 2 on bad
-input. `twin` ends with the status of the command it ran.
+input. `twin` ends with the status of the command it ran; `validate`, whose answer the faults are, with 1 when
+there are any.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from kubenet_lab.cli.arguments import spread
 from kubenet_lab.cli.course import course
 from kubenet_lab.cli.map import map_
 from kubenet_lab.cli.rules import rules
+from kubenet_lab.cli.slices import slices
 from kubenet_lab.cli.trace import trace
 from kubenet_lab.cli.twin import twin
+from kubenet_lab.cli.validate import validate
 from kubenet_lab.errors import InputError, KubenetLabError
 
 app = typer.Typer(
@@ -29,6 +32,8 @@ app = typer.Typer(
 app.callback(invoke_without_command=True)(course)
 app.command("trace")(trace)
 app.command("rules")(rules)
+app.command("validate")(validate)
+app.command("slices")(slices)
 app.command("twin")(twin)
 app.command("map")(map_)
 

@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import typer
 
@@ -31,13 +31,16 @@ class Inputs:
     def __init__(self, files: Sequence[str], *, lenient: bool = False) -> None:
         self.files = list(files)
         self.lenient = lenient
-        self._stdin: str | None = None
+        self._stdin: bytes | None = None
 
-    def stdin(self) -> io.StringIO:
-        """Standard input, from its start."""
+    def stdin(self) -> TextIO:
+        """Standard input, from its start; whether it is text is for the reader to say."""
         if self._stdin is None:
-            self._stdin = sys.stdin.read() if "-" in self.files else ""
-        return io.StringIO(self._stdin)
+            from kubenet_lab.manifests.load import up_to_limit
+
+            data = up_to_limit(getattr(sys.stdin, "buffer", sys.stdin)) if "-" in self.files else b""
+            self._stdin = data.encode() if isinstance(data, str) else data
+        return io.TextIOWrapper(io.BytesIO(self._stdin), encoding="utf-8")
 
     def objects(self) -> list[AnyObject]:
         """Read the files; warnings go to standard error. Raises InputError."""
@@ -55,11 +58,15 @@ class Inputs:
         try:
             return Cluster.from_objects(objects, nodes=nodes, seed=seed)
         except Invalid as error:
-            raise InputError([self._located(error)]) from error
+            raise self.refused(error) from error
 
     def cluster(self, nodes: int, seed: int = 0) -> Cluster:
         """Read the files and build their world. Raises InputError."""
         return self.build(self.objects(), nodes, seed)
+
+    def refused(self, error: Invalid) -> InputError:
+        """A refusal of the API server, with its place in the files."""
+        return InputError([self._located(error)])
 
     def _located(self, error: Invalid) -> Fault:
         """Return a refusal of the API server with the place of the object that was refused."""
