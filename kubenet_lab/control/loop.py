@@ -29,6 +29,8 @@ class Settings(Struct, frozen=True):
         stop_seconds: How long a program takes to end after SIGTERM, which no manifest says: by default it ends at
             once, so that only a `preStop` hook keeps a deleted pod alive; `math.inf` is one that ignores the signal
             and is killed when its grace period ends.
+        start_seconds: How long a program needs from its start until it listens, which no manifest says either. What
+            a cluster begins with has been running.
         sync_seconds: How long a node's rules take to follow a change of Services or slices: the watch, kube-proxy's
             `minSyncPeriod`, the size of the table. By default they follow at once.
     """
@@ -39,6 +41,7 @@ class Settings(Struct, frozen=True):
     node_cidr_mask_size_ipv6: int = 64
     api_server: tuple[str, int] = ("192.168.1.1", 6443)
     stop_seconds: float = 0.0
+    start_seconds: float = 0.0
     sync_seconds: float = 0.0
 
 

@@ -38,6 +38,7 @@ from kubenet_lab.control.restarts import (
 )
 from kubenet_lab.errors import NotFound, NotRunning
 from kubenet_lab.kernel.network import Network
+from kubenet_lab.kernel.socket import Socket
 from kubenet_lab.objects import Pod
 from kubenet_lab.objects.pod import Container
 from kubenet_lab.store import Store
@@ -47,6 +48,9 @@ Record = Callable[[str, Event], None]
 
 Who = tuple[str, str, str]
 """A pod: (namespace, name, uid)."""
+
+Opening = tuple[float, Who, str, tuple[Socket, ...]]
+"""A program that was started and does not listen yet: (when it will, pod, container, sockets)."""
 
 MANY_FLOWS = 4096
 """Tracked connections from which on the dead ones are looked for, as the kernel's `gc_worker` does."""
@@ -79,21 +83,23 @@ class PodWorkers:
         self._record = record
         self._seed = seed
         self._lives: dict[Who, Life] = {}
+        self._opening: list[Opening] = []
         self._watch = store.watch("Pod")
 
     @property
     def next(self) -> float | None:
         """The moment at which the next thing happens, None when nothing will."""
         due = min((life.due for life in self._lives.values()), default=math.inf)
+        due = min([due, *(at for at, *_ in self._opening)])
         return None if due == math.inf else due
 
-    def snapshot(self) -> Mapping[Who, Life]:
+    def snapshot(self) -> tuple[Mapping[Who, Life], tuple[Opening, ...]]:
         """What is known now, for `restore`."""
-        return dict(self._lives)
+        return dict(self._lives), tuple(self._opening)
 
-    def restore(self, saved: Mapping[Who, Life]) -> None:
+    def restore(self, saved: tuple[Mapping[Who, Life], tuple[Opening, ...]]) -> None:
         """Know again what was known then; the store and the network are put back by others."""
-        self._lives = dict(saved)
+        self._lives, self._opening = dict(saved[0]), list(saved[1])
         self._watch.poll()
 
     def started(self, before: Pod, started: Started, now: float, *, timed: bool) -> Pod:
@@ -112,6 +118,10 @@ class PodWorkers:
             self._lives[_who(pod)] = Life((), True)
             return pod
         long = not timed or before.ready
+        if not long and self._settings.start_seconds:
+            for container in pod.serving_containers:
+                sockets = close_container(self._network, pod, container.name)
+                self.open_later(pod, container.name, sockets, now)
         if probes.probed(pod):
             life = self._lives[_who(pod)] = _life(pod, now, long)
             if not long:
@@ -143,6 +153,7 @@ class PodWorkers:
 
     def run(self, now: float) -> list[Change]:
         """Do what is due, and what the watched pods ask for; returns the new states of pods."""
+        self._open_due(now)
         changes = self._notice(now)
         for who in [who for who, life in self._lives.items() if life.due <= now]:
             pod = self._store.find(Pod, who[1], who[0])
@@ -155,6 +166,24 @@ class PodWorkers:
             self._lives[who] = replace(life, runs=tuple(work.runs))
             changes += self._report(pod, self._lives[who], now)
         return changes
+
+    def open_later(self, pod: Pod, container: str, sockets: tuple[Socket, ...], now: float) -> None:
+        """A program was started and will listen after `Settings.start_seconds`."""
+        self.never_opens(pod, container)
+        self._opening.append((now + self._settings.start_seconds, _who(pod), container, sockets))
+
+    def never_opens(self, pod: Pod, container: str) -> tuple[Socket, ...]:
+        """A program ends before it listens; returns what it would have opened."""
+        mine = [one for one in self._opening if one[1:3] == (_who(pod), container)]
+        self._opening = [one for one in self._opening if one not in mine]
+        return tuple(socket for one in mine for socket in one[3])
+
+    def _open_due(self, now: float) -> None:
+        for one in [one for one in self._opening if one[0] <= now]:
+            self._opening.remove(one)
+            pod = self._store.find(Pod, one[1][1], one[1][0])
+            if pod is not None and pod.metadata.uid == one[1][2] and not pod.finished:
+                open_container(self._network, pod, one[3])
 
     def crash(self, pod: Pod, container: str = "", exit_code: int = 1, *, now: float) -> list[Change]:
         """A container's program ends by itself: `kubectl exec POD -c CONTAINER -- kill 1`.
@@ -378,7 +407,9 @@ class _Work:
             sockets=(),
             workers=workers,
         )
-        if open_container(self.workers._network, self.pod, run.sockets) is not None:
+        if self.workers._settings.start_seconds:
+            self.workers.open_later(self.pod, run.name, run.sockets, moment)
+        elif open_container(self.workers._network, self.pod, run.sockets) is not None:
             again = restarts_after(run.policy, 1)
             self.end(at, 1, moment, again=again, until=moment + RELIST if again else math.inf)
             self.runs[at] = replace(self.runs[at], sockets=run.sockets)
@@ -386,7 +417,8 @@ class _Work:
     def end(self, at: int, exit_code: int, moment: float, *, again: bool, until: float) -> None:
         """A container's program is over and its sockets close."""
         run = self.runs[at]
-        sockets = close_container(self.workers._network, self.pod, run.name)
+        unopened = self.workers.never_opens(self.pod, run.name)
+        sockets = unopened or close_container(self.workers._network, self.pod, run.name)
         self.runs[at] = replace(
             run,
             state=ENDED,
