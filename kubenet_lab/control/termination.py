@@ -37,7 +37,8 @@ def _sync(context: Context, key: Key) -> list[Change]:
 def _of_pod(view: View, old: Pod | None, new: Pod | None) -> Iterator[Key]:
     if old is None or new is None or not new.terminating:
         return
-    if not old.terminating or old.metadata.finalizers != new.metadata.finalizers:
+    ended = new.finished and not old.finished
+    if ended or not old.terminating or old.metadata.finalizers != new.metadata.finalizers:
         yield (new.namespace, new.name)
 
 
