@@ -1,8 +1,8 @@
 """The whole state of a network as one JSON-ready document, and back: `load(dump(network))` dumps the same.
 
-Documents are sorted by name, so that two states compare line by line. Rules are in it as `iptables-save`
-text with counters; everything else as plain fields, where a field at its default is left out. A socket's
-handler is code and stays behind: a loaded listener accepts and answers nothing by itself.
+Documents are sorted by name, so that two states compare line by line. Rules are in it as `iptables-save` text with
+counters and as `nft list ruleset` text; everything else as plain fields, where a field at its default is left out.
+A socket's handler is code and stays behind: a loaded listener accepts and answers nothing by itself.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def dump(network: Network) -> dict[str, Any]:
 
 def dump_netns(ns: Netns) -> dict[str, Any]:
     """Return one namespace's state; see `dump`."""
-    from kubenet_lab.kernel.dialects import ipset, iptables
+    from kubenet_lab.kernel.dialects import ipset, iptables, nft
 
     document: dict[str, Any] = {
         "name": ns.name,
@@ -62,6 +62,8 @@ def dump_netns(ns: Netns) -> dict[str, Any]:
         "ipsets": ipset.save(ns.ipsets).splitlines(),
         "iptables": {str(fam): iptables.save(ns.iptables[fam], counters=True).splitlines() for fam in (4, 6)},
     }
+    if ns.has_nftables:
+        document["nftables"] = nft.list_ruleset(ns.nftables).splitlines()
     return document
 
 
@@ -166,7 +168,7 @@ def load(document: dict[str, Any], *, file: str = "<document>") -> Network:
 
 
 def _load_netns(network: Network, item: dict[str, Any], reader: _Reader, path: str) -> None:
-    from kubenet_lab.kernel.dialects import ipset, iptables
+    from kubenet_lab.kernel.dialects import ipset, iptables, nft
 
     ns = network.add_netns(item["name"], str(item.get("host", "")))
     # The document says it all, also what the verbs would add by themselves.
@@ -208,6 +210,9 @@ def _load_netns(network: Network, item: dict[str, Any], reader: _Reader, path: s
         for fam in (4, 6):
             text = "".join(line + "\n" for line in item.get("iptables", {}).get(str(fam), []))
             ns.set_iptables(fam, iptables.load(text, family=fam, file=f"{path}.iptables.{fam}"))
+        if item.get("nftables"):
+            text = "".join(line + "\n" for line in item["nftables"])
+            ns.set_nftables(nft.load(text, file=f"{path}.nftables"))
     except InputError as error:
         reader.faults += error.faults
 

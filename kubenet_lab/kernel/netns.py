@@ -21,6 +21,7 @@ from kubenet_lab.kernel.ipset import IpSet
 from kubenet_lab.kernel.link import Link, Peer
 from kubenet_lab.kernel.neighbour import Neighbour
 from kubenet_lab.kernel.netfilter import Ruleset
+from kubenet_lab.kernel.nftables.ruleset import Ruleset as NftRuleset
 from kubenet_lab.kernel.route import (
     REFUSING,
     TABLE_LOCAL,
@@ -88,6 +89,8 @@ class Netns:
         """Path MTU learned from ICMP errors: destination -> (bytes, when it is forgotten in s)."""
         self._iptables: dict[int, Ruleset] = {4: Ruleset(4), 6: Ruleset(6)}
         self._build_rules: Callable[[], dict[int, Ruleset]] | None = None
+        self._nftables: NftRuleset | None = None
+        self._build_nftables: Callable[[], NftRuleset] | None = None
         self._fibs: dict[tuple[int, int], Fib] = {}
         self._local: dict[str, str] | None = None
         self._parameters: dict[str, str] = {}
@@ -129,6 +132,8 @@ class Netns:
         saved["routes"] = {key: dict(table) for key, table in self.routes.items()}
         saved["_iptables"] = dict(self._iptables)
         saved["_build_rules"] = self._build_rules
+        saved["_nftables"] = self._nftables
+        saved["_build_nftables"] = self._build_nftables
         saved["conntrack"] = self.conntrack.copy()
         saved["xt_state"] = dict(self.xt_state)
         saved["next_port"] = dict(self.next_port)
@@ -780,6 +785,32 @@ class Netns:
     def rules_deferred(self) -> bool:
         """True while nobody has looked at the rules that `defer_iptables` promised."""
         return self._build_rules is not None
+
+    @property
+    def nftables(self) -> NftRuleset:
+        """The nftables rules; built when somebody first looks."""
+        if self._build_nftables is not None:
+            build, self._build_nftables = self._build_nftables, None
+            self._nftables = build()
+            self.plans.clear()
+        if self._nftables is None:
+            self._nftables = NftRuleset()
+        return self._nftables
+
+    @property
+    def has_nftables(self) -> bool:
+        """True when there are nftables tables, or `defer_nftables` promised some."""
+        return bool(self._nftables) or self._build_nftables is not None
+
+    def set_nftables(self, ruleset: NftRuleset) -> None:
+        """Swap the whole nftables rules, as the commit of one `nft -f` does."""
+        self._nftables, self._build_nftables = ruleset, None
+        self.plans.clear()
+
+    def defer_nftables(self, build: Callable[[], NftRuleset]) -> None:
+        """Leave building the nftables rules to the first look."""
+        self._build_nftables = build
+        self.plans.clear()
 
     def veth_peer(self, name: str) -> Peer | None:
         """Return the other end of a veth link."""

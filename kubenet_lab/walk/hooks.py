@@ -6,16 +6,21 @@
     OUTPUT       raw -300, conntrack -200, mangle -150, nat (destination) -100, filter 0, security 50
     POSTROUTING  mangle -150, nat (source) 100, confirm
 
-include/uapi/linux/netfilter_ipv4.h. Conntrack runs in a namespace only when some rule there needs it
-(`nf_ct_netns_get`): a pod without rules tracks nothing. Each function returns False when the packet ended.
+include/uapi/linux/netfilter_ipv4.h. Base chains of nftables stand among these by their own priorities; those of type
+nat are asked at the nat hooks, whatever their priority is. Conntrack runs in a namespace only when some rule there
+needs it (`nf_ct_netns_get`): a pod without rules tracks nothing. Each function returns False when the packet ended.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from kubenet_lab.kernel.netfilter import Ruleset
 from kubenet_lab.kernel.netns import Netns
-from kubenet_lab.packet.packet import ICMP, ICMPV6, RST, TCP
-from kubenet_lab.walk import deliver, nat, routing
+from kubenet_lab.kernel.nftables.objects import Chain, Table
+from kubenet_lab.kernel.nftables.ruleset import Ruleset as NftRuleset
+from kubenet_lab.packet.packet import ICMP, ICMPV6, RST, TCP, Packet
+from kubenet_lab.walk import deliver, nat, nft, routing
 from kubenet_lab.walk.conntracking import confirm, track
 from kubenet_lab.walk.engine import Walk
 from kubenet_lab.walk.skb import Skb
@@ -30,12 +35,19 @@ _TRACKING_TARGETS = frozenset(
 """Targets that need tracking; a nat table without any, or a CT that only says --notrack, does not switch it on."""
 
 
+Part = Callable[[Walk, Skb], bool]
+"""One hook function: False when the packet ended there."""
+
+
 class Plan:
-    """What the hooks of one ruleset have to do, worked out once."""
+    """What the hooks of one family have to do, worked out once.
 
-    __slots__ = ("hooks", "idle", "nat", "tracking")
+    `parts` is there only where nftables has base chains: hook -> everything registered there, by priority.
+    """
 
-    def __init__(self, rules: Ruleset) -> None:
+    __slots__ = ("hooks", "idle", "nat", "parts", "tracking")
+
+    def __init__(self, rules: Ruleset, tables: NftRuleset | None, fam: int) -> None:
         self.hooks = rules.hooks
         self.tracking = any(
             any(match.name in _TRACKING_MATCHES for match in rule.matches)
@@ -46,16 +58,125 @@ class Plan:
             )
             for _table, _chain, _number, rule in rules
         )
-        self.nat = self.tracking and "nat" in rules.tables
-        self.idle = not self.tracking and not any(self.hooks.values())
+        chains = _base_chains(tables, fam) if tables else []
+        if tables and not self.tracking:
+            self.tracking = _nft_tracks(tables, fam)
+        self.nat = self.tracking and (
+            "nat" in rules.tables or any(chain.type == "nat" for _t, chain in chains)
+        )
+        self.idle = not self.tracking and not any(self.hooks.values()) and not chains
+        self.parts: dict[str, tuple[Part, ...]] | None = None
+        if chains and tables is not None:
+            self.parts = {hook: _parts(self, tables, chains, fam, hook) for hook in _NFT_HOOKS}
+
+
+_NFT_HOOKS = {
+    "PREROUTING": "prerouting",
+    "INPUT": "input",
+    "FORWARD": "forward",
+    "OUTPUT": "output",
+    "POSTROUTING": "postrouting",
+}
+_NFT_FAMILIES = {4: ("ip", "inet"), 6: ("ip6", "inet")}
+
+
+def _base_chains(tables: NftRuleset, fam: int) -> list[tuple[Table, Chain]]:
+    hooks = _NFT_HOOKS.values()
+    return [
+        (table, chain)
+        for table, chain in tables.base_chains()
+        if table.family in _NFT_FAMILIES[fam] and chain.hook in hooks
+    ]
+
+
+def _nft_tracks(tables: NftRuleset, fam: int) -> bool:
+    return any(
+        table.family in _NFT_FAMILIES[fam]
+        and any(
+            chain.type == "nat" or any(nft.needs_tracking(rule.statements) for rule in chain.rules)
+            for chain in table.chains.values()
+        )
+        for table in tables.tables.values()
+    )
+
+
+def _parts(
+    plan: Plan, tables: NftRuleset, chains: list[tuple[Table, Chain]], fam: int, hook: str
+) -> tuple[Part, ...]:
+    """Return everything registered at a hook, by priority; of equal ones xtables comes first."""
+    here = [(table, chain) for table, chain in chains if chain.hook == _NFT_HOOKS[hook]]
+    rows: list[tuple[int, Part]] = []
+    for name in plan.hooks[hook]:
+        if name == "nat":
+            continue
+        if (name, hook) == ("mangle", "OUTPUT"):
+            rows.append((nft.PRIORITIES[name], lambda w, skb: _rerouting(w, skb, fam)))
+        else:
+            rows.append((nft.PRIORITIES[name], lambda w, skb, name=name: _table(w, skb, fam, name, hook)))  # type: ignore[misc]
+    if plan.tracking and hook in ("PREROUTING", "OUTPUT"):
+        rows.append((nft.PRIORITIES["conntrack"], track))
+    if plan.nat and hook != "FORWARD":
+        side = nat.DST if hook in ("PREROUTING", "OUTPUT") else nat.SRC
+        nats = sorted((one for one in here if one[1].type == "nat"), key=lambda one: one[1].priority)
+        asked = "nat" in plan.hooks[hook]
+        at = nft.PRIORITIES["nat-dst" if side == nat.DST else "nat-src"]
+
+        def translate(w: Walk, skb: Skb) -> bool:
+            before = skb.pkt.dst
+            if not _nat(w, skb, fam, hook, side, asked, nats):
+                return False
+            return hook != "OUTPUT" or skb.pkt.dst == before or routing.can_go(w, skb)
+
+        rows.append((at, translate))
+    for table, chain in here:
+        if chain.type != "nat":
+            rows.append((chain.priority, _nft_part(tables, table, chain, fam, hook)))
+    parts = [part for _priority, part in sorted(rows, key=lambda row: row[0])]
+    if plan.tracking and hook in ("INPUT", "POSTROUTING"):
+        parts.append(confirm)
+    return tuple(parts)
+
+
+def _nft_part(tables: NftRuleset, table: Table, chain: Chain, fam: int, hook: str) -> Part:
+    reroutes = chain.type == "route" and hook == "OUTPUT"
+
+    def part(w: Walk, skb: Skb) -> bool:
+        before, mark = skb.pkt, skb.mark
+        verdict = nft.evaluate(tables, table, chain, skb, hook, w)
+        if verdict.kind == DROP:
+            _dropped(w, skb, verdict, f"{table.family} {table.name}", chain.name)
+            return False
+        if verdict.kind == REJECT:
+            _rejected(w, skb, fam, verdict, f"{table.family} {table.name}", chain.name)
+            return False
+        return not reroutes or not _moved(skb, before, mark) or routing.can_go(w, skb)
+
+    return part
+
+
+def _run(parts: tuple[Part, ...], w: Walk, skb: Skb) -> bool:
+    return all(part(w, skb) for part in parts)
+
+
+def _moved(skb: Skb, before: Packet, mark: int) -> bool:
+    """True when a hook at OUTPUT changed what routing looks at (`ip_route_me_harder`)."""
+    pkt = skb.pkt
+    return skb.mark != mark or pkt.dst != before.dst or pkt.src != before.src or pkt.tos != before.tos
+
+
+def _rerouting(w: Walk, skb: Skb, fam: int) -> bool:
+    before, mark = skb.pkt, skb.mark
+    if not _table(w, skb, fam, "mangle", "OUTPUT"):
+        return False
+    return not _moved(skb, before, mark) or routing.can_go(w, skb)
 
 
 def plan_of(ns: Netns, fam: int) -> Plan:
     """Return the plan of a namespace's present rules."""
     plan = ns.plans.get(fam)
     if plan is None:
-        rules = ns.iptables[fam]
-        plan = ns.plans[fam] = Plan(rules)
+        rules, tables = ns.iptables[fam], ns.nftables if ns.has_nftables else None
+        plan = ns.plans[fam] = Plan(rules, tables, fam)
     return plan
 
 
@@ -65,6 +186,8 @@ def prerouting(w: Walk, skb: Skb) -> bool:
     plan = skb.ns.plans.get(fam) or plan_of(skb.ns, fam)
     if plan.idle:
         return True
+    if plan.parts is not None:
+        return _run(plan.parts["PREROUTING"], w, skb)
     tables = plan.hooks["PREROUTING"]
     if "raw" in tables and not _table(w, skb, fam, "raw", "PREROUTING"):
         return False
@@ -81,6 +204,8 @@ def input(w: Walk, skb: Skb) -> bool:
     plan = skb.ns.plans.get(fam) or plan_of(skb.ns, fam)
     if plan.idle:
         return True
+    if plan.parts is not None:
+        return _run(plan.parts["INPUT"], w, skb)
     tables = plan.hooks["INPUT"]
     for table in tables:
         if table != "nat" and not _table(w, skb, fam, table, "INPUT"):
@@ -94,6 +219,8 @@ def forward(w: Walk, skb: Skb) -> bool:
     """NF_INET_FORWARD."""
     fam = 6 if ":" in skb.pkt.src else 4
     plan = skb.ns.plans.get(fam) or plan_of(skb.ns, fam)
+    if plan.parts is not None:
+        return _run(plan.parts["FORWARD"], w, skb)
     for table in plan.hooks["FORWARD"]:
         if not _table(w, skb, fam, table, "FORWARD"):
             return False
@@ -106,19 +233,16 @@ def output(w: Walk, skb: Skb) -> bool:
     plan = skb.ns.plans.get(fam) or plan_of(skb.ns, fam)
     if plan.idle:
         return True
+    if plan.parts is not None:
+        return _run(plan.parts["OUTPUT"], w, skb)
     tables = plan.hooks["OUTPUT"]
     if "raw" in tables and not _table(w, skb, fam, "raw", "OUTPUT"):
         return False
     if plan.tracking and not track(w, skb):
         return False
-    before, mark = skb.pkt, skb.mark
-    if "mangle" in tables:
-        if not _table(w, skb, fam, "mangle", "OUTPUT"):
-            return False
-        pkt = skb.pkt
-        changed = skb.mark != mark or pkt.dst != before.dst or pkt.src != before.src or pkt.tos != before.tos
-        if changed and not routing.can_go(w, skb):
-            return False
+    before = skb.pkt
+    if "mangle" in tables and not _rerouting(w, skb, fam):
+        return False
     if plan.nat:
         if not _nat(w, skb, fam, "OUTPUT", nat.DST, "nat" in tables):
             return False
@@ -136,6 +260,8 @@ def postrouting(w: Walk, skb: Skb) -> bool:
     plan = skb.ns.plans.get(fam) or plan_of(skb.ns, fam)
     if plan.idle:
         return True
+    if plan.parts is not None:
+        return _run(plan.parts["POSTROUTING"], w, skb)
     tables = plan.hooks["POSTROUTING"]
     if "mangle" in tables and not _table(w, skb, fam, "mangle", "POSTROUTING"):
         return False
@@ -158,8 +284,19 @@ def _table(w: Walk, skb: Skb, fam: int, table: str, hook: str) -> bool:
     raise AssertionError(kind)
 
 
-def _nat(w: Walk, skb: Skb, fam: int, hook: str, side: str, has_rules: bool) -> bool:
-    """`nf_nat_inet_fn`: rules for a new connection's first packet, the stored translation for every packet."""
+def _nat(
+    w: Walk,
+    skb: Skb,
+    fam: int,
+    hook: str,
+    side: str,
+    has_rules: bool,
+    chains: Sequence[tuple[Table, Chain]] = (),
+) -> bool:
+    """`nf_nat_inet_fn`: rules for a new connection's first packet, the stored translation for every packet.
+
+    `chains` are nftables' nat chains at this hook; the first rules that translate win.
+    """
     flow = skb.ct
     if flow is None:
         return True
@@ -169,22 +306,61 @@ def _nat(w: Walk, skb: Skb, fam: int, hook: str, side: str, has_rules: bool) -> 
         return True
     if fresh and not (flow.src_nat_done if side == nat.SRC else flow.dst_nat_done):
         wanted: nat.NatRange | None = None
-        if has_rules:
-            verdict = evaluate(skb.ns.iptables[fam], skb, "nat", hook, w)
+        if has_rules or chains:
+            table, chain = "nat", hook
+            if chains:
+                verdict, table, chain = _ask(w, skb, fam, hook, has_rules, chains)
+            else:
+                verdict = evaluate(skb.ns.iptables[fam], skb, "nat", hook, w)
             if verdict.kind == DROP:
-                _dropped(w, skb, verdict, "nat", hook)
+                _dropped(w, skb, verdict, table, chain)
+                return False
+            if verdict.kind == REJECT:
+                _rejected(w, skb, fam, verdict, table, chain)
                 return False
             if verdict.kind == NAT:
                 assert verdict.range is not None
                 wanted = _range(skb, verdict.range)
                 if wanted is None:
-                    w.end("dropped", "no-source", skb.ns, f"nat {hook}", verdict.rule)
+                    w.end("dropped", "no-source", skb.ns, f"{table} {chain}", verdict.rule)
                     return False
         if not nat.setup(w, skb, side, wanted):
             return False
     if flow.src_nat or flow.dst_nat:
         nat.apply(w, skb, side)
     return True
+
+
+def _ask(
+    w: Walk, skb: Skb, fam: int, hook: str, has_rules: bool, chains: Sequence[tuple[Table, Chain]]
+) -> tuple[Verdict, str, str]:
+    """Ask xtables' nat table and nftables' nat chains in their order until one does more than accept.
+
+    Return what was said, by which table and chain.
+    """
+    asked: list[str | tuple[Table, Chain]] = sorted(
+        [*(["xtables"] if has_rules else []), *chains], key=_nat_order
+    )
+    for one in asked:
+        if isinstance(one, str):
+            said = evaluate(skb.ns.iptables[fam], skb, "nat", hook, w), "nat", hook
+        else:
+            table, chain = one
+            verdict = nft.evaluate(skb.ns.nftables, table, chain, skb, hook, w)
+            said = verdict, f"{table.family} {table.name}", chain.name
+        if said[0].kind != ACCEPT:
+            break
+    return said
+
+
+def _nat_order(one: str | tuple[Table, Chain]) -> int:
+    """The priority of xtables' nat table, or of a nat chain; -100 and 100 are never at one hook."""
+    if isinstance(one, str):
+        return 0
+    hook, priority = one[1].hook, one[1].priority
+    return priority - (
+        nft.PRIORITIES["nat-dst"] if hook in ("prerouting", "output") else nft.PRIORITIES["nat-src"]
+    )
 
 
 def _dropped(w: Walk, skb: Skb, verdict: Verdict, table: str, hook: str) -> None:

@@ -11,7 +11,7 @@ from functools import lru_cache
 from msgspec import Struct
 
 from kubenet_lab.kernel.netfilter.ports import PROTOCOL_NAMES, PROTOCOL_NUMBERS, SERVICES
-from kubenet_lab.packet.ip import IP_INT, canonical
+from kubenet_lab.packet.ip import IP_INT, canonical, ip_text
 
 Scalar = int | str
 """A number, or the text of an address, a MAC or a name."""
@@ -451,6 +451,18 @@ def value_int(value: Scalar) -> int:
         return IP_INT[value]
     except ValueError:
         return int.from_bytes(value.rstrip("*").encode().ljust(16, b"\0"), "big")
+
+
+def value_of(type_name: str, number: int) -> Scalar:
+    """Return a number as a value of a data type: the opposite of `value_int`."""
+    base = TYPES[type_name].base
+    if base == "ipv4":
+        return ip_text(number, 4)
+    if base == "ipv6":
+        return ip_text(number, 6)
+    if base == "lladdr":
+        return ":".join(f"{byte:02x}" for byte in number.to_bytes(6, "big"))
+    return number
 
 
 def value_bytes(type_name: str, value: Scalar, bits: int = 0) -> bytes:

@@ -6,25 +6,12 @@ from collections.abc import Iterable, Sequence
 
 from msgspec.structs import replace
 
-from kubenet_lab.kernel.nftables.datatypes import TYPES, Scalar, value_bytes, value_int
+from kubenet_lab.kernel.nftables.datatypes import TYPES, Scalar, value_bytes, value_int, value_of
 from kubenet_lab.kernel.nftables.expressions import Atom, CatchAll, Element, Interval, Key
 from kubenet_lab.kernel.nftables.ruleset import span
-from kubenet_lab.packet.ip import ip_text
 
 Fields = Sequence[tuple[str, int]]
 """(data type, bits) of each field of a key."""
-
-
-def scalar(type_name: str, number: int) -> Scalar:
-    """Return a number as a value of a data type."""
-    base = TYPES[type_name].base
-    if base == "ipv4":
-        return ip_text(number, 4)
-    if base == "ipv6":
-        return ip_text(number, 6)
-    if base == "lladdr":
-        return ":".join(f"{byte:02x}" for byte in number.to_bytes(6, "big"))
-    return number
 
 
 def prefix(type_name: str, value: Scalar, length: int) -> Atom:
@@ -34,7 +21,7 @@ def prefix(type_name: str, value: Scalar, length: int) -> Atom:
         return value
     host = (1 << bits - length) - 1
     low = value_int(value) & ~host
-    return Interval(scalar(type_name, low), scalar(type_name, low | host), length)
+    return Interval(value_of(type_name, low), value_of(type_name, low | host), length)
 
 
 def prefix_length(low: int, high: int, bits: int) -> int:
@@ -110,7 +97,9 @@ def merged(type_name: str, bits: int, elements: Iterable[Element], adjacent: boo
         if last is not None and low <= last[1] + (1 if adjacent else 0):
             if high > last[1]:
                 last = (last[0], high)
-                key = in_set(type_name, Interval(scalar(type_name, last[0]), scalar(type_name, high)), bits)
+                key = in_set(
+                    type_name, Interval(value_of(type_name, last[0]), value_of(type_name, high)), bits
+                )
                 out[-1] = replace(out[-1], key=key)
             continue
         last = (low, high)

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from kubenet_lab.kernel.dialects.nft import constants
 from kubenet_lab.kernel.nftables import expressions as ex
 from kubenet_lab.kernel.nftables import statements as st
-from kubenet_lab.kernel.nftables.datatypes import TYPES, value_int
+from kubenet_lab.kernel.nftables.datatypes import TYPES, value_int, value_of
 from kubenet_lab.kernel.nftables.objects import Set
 
 _LINK = {"ip": 0x0800, "ip6": 0x86DD, "arp": 0x0806, "vlan": 0x8100}
@@ -227,8 +227,8 @@ def _match(one: st.Match) -> st.Match:
         host = ones ^ mask
         if kind.prefix and host & (host + 1) == 0:
             length = kind.bits - host.bit_length()
-            value = constants.scalar(kind.name, value_int(right.value) & mask)
-            interval = ex.Interval(value, constants.scalar(kind.name, value_int(value) | host), length)
+            value = value_of(kind.name, value_int(right.value) & mask)
+            interval = ex.Interval(value, value_of(kind.name, value_int(value) | host), length)
             return st.Match(
                 one.op, left.left, ex.Constant(kind.name, value if length == kind.bits else interval)
             )
@@ -264,7 +264,7 @@ def _folded(expr: ex.Expression) -> ex.Expression:
     out = inner
     for op, value, shown in (("&", mask, mask != ones), ("^", xor, bool(xor)), ("|", either, bool(either))):
         if shown:
-            out = ex.Binary(op, out, ex.Constant(kind, constants.scalar(kind, value)))
+            out = ex.Binary(op, out, ex.Constant(kind, value_of(kind, value)))
     return out
 
 
@@ -592,10 +592,10 @@ def _retyped(right: ex.Expression, left: ex.Expression) -> ex.Expression:
     """Return a constant in the data type of what it is compared with."""
     kind, _bits = ex.type_of(left)
     if isinstance(right, ex.Constant) and right.type != kind and isinstance(right.value, int):
-        return ex.Constant(kind, constants.scalar(kind, right.value))
+        return ex.Constant(kind, value_of(kind, right.value))
     if isinstance(right, ex.SetLiteral) and right.key != (kind,):
         elements = tuple(
-            replace(one, key=constants.scalar(kind, one.key)) if isinstance(one.key, int) else one
+            replace(one, key=value_of(kind, one.key)) if isinstance(one.key, int) else one
             for one in right.elements
         )
         return replace(right, key=(kind,), elements=elements)

@@ -28,6 +28,7 @@ from kubenet_lab.kernel.nftables.datatypes import (
     parse_time,
     parse_value,
     value_int,
+    value_of,
 )
 from kubenet_lab.kernel.nftables.objects import FAMILIES, Chain, Flowtable, NamedObject, Rule, Set
 from kubenet_lab.kernel.nftables.ruleset import Edit
@@ -1561,7 +1562,7 @@ class Parser:
                 assert isinstance(right.value, (int, str))
                 assert isinstance(more.value, (int, str))
                 result = _calculate(after, value_int(right.value), value_int(more.value))
-                right = ex.Constant(right.type, constants.scalar(right.type, result))
+                right = ex.Constant(right.type, value_of(right.type, result))
             left = ex.Binary(op, left, right)
 
     def _operand(self, left: ex.Expression, op: str) -> ex.Expression:
