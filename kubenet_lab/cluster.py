@@ -34,7 +34,8 @@ from kubenet_lab.packet.ip import prefix
 from kubenet_lab.packet.packet import ICMP, ICMPV6, SYN, TCP, UDP, Packet
 from kubenet_lab.proxy.config import KubeProxyConfig, ProxyNode
 from kubenet_lab.proxy.iptables import KubeProxyIptables
-from kubenet_lab.proxy.services import ServiceTracker
+from kubenet_lab.proxy.nftables import KubeProxyNftables
+from kubenet_lab.proxy.services import Named, ServiceTracker
 from kubenet_lab.store import Store
 from kubenet_lab.target import Target, parse_target
 from kubenet_lab.trip import Trip
@@ -62,7 +63,7 @@ class Cluster:
         nodes: How many nodes to make where the objects name none.
         seed: One seed gives one world.
         cni: The pod network: "flannel".
-        proxy: The Service data plane: "iptables".
+        proxy: The Service data plane, kube-proxy's mode: "iptables" or "nftables".
         settings: What the control plane was started with.
 
     Raises:
@@ -96,7 +97,7 @@ class Cluster:
         self._view = ServiceView()
         self._tracker = ServiceTracker()
         self._agents: dict[str, Agent] = {}
-        self._proxies: dict[str, KubeProxyIptables] = {}
+        self._proxies: dict[str, KubeProxyIptables | KubeProxyNftables] = {}
         self._running: dict[str, Pod] = {}
         self._workers = PodWorkers(
             self.store, self.network, self.settings, lambda pod, event: self.events.append((pod, event)), seed
@@ -407,11 +408,18 @@ class Cluster:
             proxy = self._proxies.get(node.name)
             if proxy is None:
                 addresses = tuple(a.local for a in space.addrs() if a.scope != "link")
-                config = KubeProxyConfig(cluster_cidrs=self.settings.cluster_cidr)
-                proxy = self._proxies[node.name] = KubeProxyIptables(
-                    ProxyNode.from_node(node, addresses), config
+                config = KubeProxyConfig(
+                    cluster_cidrs=self.settings.cluster_cidr,
+                    service_cidrs=self.settings.service_cluster_ip_range,
                 )
+                kind = KubeProxyNftables if self.proxy == "nftables" else KubeProxyIptables
+                proxy = self._proxies[node.name] = kind(ProxyNode.from_node(node, addresses), config)
+                for name, value in proxy.sysctls.items():
+                    space.set_sysctl(name, value)
                 self._defer(space, proxy)
+            elif isinstance(proxy, KubeProxyNftables):
+                if proxy.synced:
+                    space.set_nftables(proxy.apply(space.nftables, self._tracker.maps, changed))
             elif not space.rules_deferred:
                 rules = proxy.apply(space.iptables, self._tracker.maps, changed)
                 for fam, ruleset in rules.items():
@@ -434,11 +442,17 @@ class Cluster:
             self._sync_at = self.now + self.settings.sync_seconds
         return any(node.name not in self._proxies for node in self.store.list(Node))
 
-    def _defer(self, space: Netns, proxy: KubeProxyIptables) -> None:
+    def _defer(self, space: Netns, proxy: KubeProxyIptables | KubeProxyNftables) -> None:
+        nothing: dict[int, set[Named]] = {4: set(), 6: set()}
+        if isinstance(proxy, KubeProxyNftables):
+            present = space.nftables
+            # A network that is restored may build twice: nothing then tells kube-proxy that its table is gone.
+            space.defer_nftables(lambda: proxy.apply(present, self._tracker.maps, nothing, full=True))
+            return
         base = dict(space.iptables)
 
         def build() -> dict[int, Ruleset]:
-            return proxy.apply(base, self._tracker.maps, {4: set(), 6: set()})
+            return proxy.apply(base, self._tracker.maps, nothing)
 
         space.defer_iptables(build)
 
@@ -689,6 +703,12 @@ class NodeView:
 
         return save(self.ns.iptables[family])
 
+    def nft_list_ruleset(self) -> str:
+        """`nft list ruleset` on this node."""
+        from kubenet_lab.kernel.dialects.nft import list_ruleset
+
+        return list_ruleset(self.ns.nftables)
+
     def ip_addr(self) -> str:
         """`ip addr` on this node."""
         from kubenet_lab.kernel.dialects import ip_addr
@@ -721,7 +741,7 @@ class NodeView:
 
 
 CNIS = ("flannel",)
-PROXIES = ("iptables",)
+PROXIES = ("iptables", "nftables")
 
 
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:

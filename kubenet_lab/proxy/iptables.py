@@ -311,6 +311,12 @@ class KubeProxyIptables:
         self._tracker = ServiceTracker()
         self._halves = {f: _Half(node, self.config, f) for f in (4, 6)}
 
+    @property
+    def sysctls(self) -> dict[str, int]:
+        """What it sets at its start: node ports on 127.0.0.1 need packets of that address to be routed."""
+        local = self._halves[4].place.localhost_nodeports
+        return {"net.ipv4.conf.all.route_localnet": 1} if local else {}
+
     def sync(
         self,
         services: Iterable[Service | Json],

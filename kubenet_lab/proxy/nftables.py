@@ -361,6 +361,16 @@ class KubeProxyNftables:
         self._tracker = ServiceTracker()
         self._halves = {f: _Half(node, self.config, f) for f in (4, 6)}
 
+    @property
+    def sysctls(self) -> dict[str, int]:
+        """What it sets at its start: nothing, as node ports do not answer on 127.0.0.1 in this mode."""
+        return {}
+
+    @property
+    def synced(self) -> bool:
+        """Whether it wrote its rules yet."""
+        return all(half.synced for half in self._halves.values())
+
     def sync(
         self,
         services: Iterable[Service | Json],
@@ -411,16 +421,21 @@ class KubeProxyNftables:
         return self.apply(ruleset, self._tracker.maps, changed)
 
     def apply(
-        self, ruleset: Ruleset, maps: Mapping[int, ServiceMap], changed: Mapping[int, set[Named]]
+        self,
+        ruleset: Ruleset,
+        maps: Mapping[int, ServiceMap],
+        changed: Mapping[int, set[Named]],
+        *,
+        full: bool = False,
     ) -> Ruleset:
         """Do what `reconcile` does, from the `maps` of a ServiceTracker and what its `update` returned.
 
         There is no canary in this mode: that somebody flushed the rules shows only when the next transaction fails.
-        Then everything is written again.
+        Then everything is written again, as it is with `full`.
         """
         for f, half in self._halves.items():
-            there = existing(ruleset, f, elements=not half.synced)
-            texts = half.sync(maps[f], changed[f], False, there)
+            there = existing(ruleset, f, elements=full or not half.synced)
+            texts = half.sync(maps[f], changed[f], full, there)
             try:
                 ruleset = _run(ruleset, texts)
             except InputError:
