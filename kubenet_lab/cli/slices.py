@@ -46,8 +46,9 @@ def slices(
 
     kubenet-lab slices -f dump.json -o json
 
-    Pods are taken as they stand: one without an address (`status.podIPs`) is in no slice. Slices in the files are
-    kept, corrected or deleted as the controllers would. Where there is no Node, each pod's node is taken to be there.
+    Pods are taken as they stand: one without an address (status.podIPs) is in no slice.
+
+    Slices in the files are kept, corrected or deleted. Without any Node, each pod's node is taken to be there.
 
     Exit status 0, or 2 on bad input.
     """

@@ -61,15 +61,13 @@ def validate(
 
     kubenet-lab validate shop.yaml
 
-    What one object says, and what several cannot have together: names, Service addresses and node ports that come
-    twice. Their namespaces are taken to be there.
+    Names, Service addresses and node ports that two objects ask for are faults too. Namespaces are taken to exist.
 
-    -o json prints a list of {file, line, column, document, kind, name, field, reason, message, help} and nothing
-    else; warnings go to standard error. With --print-defaults it is the objects that are printed, and faults go to
-    standard error.
+    -o json: a list of {file, line, column, document, kind, name, field, reason, message, help}.
 
-    Exit status 0 when there is no fault, 1 when there are faults (a path that cannot be read is one), 2 when the
-    command itself was written wrong.
+    Warnings go to standard error; so do faults with --print-defaults, which prints objects.
+
+    Exit status: 0 without faults; 1 with faults, a path that cannot be read included; 2 if used wrongly.
     """
     paths = [*(path or []), *(file or [])]
     settings = usage(paths, service_range, [*paths, *(changed_from or [])])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import yaml
 
 from kubenet_lab import scenarios
 from tests.kubenet_lab.cli.run import run
+from tests.kubenet_lab.cli.test_startup import HEAVY, loaded
 from tests.kubenet_lab.test_admission import (
     DEFAULTS,
     DIFFERENCES,
@@ -24,9 +24,11 @@ from tests.kubenet_lab.test_admission import (
     plain,
     put,
 )
+from tests.oracles import open_case
 
 Json = dict[str, Any]
 SHOP = str(Path(scenarios.__file__).with_name("shop.yaml"))
+TEXTS: dict[str, Json] = {case["name"]: case for case in open_case("api", "yaml")}
 KEYS = ["file", "line", "column", "document", "kind", "name", "field", "reason", "message", "help"]
 
 ENDPOINT_ONLY = {name for name, why in DIFFERENCES["load"].items() if "endpoint" in why}
@@ -104,6 +106,18 @@ def test_changes_as_the_api_server_answers_them(name: str, tmp_path: Path) -> No
     else:
         assert ran.status == 1
         assert told(faults) == told(case["status"]["details"]["causes"])
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_texts_are_accepted_or_refused_as_by_kubectl(name: str, tmp_path: Path) -> None:
+    case = TEXTS[name]
+    file = tmp_path / "case.yaml"
+    file.write_text(case["yaml"], encoding="utf-8")
+    ran = run("validate", str(file), "-o", "json")
+    wanted = 0 if name in DIFFERENCES["yaml"] else int(case["kubectl"]["exit"] != 0)
+    assert ran.status == wanted
+    for fault in json.loads(ran.out):
+        assert fault["message"] in case["kubectl"]["stderr"]
 
 
 UNLIKE_A_REQUEST = {
@@ -301,10 +315,10 @@ def test_folders_and_what_is_not_there(tmp_path: Path) -> None:
     assert "did you mean" in run("validate", str(tmp_path / "shpo.yaml")).text
 
 
-def test_a_small_file_is_judged_at_once() -> None:
-    def whole() -> float:
-        begin = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "kubenet_lab", "validate", SHOP], check=True)
-        return time.perf_counter() - begin
-
-    assert min(whole() for _ in range(4)) < 0.5
+def test_nothing_of_the_network_is_loaded_to_judge_a_file() -> None:
+    for argv in (["validate", SHOP], ["slices", SHOP]):
+        names = loaded(f"from kubenet_lab.cli import main; main({argv!r})")
+        assert not names & HEAVY
+        assert not names & {
+            f"kubenet_lab.{name}" for name in ("cluster", "walk", "kernel", "cni", "proxy", "dns")
+        }

@@ -24,8 +24,9 @@ from hypothesis import strategies as st
 
 from kubenet_lab import admission
 from kubenet_lab.control import DUAL_STACK
-from kubenet_lab.errors import InputError
-from kubenet_lab.manifests import dump, load, read
+from kubenet_lab.control.slices import slices_of
+from kubenet_lab.errors import InputError, Invalid
+from kubenet_lab.manifests import check, dump, load, placed, read
 from kubenet_lab.objects import Namespace, ObjectMeta, Secret
 from kubenet_lab.store import Store
 from tests.oracles import open_case
@@ -328,3 +329,41 @@ def test_mutated_texts_are_accepted_or_refused(number: int) -> None:
         else:
             text = text[:at] + chr(chance.randrange(0x20, 0x2FFF)) + text[at:]
     accepted_or_refused(text + "\n")
+
+
+def judged(text: str, lenient: bool, stored: int) -> None:
+    """A set of objects, some of which the cluster has already: each refusal is told at a place of the text."""
+    found = check(text, lenient=lenient)
+    had = {(obj.kind, obj.metadata.namespace, obj.metadata.name): obj for obj in found.objects[:stored]}
+    if found.faults or len(had) < stored:
+        had = {}
+    else:
+        found = check(text, lenient=lenient, changes=had.values())
+    try:
+        admitted = admission.admit(
+            found.objects, DUAL_STACK, refused=found.refused, before=tuple(had.values())
+        )
+    except Invalid:
+        assert had, "only what the cluster is said to have may be impossible"
+        return
+    faults = placed(found, admitted.refusals, text)
+    assert len(faults) == len(found.faults) + len(admitted.refusals)
+    for refusal in admitted.refusals:
+        assert any(fault.message == refusal.cause.message and fault.line for fault in faults)
+    dump(admitted.objects, "json")
+    if not faults:
+        assert len(admitted.objects) == len(found.objects)
+        slices_of(found.objects, DUAL_STACK)
+
+
+@seed(1)
+@settings(max_examples=FUZZ, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+@given(st.integers(0, 2**32))
+def test_mutated_sets_are_judged(number: int) -> None:
+    chance = random.Random(number)
+    items = [mutated(chance) for _ in range(chance.randint(1, 3))]
+    if chance.random() < 0.5:
+        text = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
+    else:
+        text = "---\n" + "\n---\n".join(json.dumps(item) for item in items)
+    judged(text, chance.random() < 0.5, chance.choice([0, 0, 1, 2]))
