@@ -100,7 +100,12 @@ class Cluster:
         self._proxies: dict[str, KubeProxyIptables | KubeProxyNftables] = {}
         self._running: dict[str, Pod] = {}
         self._workers = PodWorkers(
-            self.store, self.network, self.settings, lambda pod, event: self.events.append((pod, event)), seed
+            self.store,
+            self.network,
+            self.settings,
+            lambda pod, event: self.events.append((pod, event)),
+            seed,
+            self._handler,
         )
         self._news = self.store.watch() if self.settings.sync_seconds > 0 else None
         self._sync_at: float | None = None
@@ -292,10 +297,11 @@ class Cluster:
     def _kubelets(self) -> bool:
         """Start pods that were bound to a node, stop those that were deleted, do what is due to those that run."""
         changed = bool(control.apply(self.store, self._workers.run(self.now)))
+        again = self._workers.again(self.now)
         present = {f"{pod.namespace}/{pod.name}": pod for pod in self.store.list(Pod)}
         for key, old in list(self._running.items()):
             pod = present.get(key)
-            if pod is None or pod.metadata.uid != old.metadata.uid or pod.finished:
+            if pod is None or pod.metadata.uid != old.metadata.uid or pod.finished or key in again:
                 kubelet.stop_pod(self.network, old, now=self.now)
                 del self._running[key]
                 self.dns.pop(key, None)

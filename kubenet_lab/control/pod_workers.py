@@ -15,12 +15,13 @@ from msgspec.structs import replace
 
 from kubenet_lab.control import probes
 from kubenet_lab.control.deletion import lasting
-from kubenet_lab.control.kubelet import Event, Started, close_container, open_container, sockets_of
+from kubenet_lab.control.kubelet import Event, Handlers, Started, close_container, open_container, sockets_of
 from kubenet_lab.control.loop import Change, Settings
 from kubenet_lab.control.moment import seconds
 from kubenet_lab.control.probes import FAILURE, LIVENESS, STARTUP, SUCCESS, UNKNOWN, Outcome, Worker
 from kubenet_lab.control.restarts import (
     ENDED,
+    FIRST_BACK_OFF,
     RELIST,
     RUNNING,
     STOPPING,
@@ -31,6 +32,7 @@ from kubenet_lab.control.restarts import (
     called,
     gated,
     next_back_off,
+    noted,
     policy_of,
     report,
     restarts_after,
@@ -40,7 +42,7 @@ from kubenet_lab.errors import NotFound, NotRunning
 from kubenet_lab.kernel.network import Network
 from kubenet_lab.kernel.socket import Socket
 from kubenet_lab.objects import Pod
-from kubenet_lab.objects.pod import Container
+from kubenet_lab.objects.pod import Container, ContainerStatus
 from kubenet_lab.store import Store
 
 Record = Callable[[str, Event], None]
@@ -52,20 +54,32 @@ Who = tuple[str, str, str]
 Opening = tuple[float, Who, str, tuple[Socket, ...]]
 """A program that was started and does not listen yet: (when it will, pod, container, sockets)."""
 
+RETRY = 10.0
+"""Seconds until a kubelet tries again to make a sandbox (`backOffPeriod`)."""
+
 MANY_FLOWS = 4096
 """Tracked connections from which on the dead ones are looked for, as the kernel's `gc_worker` does."""
 
 
 class Life(Struct, frozen=True):
-    """A pod whose containers somebody watches; `terminating` once its kubelet knows of its deletion."""
+    """A pod whose containers somebody watches.
 
-    runs: tuple[Run, ...]
+    Attributes:
+        runs: Its containers; none while it has no sandbox.
+        terminating: Its kubelet knows of its deletion.
+        retry: When its sandbox is tried again.
+        deadline: When it has been active for `activeDeadlineSeconds`.
+    """
+
+    runs: tuple[Run, ...] = ()
     terminating: bool = False
+    retry: float = math.inf
+    deadline: float = math.inf
 
     @property
     def due(self) -> float:
         """When something happens next."""
-        return min((run.due for run in self.runs), default=math.inf)
+        return min(self.retry, self.deadline, *(run.due for run in self.runs))
 
 
 class PodWorkers:
@@ -75,13 +89,20 @@ class PodWorkers:
     """
 
     def __init__(
-        self, store: Store, network: Network, settings: Settings, record: Record, seed: int = 0
+        self,
+        store: Store,
+        network: Network,
+        settings: Settings,
+        record: Record,
+        seed: int = 0,
+        handlers: Handlers | None = None,
     ) -> None:
         self._store = store
         self._network = network
         self._settings = settings
         self._record = record
         self._seed = seed
+        self._handlers = handlers
         self._lives: dict[Who, Life] = {}
         self._opening: list[Opening] = []
         self._watch = store.watch("Pod")
@@ -108,54 +129,61 @@ class PodWorkers:
         Without `timed`, or when it was ready before (a dump's), it has run for long and its probes have just
         succeeded; else they begin now.
         """
-        pod = started.pod
-        if not started.ok:
-            if pod.spec.host_network and started.events:
-                self._failed_at_once(pod, now)
-            return pod
+        pod, who = started.pod, _who(started.pod)
         if pod.terminating:
             # It was being deleted before this world began, by means that nobody here knows.
-            self._lives[_who(pod)] = Life((), True)
+            self._lives[who] = Life(terminating=True)
             return pod
         long = not timed or before.ready
+        if not started.ok:
+            if not started.events:
+                return pod
+            if started.result is None and not pod.spec.host_network:
+                self._lives[who] = Life(retry=now + RETRY)
+                return _creating(pod, now)
+            life = self._lives[who] = Life(self._failed_at_once(pod, long, now), deadline=_deadline(pod, now))
+            return report(pod, life.runs, now)
         if not long and self._settings.start_seconds:
             for container in pod.serving_containers:
                 sockets = close_container(self._network, pod, container.name)
                 self.open_later(pod, container.name, sockets, now)
-        if probes.probed(pod):
-            life = self._lives[_who(pod)] = _life(pod, now, long)
-            if not long:
-                return report(pod, life.runs, now)
+        runs, deadline = _runs(pod, now, long), _deadline(pod, now)
+        watched = probes.probed(pod) or deadline != math.inf
+        if watched:
+            self._lives[who] = Life(runs, deadline=deadline)
+        if (watched and not long) or any("waiting" in s.state for s in pod.status.container_statuses):
+            return report(pod, runs, now)
         if pod.spec.init_containers and pod.ready:
             pod = _with_inits(pod, now)
         return gated(pod, now) if pod.spec.readiness_gates else pod
 
-    def _failed_at_once(self, pod: Pod, now: float) -> None:
-        """Containers that could not have their ports (host network) are tried again after a back-off."""
+    def _failed_at_once(self, pod: Pod, long: bool, now: float) -> tuple[Run, ...]:
+        """Containers that could not have their ports have ended, and are tried again after a back-off."""
         runs = []
-        for run in _life(pod, now, True).runs:
-            wanted = tuple(s for port, s in sockets_of(pod) if port.container == run.name)
-            open_sockets = close_container(self._network, pod, run.name)
-            open_container(self._network, pod, open_sockets)
-            if len(open_sockets) < len(wanted):
-                close_container(self._network, pod, run.name)
-                back_off = BackOff(10.0, now)
-                run = replace(
-                    run,
-                    state=WAITING,
-                    until=now + 10.0,
-                    sockets=wanted,
-                    back_off=back_off,
-                    end=End(1, now, now),
-                )
+        for run in _runs(pod, now, long):
+            wanted = tuple(s for port, s in sockets_of(pod, self._handlers) if port.container == run.name)
+            held = close_container(self._network, pod, run.name)
+            if len(held) == len(wanted):
+                open_container(self._network, pod, held)
+            else:
+                until, back_off = now + FIRST_BACK_OFF, BackOff(FIRST_BACK_OFF, now)
+                end = End(1, now, now)
+                run = replace(run, state=WAITING, until=until, sockets=wanted, back_off=back_off, end=end)
             runs.append(run)
-        self._lives[_who(pod)] = Life(tuple(runs))
+        return tuple(runs)
+
+    def again(self, now: float) -> set[str]:
+        """Pods ("namespace/name") whose sandbox is to be made anew now, because it could not be before."""
+        due = [who for who, life in self._lives.items() if life.retry <= now]
+        for who in due:
+            del self._lives[who]
+        return {f"{namespace}/{name}" for namespace, name, _ in due}
 
     def run(self, now: float) -> list[Change]:
         """Do what is due, and what the watched pods ask for; returns the new states of pods."""
         self._open_due(now)
         changes = self._notice(now)
-        for who in [who for who, life in self._lives.items() if life.due <= now]:
+        for who in [who for who, life in self._lives.items() if life.due <= now < life.retry]:
             pod = self._store.find(Pod, who[1], who[0])
             if pod is None or pod.metadata.uid != who[2] or pod.finished:
                 del self._lives[who]
@@ -163,9 +191,14 @@ class PodWorkers:
             life = self._lives[who]
             work = _Work(self, pod, life, now)
             work.catch_up()
-            self._lives[who] = replace(life, runs=tuple(work.runs))
-            changes += self._report(pod, self._lives[who], now)
-        return changes
+            if life.deadline <= now:
+                changes[who] = work.over(life.deadline)
+                del self._lives[who]
+                continue
+            life = self._lives[who] = replace(life, runs=tuple(work.runs))
+            for change in self._report(pod, life, now):
+                changes[who] = change
+        return [*changes.values()]
 
     def open_later(self, pod: Pod, container: str, sockets: tuple[Socket, ...], now: float) -> None:
         """A program was started and will listen after `Settings.start_seconds`."""
@@ -200,7 +233,7 @@ class PodWorkers:
         who = _who(pod)
         life = self._lives.get(who)
         if life is None or not life.runs:
-            life = replace(_life(pod, now, True), terminating=pod.terminating)
+            life = Life(_runs(pod, now, True), terminating=pod.terminating)
         work = _Work(self, pod, life, now)
         at = next(at for at, run in enumerate(life.runs) if run.name == wanted)
         run = life.runs[at]
@@ -215,9 +248,9 @@ class PodWorkers:
         new = report(pod, life.runs, now)
         return [] if new == pod else [Change("update", new, "its containers changed")]
 
-    def _notice(self, now: float) -> list[Change]:
+    def _notice(self, now: float) -> dict[Who, Change]:
         """What the API server tells the kubelets: deletions, and readiness gates that somebody set."""
-        changes: list[Change] = []
+        changes: dict[Who, Change] = {}
         for who, (verb, pod) in self._newest().items():
             life = self._lives.get(who)
             gone = verb == "DELETED"
@@ -228,11 +261,11 @@ class PodWorkers:
                 self._lives.pop(who, None)
             elif verb == "MODIFIED" and pod.terminating and not (life and life.terminating):
                 if pod.ips and pod.spec.node_name:
-                    self._lives[who] = self._terminate(pod, life or _life(pod, now, True), now)
+                    self._lives[who] = self._terminate(pod, life or Life(_runs(pod, now, True)), now)
             elif pod.spec.readiness_gates and pod.ips:
                 new = gated(pod, now)
                 if new is not pod:
-                    changes.append(Change("update", new, "its readiness gates say so"))
+                    changes[who] = Change("update", new, "its readiness gates say so")
         return changes
 
     def _newest(self) -> dict[Who, tuple[str, Pod]]:
@@ -267,7 +300,7 @@ class PodWorkers:
             elif ends.get(run.name, last) < last:
                 run = replace(run, state=STOPPING, until=max(ends[run.name], now), again=False)
             runs.append(run)
-        return Life(tuple(runs), True)
+        return replace(life, runs=tuple(runs), terminating=True)
 
     def tell(self, pod: Pod, kind: str, reason: str, message: str, at: float) -> None:
         """Record an event of a pod."""
@@ -282,9 +315,21 @@ class _Work:
         self.terminating = life.terminating
         self.runs = [*life.runs]
 
+    def over(self, moment: float) -> Change:
+        """The pod has been active for `activeDeadlineSeconds`: it fails, and its kubelet stops it."""
+        words = "Pod was active on the node longer than the specified deadline"
+        self._tell("Normal", "DeadlineExceeded", words, moment)
+        for at, run in enumerate(self.runs):
+            if run.alive:
+                self._tell("Normal", "Killing", f"Stopping container {run.name}", moment)
+                self.end(at, 137, moment, again=False, until=math.inf)
+        new = report(self.pod, [replace(run, state=ENDED, until=math.inf) for run in self.runs], moment)
+        failed = replace(new.status, phase="Failed", reason="DeadlineExceeded", message=words)
+        return Change("update", replace(new, status=failed), words)
+
     def catch_up(self) -> None:
         """Do all that is due, each thing at its moment, containers in their order."""
-        while True:
+        while self.runs:
             at = min(range(len(self.runs)), key=lambda index: self.runs[index].due)
             moment = self.runs[at].due
             if moment > self.now:
@@ -437,37 +482,52 @@ def _who(pod: Pod) -> Who:
     return (pod.namespace, pod.name, pod.metadata.uid)
 
 
-def _life(pod: Pod, now: float, long: bool) -> Life:
+def _runs(pod: Pod, now: float, long: bool) -> tuple[Run, ...]:
     """Its containers as they run now; with `long` they have done so for long."""
     counts = {
         s.name: s.restart_count for s in (*pod.status.init_container_statuses, *pod.status.container_statuses)
     }
     begin = probes.passed if long else probes.fresh
-    return Life(
-        tuple(
-            Run(
-                c.name,
-                policy_of(pod, c),
-                since=None if long else now,
-                restarts=counts.get(c.name, 0),
-                workers=tuple(begin(p, now) for p in probes.probes_of(c)),
-            )
-            for c in pod.serving_containers
+    return tuple(
+        Run(
+            c.name,
+            policy_of(pod, c),
+            since=None if long else now,
+            restarts=counts.get(c.name, 0),
+            workers=tuple(begin(p, now) for p in probes.probes_of(c)),
         )
+        for c in pod.serving_containers
     )
+
+
+def _deadline(pod: Pod, now: float) -> float:
+    """When the pod has been active for as long as it may; counted from now where nobody wrote down its start."""
+    given = pod.spec.active_deadline_seconds
+    return math.inf if given is None else now + given
+
+
+def _creating(pod: Pod, now: float) -> Pod:
+    """A pod whose sandbox could not be made: Pending, its containers "ContainerCreating"."""
+    before = {s.name: s.restart_count for s in pod.status.container_statuses}
+    waiting = {"waiting": {"reason": "ContainerCreating"}}
+    statuses = tuple(
+        ContainerStatus(
+            name=c.name, image=c.image, started=False, state=waiting, restart_count=before.get(c.name, 0)
+        )
+        for c in pod.spec.containers
+    )
+    status = replace(pod.status, phase="Pending", container_statuses=statuses)
+    status = noted(status, "Initialized", not pod.spec.init_containers, "", "", now)
+    message = f"containers with unready status: [{' '.join(c.name for c in pod.spec.containers)}]"
+    for kind in ("ContainersReady", "Ready"):
+        status = noted(status, kind, False, "ContainersNotReady", message, now)
+    return replace(pod, status=status)
 
 
 def _with_inits(pod: Pod, now: float) -> Pod:
     """The pod with the states of its init containers, which have ended, and of its sidecars, which run."""
-    return replace(
-        pod,
-        status=replace(
-            pod.status,
-            init_container_statuses=report(
-                pod, _life(pod, now, True).runs, now
-            ).status.init_container_statuses,
-        ),
-    )
+    told = report(pod, _runs(pod, now, True), now).status.init_container_statuses
+    return replace(pod, status=replace(pod.status, init_container_statuses=told))
 
 
 def _lasting(pod: Pod, container: Container, settings: Settings) -> float:

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from diagnostics.kubectl.kinds import pod_state
 from kubenet_lab import Cluster, NotFound
+from kubenet_lab.cni.runtime import CONF_DIR
 from kubenet_lab.control import Settings
 from kubenet_lab.control.restarts import BackOff, duration, next_back_off, waits
 from kubenet_lab.errors import NotRunning
@@ -433,6 +434,23 @@ def test_readiness_gates_hold_a_pod_back_until_somebody_sets_them() -> None:
     assert web(cluster).ready
 
 
+def test_a_gate_that_is_set_at_the_moment_of_a_probe() -> None:
+    """Both write the pod's status; neither may take the other for a conflict."""
+    cluster = world(
+        "readinessGates: [{conditionType: example.com/lb}]",
+        container="readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 5, failureThreshold: 1}",
+    )
+    with cluster.fault("pod-not-listening", pod="web"):
+        cluster.advance(4)
+        pod = web(cluster)
+        gate = PodCondition(type="example.com/lb", status="True")
+        cluster.store.update(replace(pod, status=with_condition(pod.status, gate)))
+        cluster.advance(1)
+        assert condition(cluster, "Ready")[:2] == ("False", "ContainersNotReady")
+    cluster.advance(5)
+    assert web(cluster).ready
+
+
 def test_conditions_keep_the_time_at_which_they_changed() -> None:
     cluster = world(
         container="readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 5, failureThreshold: 1}"
@@ -495,6 +513,52 @@ def test_a_taken_port_of_the_node_is_tried_again() -> None:
     cluster.advance(1)
     assert shown(cluster) == ("Running", "1/1", 1)
     assert calls(cluster) == "connected"
+
+
+def test_two_containers_cannot_have_one_port() -> None:
+    """They share a network: the second one crashes until the first is gone."""
+    cluster = world(more="- {name: second, image: x, ports: [{containerPort: 8080}]}")
+    assert shown(cluster) == ("CrashLoopBackOff", "1/2", 0)
+    assert calls(cluster) == "connected"
+    cluster.advance(10)
+    assert shown(cluster) == ("Error", "1/2", 1)
+    cluster.advance(1)
+    assert shown(cluster) == ("CrashLoopBackOff", "1/2", 1)
+    cluster.crash("web", "web")
+    cluster.advance(30)
+    holders = [s.process for s in cluster.network.ns("default/web").sockets[TCP, 8080]]
+    assert len(holders) == 1
+
+
+def test_a_sandbox_that_could_not_be_made_is_tried_again() -> None:
+    cluster = Cluster(nodes=2)
+    node = cluster.network.ns("node-2")
+    conf = node.files.pop(f"{CONF_DIR}/10-flannel.conflist")
+    cluster.apply(WEB.format(spec="", container="", more=""))
+    assert shown(cluster) == ("ContainerCreating", "0/1", 0)
+    assert web(cluster).status.phase == "Pending"
+    assert condition(cluster, "Ready")[:2] == ("False", "ContainersNotReady")
+    cluster.advance(25)
+    assert [at for at, _ in said(cluster, "FailedCreatePodSandBox")] == [0, 10, 20]
+    assert endpoints(cluster) == []
+    node.files[f"{CONF_DIR}/10-flannel.conflist"] = conf
+    cluster.advance(4)
+    assert shown(cluster) == ("ContainerCreating", "0/1", 0)
+    cluster.advance(1)
+    assert shown(cluster) == ("Running", "1/1", 0)
+    assert calls(cluster) == "connected"
+    assert endpoints(cluster) == [(True, True, False)]
+
+
+def test_a_pod_that_was_active_for_too_long_fails() -> None:
+    cluster = world("activeDeadlineSeconds: 30")
+    cluster.advance(29)
+    assert shown(cluster) == ("Running", "1/1", 0)
+    cluster.advance(1)
+    status = web(cluster).status
+    assert (status.phase, status.reason) == ("Failed", "DeadlineExceeded")
+    assert "default/web" not in cluster.network.netns
+    assert endpoints(cluster) == []
 
 
 @pytest.mark.parametrize(
