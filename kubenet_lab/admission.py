@@ -150,76 +150,87 @@ def admit(
     """
     settings = settings or Settings()
     store = Store(seed)
-    denials: list[Denial] = []
-    names: dict[tuple[str, str, str], int] = {}
-    fresh: list[int] = []
     for obj in before:
         store.create(obj)
     apply(store, service_ip.reconcile(store, settings))
-    changed = {}
+    fresh, changed, denials = _told_apart(objects, store)
+    made: dict[int, Any] = {}
+    for index in changed:
+        if index not in refused:
+            answer = update(store, objects[index].to_manifest(), settings)
+            denials += [Denial(index, cause) for cause in _causes_of(answer)]
+            made[index] = answer.object
+    services = {index: obj for index in fresh if isinstance(obj := objects[index], Service)}
+    allocator = service_ip.Allocator(settings, seed)
+    for service in store.list(Service):
+        allocator.keep(service)
+    if store.find("Service", "kubernetes", "default") is None:
+        _keep_own(allocator, settings, services.values())
+    given = _given_together(services, allocator, denials)
+    for index in fresh if stored else ():
+        if index not in refused and (index in given or index not in services):
+            obj = given.get(index, objects[index])
+            kept = objects[index].metadata
+            # Who makes an object when is not what is asked for here.
+            made[index] = store.create(_admitted(obj)).with_metadata(
+                uid=kept.uid,
+                creation_timestamp=kept.creation_timestamp,
+                resource_version=kept.resource_version,
+            )
+    denials.sort(key=lambda denial: denial.index)
+    return Admitted(tuple(made[index] for index in sorted(made) if made[index] is not None), tuple(denials))
+
+
+def _told_apart(objects: Sequence[AnyObject], store: Store) -> tuple[list[int], list[int], list[Denial]]:
+    """Which objects are new, which change one that is stored, and which have the name of an earlier one."""
+    names: dict[tuple[str, str, str], int] = {}
+    fresh: list[int] = []
+    changed: list[int] = []
+    denials: list[Denial] = []
     for index, obj in enumerate(objects):
         key = _key(obj)
         first = names.setdefault(key, index) if key[2] else index
         if first != index:
             text = f'{qualified(obj, obj.resource)} "{obj.metadata.name}" already exists'
             denials.append(Denial(index, Refusal("", text, "AlreadyExists"), "the first one is at", first))
-        elif before and store.find(key[0], key[2], key[1]) is not None:
-            changed[index] = obj
+        elif store.version and store.find(key[0], key[2], key[1]) is not None:
+            changed.append(index)
         else:
             fresh.append(index)
-    made: dict[int, Any] = {}
-    for index, obj in changed.items():
-        if index not in refused:
-            answer = update(store, obj.to_manifest(), settings)
-            denials += [Denial(index, cause) for cause in _causes_of(answer)]
-            made[index] = answer.object
-    allocator = service_ip.Allocator(settings, seed)
-    for service in store.list(Service):
-        allocator.keep(service)
-    _keep_own(allocator, settings, [*before, *objects])
-    services = {index: obj for index in fresh if isinstance(obj := objects[index], Service)}
+    return fresh, changed, denials
+
+
+def _given_together(
+    services: dict[int, Service], allocator: service_ip.Allocator, denials: list[Denial]
+) -> dict[int, Service]:
+    """The Services that get what they ask for, with all they are given; what is refused goes to `denials`."""
     for service in services.values():
         if service.metadata.uid:
             allocator.keep(service)
-    claims: dict[int, Service] = {}
-    for index, service in services.items():
-        filled = with_defaults(service)
-        try:
-            claims[index] = filled if _was_given(filled) else allocator.claim(filled)
-        except Invalid as error:
-            denials += [Denial(index, cause, _advice(cause)) for cause in error.causes]
-    if stored:
-        for index in fresh:
-            if index in refused or (index in services and index not in claims):
-                continue
-            obj = objects[index]
-            given = obj.metadata
+    given: dict[int, Service] = {}
+    for step in ("claim", "fill"):
+        for index, service in services.items():
             try:
-                if index in claims:
-                    obj = allocator.fill(claims[index])
-                obj = store.create(_admitted(obj))
+                if step == "claim":
+                    filled = with_defaults(service)
+                    asks = allocator.with_families if _was_given(filled) else allocator.claim
+                    given[index] = asks(filled)
+                elif index in given:
+                    given[index] = allocator.fill(given[index])
             except Invalid as error:
-                denials += [Denial(index, cause) for cause in error.causes]
-                continue
-            # Who makes an object when is not what is asked for here.
-            made[index] = obj.with_metadata(
-                uid=given.uid,
-                creation_timestamp=given.creation_timestamp,
-                resource_version=given.resource_version,
-            )
-    denials.sort(key=lambda denial: denial.index)
-    return Admitted(tuple(made[index] for index in sorted(made) if made[index] is not None), tuple(denials))
+                given.pop(index, None)
+                denials += [Denial(index, cause, _advice(cause)) for cause in error.causes]
+    return given
 
 
 def _key(obj: AnyObject) -> tuple[str, str, str]:
     return (kind_key(obj), obj.metadata.namespace, obj.metadata.name)
 
 
-def _keep_own(allocator: service_ip.Allocator, settings: Settings, objects: Sequence[AnyObject]) -> None:
+def _keep_own(allocator: service_ip.Allocator, settings: Settings, services: Collection[Service]) -> None:
     """The cluster's own Service has the first address of the first range."""
-    if ("Service", "default", "kubernetes") not in {_key(obj) for obj in objects if isinstance(obj, Service)}:
-        first = service_ip.Range.of(settings.service_cluster_ip_range[0]).address(0)
-        allocator.taken.add(first)
+    if not any(_key(service)[1:] == ("default", "kubernetes") for service in services):
+        allocator.taken.add(service_ip.Range.of(settings.service_cluster_ip_range[0]).address(0))
 
 
 def _was_given(service: Service) -> bool:

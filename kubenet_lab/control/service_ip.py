@@ -121,12 +121,21 @@ class Allocator:
         Raises:
             Invalid: As `reconcile` does.
         """
-        spec = service.spec
+        service = self.with_families(service)
         if not service.external:
-            spec = _with_families(service, [*self.ranges])
-            _claim(service, spec, self.ranges, self.taken)
+            _claim(service, service.spec, self.ranges, self.taken)
         _claim_ports(service, self.ports)
-        return replace(service, spec=spec)
+        return service
+
+    def with_families(self, service: Service) -> Service:
+        """The Service with the families that its addresses, or the cluster, give it.
+
+        Raises:
+            Invalid: It asks for what the cluster does not have.
+        """
+        if service.external:
+            return service
+        return replace(service, spec=_with_families(service, [*self.ranges]))
 
     def fill(self, service: Service) -> Service:
         """A claimed Service with the addresses and ports it did not ask for.

@@ -255,9 +255,20 @@ def test_several_objects_are_a_list_and_a_world_repeats() -> None:
 def test_a_dump_keeps_the_addresses_it_was_given() -> None:
     text = service("a", "clusterIP: 172.20.3.4").replace("{name: a}", "{name: a, uid: abc}")
     assert run("validate", "-", stdin=text).status == 0
+    shown = json.loads(run("validate", "-", "--print-defaults", "-o", "json", stdin=text).out)
+    assert shown["spec"]["clusterIPs"] == ["172.20.3.4"]
+    assert shown["spec"]["ipFamilies"] == ["IPv4"]
     asked = text.replace(", uid: abc", "")
     assert "not in the valid range" in run("validate", "-", stdin=asked).text
     assert run("validate", "-", "--service-cluster-ip-range", "172.20.0.0/16", stdin=asked).status == 0
+
+
+def test_a_full_range_is_told_of_the_one_that_came_last() -> None:
+    text = "---\n".join(service(name, type="ClusterIP") for name in "abcdef")
+    argv = ["validate", "-", "--service-cluster-ip-range", "10.0.0.0/29"]
+    (fault,) = json.loads(run(*argv, "-o", "json", stdin=text).out)
+    assert (fault["name"], fault["document"]) == ("f", 6)
+    assert "range is full" in fault["message"]
 
 
 @pytest.mark.parametrize(
