@@ -182,6 +182,7 @@ class PodWorkers:
     def run(self, now: float) -> list[Change]:
         """Do what is due, and what the watched pods ask for; returns the new states of pods."""
         self._open_due(now)
+        self._keep_shut()
         changes = self._notice(now)
         for who in [who for who, life in self._lives.items() if life.due <= now < life.retry]:
             pod = self._store.find(Pod, who[1], who[0])
@@ -199,6 +200,20 @@ class PodWorkers:
             for change in self._report(pod, life, now):
                 changes[who] = change
         return [*changes.values()]
+
+    def _keep_shut(self) -> None:
+        """What somebody opened for a program that is down (a fault that was mended) opens with its next start."""
+        for who, life in self._lives.items():
+            if all(run.alive for run in life.runs):
+                continue
+            pod = self._store.find(Pod, who[1], who[0])
+            if pod is None or pod.metadata.uid != who[2]:
+                continue
+            runs = []
+            for run in life.runs:
+                stray = () if run.alive else close_container(self._network, pod, run.name)
+                runs.append(replace(run, sockets=(*run.sockets, *stray)) if stray else run)
+            self._lives[who] = replace(life, runs=tuple(runs))
 
     def open_later(self, pod: Pod, container: str, sockets: tuple[Socket, ...], now: float) -> None:
         """A program was started and will listen after `Settings.start_seconds`."""

@@ -126,13 +126,14 @@ def probed_ports(pod: Pod) -> tuple[ListeningPort, ...]:
 
     Declaring ports is optional, so a manifest that only says where its program is probed says where it listens.
     Where ports are declared they are taken to be all, and a probe of another one is refused, as a typing mistake is.
-    CoreDNS is known to answer at its `health` and `ready` plugins' ports, which old manifests do not declare.
+    A pod that was dumped as ready listens where it is probed, whatever it declares. CoreDNS is known to answer at its
+    `health` and `ready` plugins' ports, which old manifests do not declare.
     """
     taken = {(p.port, p.protocol) for p in listening_ports(pod)}
     out = []
     for container in pod.serving_containers:
         declared = any((p.protocol or "TCP") == "TCP" for p in container.ports)
-        if declared and "coredns" not in container.image:
+        if declared and not pod.ready and "coredns" not in container.image:
             continue
         for probe in probes_of(container):
             if probe.port and (probe.port, "TCP") not in taken:

@@ -9,13 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from kubenet_lab import Cluster, scenarios
+from kubenet_lab import Cluster, manifests, scenarios
 from kubenet_lab.control import probes
 from kubenet_lab.control.probes import FAILURE, LIVENESS, READINESS, STARTUP, SUCCESS, UNKNOWN, Outcome, Probe
 from kubenet_lab.control.readiness import ready_seconds
 from kubenet_lab.kernel.dialects.iptables import apply
 from kubenet_lab.kernel.dump import dump
 from kubenet_lab.objects import Container, ContainerPort, EndpointSlice, Pod
+from kubenet_lab.objects.pod import PodStatus
 
 WEB = """\
 apiVersion: v1
@@ -251,6 +252,21 @@ def test_where_no_port_is_declared_a_probe_says_where_the_program_listens(
     cluster.advance(10)
     assert is_ready(cluster) is listens
     assert cluster.connect("client", f"tcp://{cluster.pod('web').ips[0]}:8080").delivered is listens
+
+
+def test_a_dumped_pod_that_is_ready_listens_where_it_is_probed() -> None:
+    """Somebody has seen its probes succeed, though its manifest does not declare their port."""
+    probes = "{tcpSocket: {port: 8081}, periodSeconds: 1}"
+    objects = [
+        replace(obj, status=PodStatus(phase="Running")).with_status(ready=True)
+        if isinstance(obj, Pod) and obj.name == "web"
+        else obj
+        for obj in manifests.load(text(f"readinessProbe: {probes}, livenessProbe: {probes}"))
+    ]
+    cluster = Cluster.from_objects(objects)
+    cluster.advance(30)
+    assert is_ready(cluster)
+    assert cluster.events == []
 
 
 def test_a_pod_of_the_nodes_network_is_probed_at_the_nodes_address() -> None:

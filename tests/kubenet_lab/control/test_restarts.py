@@ -283,6 +283,19 @@ def test_a_restart_cures_a_program_that_hangs() -> None:
     assert shown(cluster) == ("Running", "1/1", 1)
 
 
+def test_a_fault_that_is_mended_while_the_program_is_down_is_mended_for_the_next_one() -> None:
+    cluster = world()
+    with cluster.fault("pod-not-listening", pod="web"):
+        for _ in range(2):
+            cluster.crash("web")
+            cluster.advance(1)
+            assert calls(cluster) == "refused"
+    cluster.advance(1)
+    assert (shown(cluster)[0], calls(cluster)) == ("CrashLoopBackOff", "refused")
+    cluster.advance(8)
+    assert (shown(cluster)[0], calls(cluster)) == ("Running", "connected")
+
+
 @pytest.mark.parametrize("policy", ["Always", "OnFailure", "Never"])
 def test_liveness_and_the_restart_policy(policy: str) -> None:
     probe = "livenessProbe: {exec: {command: ['false']}, periodSeconds: 5, failureThreshold: 1}"
