@@ -14,6 +14,7 @@ from kubenet_lab.errors import NotFound
 NOTEBOOKS: dict[str, str] = {
     "00": "00_start_here",
     "05": "05_across_nodes",
+    "10": "10_why_services",
     "12": "12_iptables_line_by_line",
 }
 """Every notebook that has exercises, in the order of the course: number -> file name without its ending."""

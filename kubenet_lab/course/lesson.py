@@ -12,6 +12,20 @@ from msgspec import Struct
 from kubenet_lab.cluster import Cluster
 from kubenet_lab.course.exercises.nb00 import across, backend_on
 from kubenet_lab.course.exercises.nb05 import no_ways
+from kubenet_lab.course.exercises.nb10 import (
+    HOOK,
+    PROBE,
+    addresses,
+    busy_shop,
+    crashed,
+    deleted,
+    grown,
+    left_behind,
+    relabelled,
+    rolled,
+    shared,
+    silent,
+)
 from kubenet_lab.course.exercises.nb12 import (
     address_of,
     count,
@@ -27,25 +41,39 @@ from kubenet_lab.proxy.names import iptables_chain
 from kubenet_lab.scenarios import shop
 from kubenet_lab.trace import RuleRef
 from kubenet_lab.trip import Trip
+from kubenet_lab.views.timeline import TimeLine
 from kubenet_lab.views.words import chain_meaning, short
 
 __all__ = [
+    "HOOK",
+    "PROBE",
     "Texts",
     "across",
     "address_of",
+    "addresses",
     "backend_on",
     "break_it",
+    "busy_shop",
     "calls_to_itself",
     "chain_name",
+    "clock",
     "count",
+    "crashed",
+    "deleted",
     "diff",
     "fate",
+    "grown",
     "hooks",
+    "left_behind",
     "literal",
     "no_ways",
+    "relabelled",
+    "rolled",
     "rules_of",
     "scaled",
+    "shared",
     "shop",
+    "silent",
     "slider",
     "step",
     "to_itself",
@@ -64,6 +92,13 @@ def step(trip: Trip, cluster: Cluster, at: str = "") -> Any:
         kinds = [found.kind for _trace, _hop, found in trip.steps()]
         made.step = kinds.index(at) if at in kinds else made.step
     return made
+
+
+def clock(line: TimeLine, second: int | None = None) -> Any:
+    """Return a Service's seconds with a clock to move; `second` is the one to begin with."""
+    from kubenet_lab.widgets.timeline import TimelineClock
+
+    return TimelineClock(line, second)
 
 
 def break_it(cluster: Cluster) -> Any:

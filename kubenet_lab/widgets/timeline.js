@@ -68,9 +68,14 @@ function render({ model, el }) {
     const calls = Object.entries(row.calls).map(([what, times]) => `${times} ${what}`).join(", ");
     said.replaceChildren(make("b", "", `Second ${row.second}`), row.did ? `: ${row.did}.` : ".");
     said.append(row.late ? ` The rules on ${row.node} do not say what the slice says: they are late.` : " Slice and rules agree.");
+    if (row.dead.length) said.append(` Nobody answers at ${row.dead.join(", ")}.`);
     table.replaceChildren();
     const head = make("tr");
-    ["pod", "state", "address", "image", "in the EndpointSlice", `in ${row.node}'s rules`].forEach((word) => head.append(make("th", "", word)));
+    ["pod", "state", "address", "image", "in the slice", `in ${row.node}'s rules`].forEach((word) => {
+      const cell = make("th", "", word);
+      cell.style.whiteSpace = "nowrap";
+      head.append(cell);
+    });
     table.append(head);
     row.pods.forEach((pod) => {
       const line = make("tr");
@@ -79,7 +84,7 @@ function render({ model, el }) {
     });
     row.gone.forEach((address) => {
       const line = make("tr");
-      ["none", "not behind the Service now", address, "", "not in it", "named"].forEach((word) => line.append(make("td", "", word)));
+      ["–", "not behind the Service now", address, "", "not in it", "named"].forEach((word) => line.append(make("td", "", word)));
       table.append(line);
     });
     felt.replaceChildren(make("b", "", row.lost ? `✕ ${row.lost} calls not answered` : "✓ every call answered"), calls ? ` (${calls})` : "");

@@ -83,6 +83,7 @@ def _row(line: TimeLine, second: Second, seen: set[str]) -> dict[str, Any]:
         "did": second.did,
         "pods": pods,
         "gone": gone,
+        "dead": sorted(second.named & second.dead),
         "late": second.ready != second.named,
         "lost": sum(not call.good for call in second.calls),
         "calls": calls,

@@ -114,3 +114,27 @@ def test_the_slider_writes_the_rules_anew(lab: Lab) -> None:
             timeout=15_000,
         )
         assert page.console_errors == []
+
+
+def test_the_clock_moves_by_key_by_click_and_by_itself(lab: Lab) -> None:
+    with lab.open("10_why_services.ipynb") as page:
+        page.run_all()
+        clock = page.page.locator(".knl-clock").first
+        count = clock.locator(".knl-count")
+        assert count.inner_text() == "second 3 of 16"
+        assert "3 calls not answered" in clock.inner_text()
+        clock.focus()
+        page.page.keyboard.press("ArrowRight")
+        clock.get_by_text("second 4 of 16").wait_for()
+        assert "every call answered" in clock.inner_text()
+        clock.locator(".hit[data-second='7']").click()
+        clock.get_by_text("second 7 of 16").wait_for()
+        assert "they are late" in clock.inner_text()
+        page.page.keyboard.press("Home")
+        clock.get_by_role("button", name="Play").click()
+        clock.get_by_role("button", name="Pause").wait_for()
+        page.page.wait_for_function(
+            "() => !/second 0 /.test(document.querySelector('.knl-clock .knl-count').textContent)",
+            timeout=5_000,
+        )
+        assert page.console_errors == []
