@@ -1,8 +1,8 @@
 """Kubernetes networking that you can run, break and see inside.
 
-    from kubenet_lab import Cluster, scenarios
-    shop = scenarios.shop()
-    trip = shop.connect("frontend", "http://backend")
+from kubenet_lab import Cluster, scenarios
+shop = scenarios.shop()
+trip = shop.connect("frontend", "http://backend")
 """
 
 from __future__ import annotations

@@ -81,7 +81,9 @@ class RuleRef(NamedTuple):
     def __str__(self) -> str:
         if self.number == 0:
             return f"{self.table} {self.chain} policy {self.rule}"
-        return f"{self.table} {self.chain} rule {self.number}: -A {self.chain}{self.rule.text(self.rule.family)}"
+        return (
+            f"{self.table} {self.chain} rule {self.number}: -A {self.chain}{self.rule.text(self.rule.family)}"
+        )
 
 
 class Step(Struct, gc=False):

@@ -177,4 +177,7 @@ def test_a_failed_transaction_leaves_no_trace_at_any_depth() -> None:
     seen: dict[str, str] = {}
     for event in watch:
         seen[event.object.metadata.name] = event.type
-    assert {name: kind for name, kind in seen.items() if kind == "DELETED"} == {"d": "DELETED", "e": "DELETED"}
+    assert {name: kind for name, kind in seen.items() if kind == "DELETED"} == {
+        "d": "DELETED",
+        "e": "DELETED",
+    }
