@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import random
 from typing import Any
 
 import pytest
@@ -572,6 +574,87 @@ def test_a_pod_that_was_active_for_too_long_fails() -> None:
     assert (status.phase, status.reason) == ("Failed", "DeadlineExceeded")
     assert "default/web" not in cluster.network.netns
     assert endpoints(cluster) == []
+
+
+def test_a_crash_in_a_change_that_is_taken_back_has_not_happened() -> None:
+    cluster = world(container="livenessProbe: {tcpSocket: {port: 8080}}")
+    events = [*cluster.events]
+
+    def crash_and_fail() -> None:
+        with cluster.transaction():
+            cluster.crash("web")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        crash_and_fail()
+    assert calls(cluster) == "connected"
+    cluster.advance(5)
+    assert shown(cluster) == ("Running", "1/1", 0)
+    assert cluster.events == events
+    cluster.crash("web")
+    assert shown(cluster) == ("Error", "0/1", 0)
+
+
+DEPLOYMENT = """\
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 3
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 6
+      containers:
+      - name: web
+        image: x
+        ports: [{containerPort: 8080}]
+        readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 2, failureThreshold: 1}
+        livenessProbe: {httpGet: {port: 8080}, periodSeconds: 3, failureThreshold: 2, initialDelaySeconds: 4}
+        lifecycle: {preStop: {sleep: {seconds: 3}}}
+      - {name: log, image: x, ports: [{containerPort: 9000}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
+"""
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_whatever_happens_objects_and_sockets_tell_one_story(seed: int) -> None:
+    """Crashes, deletions and faults at random: what the status says runs listens, and what is ready is sent calls."""
+    chance = random.Random(seed)
+    cluster = Cluster.from_files(DEPLOYMENT, seed=seed)
+    addresses: dict[str, tuple[str, ...]] = {}
+    with contextlib.ExitStack() as mended:
+        for _ in range(80):
+            pods = [p for p in cluster.store.list(Pod, "default") if p.ips]
+            pod = chance.choice(pods)
+            what = chance.random()
+            if what < 0.15:
+                with contextlib.suppress(NotRunning):
+                    cluster.crash(pod.name, chance.choice(["web", "log"]), exit_code=chance.choice([0, 1]))
+            elif what < 0.2 and not pod.terminating:
+                cluster.delete("Pod", pod.name)
+            elif what < 0.25:
+                with contextlib.suppress(NotFound):
+                    mended.enter_context(cluster.fault("pod-not-listening", pod=pod.name, port=9000))
+            cluster.advance(chance.choice([0.5, 1, 1, 4]))
+            ready = set()
+            for pod in cluster.store.list(Pod, "default"):
+                space = cluster.network.ns(f"default/{pod.name}")
+                running = {s.name for s in pod.status.container_statuses if "running" in s.state}
+                assert {s.process for group in space.sockets.values() for s in group} <= running
+                assert ((TCP, 8080) in space.sockets) is ("web" in running), pod.status
+                assert pod.ready is all(s.ready for s in pod.status.container_statuses)
+                assert addresses.setdefault(pod.metadata.uid, pod.ips) == pod.ips
+                if pod.ready and not pod.terminating:
+                    ready |= {*pod.ips}
+            (found,) = [item for item in cluster.store.list(EndpointSlice) if item.service_name == "web"]
+            assert {e.addresses[0] for e in found.endpoints if e.ready} == ready
+    assert any(event.reason == "BackOff" for _, event in cluster.events)
 
 
 @pytest.mark.parametrize(
