@@ -103,9 +103,15 @@ def _nft_tracks(tables: NftRuleset, fam: int) -> bool:
 def _parts(
     plan: Plan, tables: NftRuleset, chains: list[tuple[Table, Chain]], fam: int, hook: str
 ) -> tuple[Part, ...]:
-    """Return everything registered at a hook, by priority; of equal ones xtables comes first."""
-    here = [(table, chain) for table, chain in chains if chain.hook == _NFT_HOOKS[hook]]
+    """Return everything registered at a hook, by priority; of equal ones the later comes first, xtables last.
+
+    `nf_hook_entries_grow` puts a new entry before those of its priority. iptables' tables are taken as the older ones.
+    """
+    here = [(table, chain) for table, chain in reversed(chains) if chain.hook == _NFT_HOOKS[hook]]
     rows: list[tuple[int, Part]] = []
+    for table, chain in here:
+        if chain.type != "nat":
+            rows.append((chain.priority, _nft_part(tables, table, chain, fam, hook)))
     for name in plan.hooks[hook]:
         if name == "nat":
             continue
@@ -128,9 +134,6 @@ def _parts(
             return hook != "OUTPUT" or skb.pkt.dst == before or routing.can_go(w, skb)
 
         rows.append((at, translate))
-    for table, chain in here:
-        if chain.type != "nat":
-            rows.append((chain.priority, _nft_part(tables, table, chain, fam, hook)))
     parts = [part for _priority, part in sorted(rows, key=lambda row: row[0])]
     if plan.tracking and hook in ("INPUT", "POSTROUTING"):
         parts.append(confirm)

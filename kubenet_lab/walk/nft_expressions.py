@@ -207,6 +207,9 @@ def _bridge_of(port: str, skb: Skb) -> str | None:
     return (link.master or None) if link is not None else None
 
 
+_KERNEL = -1
+"""Owner of what the kernel's own sockets send (`deliver.KERNEL`): a socket without a file, so without a user."""
+
 _META: dict[str, Callable[[Skb], Any]] = {
     "length": lambda s: s.length,
     "protocol": lambda s: 0x86DD if ":" in s.pkt.src else 0x0800,
@@ -223,8 +226,8 @@ _META: dict[str, Callable[[Skb], Any]] = {
     "oifkind": lambda s: _kind(s.outdev, s),
     "iifgroup": lambda s: 0 if s.indev else None,
     "oifgroup": lambda s: 0 if s.outdev else None,
-    "skuid": lambda s: s.uid,
-    "skgid": lambda s: s.gid,
+    "skuid": lambda s: None if s.uid == _KERNEL else s.uid,
+    "skgid": lambda s: None if s.uid == _KERNEL else s.gid,
     "pkttype": _packet_type,
     "cpu": lambda s: 0,
     "priority": lambda s: 0,
@@ -344,7 +347,10 @@ def _fib(expr: ex.Fib, place: Place) -> Reader:
             return "lo"
         address = pkt.src if source else pkt.dst
         dev = skb.indev if iif else skb.outdev if oif else ""
-        way = ns.lookup(address, mark=skb.mark if with_mark else 0)
+        other = pkt.dst if source else pkt.src
+        if other == "255.255.255.255" or other.startswith(("0.", "ff")) or IP_INT[other] >> 28 == 14:
+            other = ""
+        way = ns.lookup(address, src=other, iif="lo", mark=skb.mark if with_mark else 0)
         if way is None or way.route.type != "unicast":
             return ""
         found = way.dev or way.route.dev

@@ -430,7 +430,7 @@ def value_json(type_name: str, value: Scalar, numeric: bool = False) -> object:
         return value // 1000
     if type_name == "ct_label":
         return value.bit_length() - 1
-    if kind.base in ("hour", "date", "handle"):
+    if kind.base in ("hour", "date", "handle", "link") or type_name in ("realm", "cgroupsv2"):
         return value_text(type_name, value).strip('"')
     if kind.base == "protocol":
         return value if numeric or value not in PROTOCOL_NAMES else PROTOCOL_NAMES[value]

@@ -253,10 +253,14 @@ CT: dict[str, tuple[str, int]] = {
 
 
 class Ct(Struct, frozen=True):
-    """Something about the packet's connection: `ct state`, `ct original proto-dst`."""
+    """Something about the packet's connection: `ct state`, `ct original proto-dst`.
+
+    `plain` is True where `ct original saddr` was written without its family, which only JSON still shows.
+    """
 
     key: str
     direction: str = ""
+    plain: bool = False
 
 
 class Fib(Struct, frozen=True):

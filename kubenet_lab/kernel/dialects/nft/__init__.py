@@ -13,6 +13,8 @@ Sources: nft(8), libnftables-json(5).
 from __future__ import annotations
 
 from kubenet_lab.errors import Fault, InputError
+from kubenet_lab.kernel.dialects.nft.json_in import commands
+from kubenet_lab.kernel.dialects.nft.json_out import listing
 from kubenet_lab.kernel.dialects.nft.parser import Parser, SyntaxFault
 from kubenet_lab.kernel.dialects.nft.printer import Printer
 from kubenet_lab.kernel.dialects.nft.scanner import place
@@ -20,12 +22,15 @@ from kubenet_lab.kernel.nftables.ruleset import Edit, NftError, Ruleset
 
 __all__ = [
     "apply",
+    "apply_json",
     "list_chain",
     "list_map",
     "list_ruleset",
     "list_set",
     "list_table",
     "load",
+    "load_json",
+    "to_json",
 ]
 
 
@@ -113,3 +118,22 @@ def list_set(
 
 list_map = list_set
 """`nft list map FAMILY TABLE NAME`."""
+
+
+def to_json(ruleset: Ruleset, *, family: str = "", now: float = 0.0) -> str:
+    """`nft -j list ruleset [FAMILY]`: one line of JSON."""
+    return listing(ruleset, family, now)
+
+
+def apply_json(ruleset: Ruleset, document: str, *, now: float = 0.0, file: str = "<text>") -> Ruleset:
+    """`nft -j -f FILE`: apply a document's commands as one transaction. A listing is one, too.
+
+    Raises:
+        InputError: It is no JSON, not in the schema, or nft refuses it; nothing has changed then.
+    """
+    return apply(ruleset, commands(document), now=now, file=file)
+
+
+def load_json(document: str, *, file: str = "<text>") -> Ruleset:
+    """Read what `nft -j list ruleset` printed. Raises InputError."""
+    return apply_json(Ruleset(), document, file=file)

@@ -85,6 +85,7 @@ def _with_needs(statements: list[st.Statement], family: str) -> list[st.Statemen
         elif isinstance(one, st.Match):
             one = _match(one)
             _learn(one, known, family)
+            _learn_last(one, known, family)
             number = _single(one)
             if _is_type_of_icmp(one):
                 if number is not None:
@@ -198,6 +199,15 @@ def _learn(one: st.Match, known: Protocols, family: str) -> None:
             name = _LINK_NAMES.get(number, "unknown")
             if name != "vlan":
                 known["nh"] = name
+
+
+def _learn_last(one: st.Match, known: Protocols, family: str) -> None:
+    """nft takes a test against several protocols for one against the last of them."""
+    right = one.right
+    if one.op == "==" and isinstance(right, ex.SetLiteral) and len(right.key) == 1:
+        key = right.elements[-1].key
+        if isinstance(key, int):
+            _learn(st.Match("==", one.left, ex.Constant(right.key[0], key)), known, family)
 
 
 def _is_type_of_icmp(one: st.Statement) -> bool:
@@ -470,6 +480,9 @@ class _Listing:
         return expr
 
     def complete(self, payload: ex.Payload) -> ex.Payload:
+        """Return a field as it is called where just this much is known of the packet."""
+        if payload.base == "th" and payload.field in ("sport", "dport") and "th" not in self.known:
+            return ex.Payload("th", payload.field)
         present = self.known.get("th", "")
         if (
             payload.proto == "th"

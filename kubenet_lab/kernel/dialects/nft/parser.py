@@ -1533,7 +1533,7 @@ class Parser:
             kind = "boolean"
         if TYPES[kind].base == "bitmask" and isinstance(value, int):
             return _bitmask_match(op, left, kind, value)
-        return st.Match(op or "==", left, ex.Constant(kind, value))
+        return st.Match(op or ("in" if kind == "ct_label" else "=="), left, ex.Constant(kind, value))
 
     # -- expressions on the left --------------------------------------------------------------------------------------
 
@@ -1649,7 +1649,7 @@ class Parser:
         if key in ("ip", "ip6"):
             key = f"{key} {self.expect('saddr', 'daddr')}"
         elif key in ("saddr", "daddr"):
-            key = f"{'ip6' if self.family == 'ip6' else 'ip'} {key}"
+            return ex.Ct(f"{'ip6' if self.family == 'ip6' else 'ip'} {key}", direction, True)
         if key not in ex.CT:
             near = get_close_matches(key, ex.CT, 1)
             raise self.fault("syntax error, unexpected " + key, f"did you mean ct {near[0]}?" if near else "")

@@ -182,7 +182,7 @@ def _match(one: st.Match) -> str:
             return f"{expr_text(left)} {shown}"
         return f"{expr_text(left)} {one.op} {shown}"
     shown = expr_text(right)
-    if one.op == "==" and not isinstance(left, ex.Binary):
+    if one.op in ("==", "in") and not isinstance(left, ex.Binary):
         return f"{expr_text(left)} {shown}"
     return f"{expr_text(left)} {one.op} {shown}"
 
