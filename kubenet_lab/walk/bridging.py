@@ -43,6 +43,8 @@ def from_port(w: Walk, ns: Netns, port: Link, frame: Frame) -> None:
     if options.learning:
         _learn(w, ns, bridge, port, frame.src)
     body = frame.body
+    if ns.has_nftables and not hooks.bridged(w, ns, "prerouting", frame, port.name, ""):
+        return
     if isinstance(body, Packet) and filters(ns, bridge, body):
         _netfilter_first(w, ns, bridge, port, frame, body)
         return
@@ -113,6 +115,8 @@ def decide(w: Walk, ns: Netns, bridge: Link, frame: Frame, port: Link, skb: Skb 
         return
     if dst in ns.own_macs(bridge.name):
         w.step("bridge", bridge.name, note="the frame is for the bridge itself")
+        if ns.has_nftables and not hooks.bridged(w, ns, "input", frame, port.name, ""):
+            return
         links.up(w, ns, bridge.name, frame, skb)
         return
     known = ns.fdb.get((bridge.name, dst))
@@ -154,6 +158,11 @@ def _forward(
     if isinstance(body, Packet) and frame.length > target.mtu + 14:
         w.end("dropped", "too-big-for-link", ns, target.name, target)
         return
+    if ns.has_nftables and not (
+        hooks.bridged(w, ns, "forward", frame, port.name, target.name)
+        and hooks.bridged(w, ns, "postrouting", frame, "", target.name)
+    ):
+        return
     if skb is not None:
         mine = Skb(skb.pkt, ns, bridge.name, skb.length)
         for name in ("mark", "ct", "ctinfo", "reply", "notrack", "zone", "physin", "src_mac", "dst_mac"):
@@ -171,6 +180,8 @@ def _forward(
 
 def from_local(w: Walk, ns: Netns, bridge: Link, frame: Frame, skb: Skb | None) -> None:
     """`br_dev_xmit`: the host itself sends through the bridge."""
+    if ns.has_nftables and not hooks.bridged(w, ns, "output", frame, "", bridge.name):
+        return
     dst = frame.dst
     if links.is_group(dst):
         w.step("bridge", bridge.name, note=f"floods {dst}")

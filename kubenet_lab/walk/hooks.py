@@ -19,12 +19,12 @@ from kubenet_lab.kernel.netfilter import Ruleset
 from kubenet_lab.kernel.netns import Netns
 from kubenet_lab.kernel.nftables.objects import Chain, Table
 from kubenet_lab.kernel.nftables.ruleset import Ruleset as NftRuleset
-from kubenet_lab.packet.packet import ICMP, ICMPV6, RST, TCP, Packet
+from kubenet_lab.packet.packet import ICMP, ICMPV6, RST, TCP, Frame, Packet
 from kubenet_lab.walk import deliver, nat, nft, routing
 from kubenet_lab.walk.conntracking import confirm, track
 from kubenet_lab.walk.engine import Walk
 from kubenet_lab.walk.skb import Skb
-from kubenet_lab.walk.xtables import ACCEPT, DROP, NAT, REJECT, NatRange, Verdict, evaluate
+from kubenet_lab.walk.xtables import ACCEPT, DROP, NAT, REJECT, NatRange, NotModelled, Verdict, evaluate
 
 _TRACKING_MATCHES = frozenset(
     {"conntrack", "state", "connmark", "connbytes", "connlimit", "connlabel", "cluster"}
@@ -90,11 +90,11 @@ def _base_chains(tables: NftRuleset, fam: int) -> list[tuple[Table, Chain]]:
 
 
 def _nft_tracks(tables: NftRuleset, fam: int) -> bool:
+    """True when a rule asks conntrack; a chain of type nat does not by itself, and is not asked without conntrack."""
     return any(
         table.family in _NFT_FAMILIES[fam]
         and any(
-            chain.type == "nat" or any(nft.needs_tracking(rule.statements) for rule in chain.rules)
-            for chain in table.chains.values()
+            nft.needs_tracking(rule.statements) for chain in table.chains.values() for rule in chain.rules
         )
         for table in tables.tables.values()
     )
@@ -172,6 +172,36 @@ def _rerouting(w: Walk, skb: Skb, fam: int) -> bool:
     if not _table(w, skb, fam, "mangle", "OUTPUT"):
         return False
     return not _moved(skb, before, mark) or routing.can_go(w, skb)
+
+
+_BRIDGE = 7
+"""Key of the bridge family's base chains among a namespace's plans (AF_BRIDGE)."""
+
+
+def bridged(w: Walk, ns: Netns, hook: str, frame: Frame, indev: str, outdev: str) -> bool:
+    """NF_BR_*: nftables' base chains of family bridge see a frame with the bridge's ports as its devices.
+
+    False when the frame ended. ARP passes unasked; what a rule would write into a frame is not modelled.
+    """
+    chains = ns.plans.get(_BRIDGE)
+    if chains is None:
+        found = [one for one in ns.nftables.base_chains() if one[0].family == "bridge"]
+        chains = ns.plans[_BRIDGE] = sorted(found[::-1], key=lambda one: one[1].priority)
+    body = frame.body
+    if not chains or not isinstance(body, Packet):
+        return True
+    for table, chain in chains:
+        if chain.hook != hook:
+            continue
+        skb = Skb(body, ns, indev, frame.size)
+        skb.outdev, skb.src_mac, skb.dst_mac = outdev, frame.src, frame.dst
+        verdict = nft.evaluate(ns.nftables, table, chain, skb, hook.upper(), w)
+        if verdict.kind == DROP:
+            _dropped(w, skb, verdict, f"{table.family} {table.name}", chain.name)
+            return False
+        if verdict.kind != ACCEPT or skb.mark or skb.pkt is not body:
+            raise NotModelled(verdict.rule, "a bridge chain that does more than accept and drop")
+    return True
 
 
 def plan_of(ns: Netns, fam: int) -> Plan:

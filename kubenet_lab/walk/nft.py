@@ -202,7 +202,8 @@ def _inside(
 def needs_tracking(statements: Iterable[st.Statement]) -> bool:
     """True when a statement asks conntrack (`nf_ct_netns_get`): one such rule switches it on."""
     return any(
-        isinstance(one, st.Nat)
+        isinstance(one, (st.Nat, st.ConnLimit, st.Synproxy, st.FlowOffload))
+        or (isinstance(one, st.SetUpdate) and needs_tracking(one.statements))
         or (isinstance(one, st.ObjectRef) and one.kind.startswith("ct "))
         or (isinstance(one, st.Inline) and any(needs_tracking(inner) for inner, _comment in one.rules))
         or any(_asks(getattr(one, name)) for name in one.__struct_fields__)

@@ -142,6 +142,8 @@ def primary_address(ns: Netns, dev: str, towards: str, fam: int) -> str:
 
 
 def _source6(ns: Netns, dev: str, dst: str) -> str:
+    if dst == "::1":
+        return dst  # RFC 6724, rule 1: prefer the same address
     candidates = list(ns.addrs(dev, 6)) or [a for a in ns.addrs(None, 6) if a.scope == "global"]
     link_local = dst.startswith("fe80:")
     fitting = [a for a in candidates if (a.scope == "link") == link_local and a.scope != "host"]

@@ -7,8 +7,9 @@ from ipaddress import ip_address
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from kubenet_lab.kernel.dialects import ipset
+from kubenet_lab.kernel.dialects import ipset, nft
 from kubenet_lab.kernel.dialects.iptables import load
+from kubenet_lab.kernel.netns import Netns
 from kubenet_lab.kernel.network import Network
 from kubenet_lab.kernel.route import RouteRule
 from kubenet_lab.packet.ip import mac_from, prefix
@@ -182,7 +183,7 @@ class Harness:
         for line in case.routes:
             apply_route(router, line, case.family)
         router.ipsets = ipset.load(case.sets) if case.sets else {}
-        router.set_iptables(case.family, load(case.rules, case.family))
+        self.load_rules(router, case)
         walk = Walk(network)
         seen: list[Event] = []
         out: list[list[Event]] = []
@@ -204,6 +205,22 @@ class Harness:
                     if each.verdict == "not modelled":
                         missing = missing or each.why
         return out, missing, "\n".join(texts)
+
+    def load_rules(self, router: Netns, case: Case) -> None:
+        """`iptables-restore`."""
+        router.set_iptables(case.family, load(case.rules, case.family))
+
+
+class NftHarness(Harness):
+    """The lab in both worlds, with rulesets of nftables."""
+
+    def __init__(self) -> None:
+        super().__init__("nft")
+        self.tools = {4: "nft", 6: "nft"}
+
+    def load_rules(self, router: Netns, case: Case) -> None:
+        """`nft -f`."""
+        router.set_nftables(nft.load(case.rules))
 
 
 def every(trace: Any) -> list[Any]:

@@ -508,3 +508,39 @@ def test_rules_in_a_namespace_come_and_go() -> None:
     ns.restore(before)
     assert Walk(network).send("default/frontend", ask).verdict == "delivered"
     assert not ns.has_nftables
+
+
+def test_a_chain_of_type_nat_alone_tracks_nothing() -> None:
+    """`nf_ct_netns_get` is called by rules that translate or ask conntrack; a nat chain is asked by conntrack only."""
+    network = two_nodes()
+    for name, rule in (("node-1", "counter"), ("node-2", "counter masquerade")):
+        ns = network.ns(name)
+        for fam in (4, 6):
+            ns.set_iptables(fam, type(ns.iptables[fam])(fam))
+        ns.set_nftables(
+            nft.load(
+                "table ip f {\n\tchain c {\n\t\ttype nat hook postrouting priority 100; policy accept;\n"
+                f"\t\t{rule}\n\t}}\n}}\n"
+            )
+        )
+        Walk(network).send(name, Packet("", "192.168.1.1", UDP, 0, 9, payload_size=4))
+        assert bool(len(ns.conntrack)) == ("masquerade" in rule)
+        assert ("packets 0" in nft.list_ruleset(ns.nftables)) == ("masquerade" not in rule)
+
+
+def test_bridge_chains_see_ports_and_macs() -> None:
+    """What the bridge plugin's `macspoofchk` writes: frames with another source MAC end at the port."""
+    network = two_nodes()
+    ns = network.ns("node-1")
+    port = next(link.peer.link for link in network.ns("default/frontend").links.values() if link.peer)
+    mac = next(link.mac for link in network.ns("default/frontend").links.values() if link.peer)
+    rules = (
+        "table bridge nat {{\n\tchain PREROUTING {{\n\t\ttype filter hook prerouting priority dstnat; policy accept;\n"
+        '\t\tiifname "{}" jump check\n\t}}\n\n\tchain check {{\n\t\tether saddr {} return\n\t\tdrop\n\t}}\n}}\n'
+    )
+    ask = Packet("", "10.244.0.3", TCP, 0, 8080, flags=SYN)
+    ns.set_nftables(nft.load(rules.format(port, mac)))
+    assert Walk(network).send("default/frontend", ask).verdict == "delivered"
+    ns.set_nftables(nft.load(rules.format(port, "0a:00:00:00:00:99")))
+    trace = Walk(network).send("default/frontend", ask)
+    assert (trace.verdict, str(trace.decided_by)) == ("dropped", "bridge nat check rule 2: drop")
