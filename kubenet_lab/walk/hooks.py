@@ -186,7 +186,8 @@ def bridged(w: Walk, ns: Netns, hook: str, frame: Frame, indev: str, outdev: str
     chains = ns.plans.get(_BRIDGE)
     if chains is None:
         found = [one for one in ns.nftables.base_chains() if one[0].family == "bridge"]
-        chains = ns.plans[_BRIDGE] = sorted(found[::-1], key=lambda one: one[1].priority)
+        found.reverse()  # of equal priorities the later comes first
+        chains = ns.plans[_BRIDGE] = sorted(found, key=lambda one: one[1].priority)
     body = frame.body
     if not chains or not isinstance(body, Packet):
         return True
