@@ -6,6 +6,7 @@ Semantics: net/netfilter/nf_conntrack_core.c and nf_conntrack_proto_*.c; text in
 from __future__ import annotations
 
 from collections.abc import Iterator
+
 from msgspec import Struct, field
 
 from kubenet_lab.packet.packet import ICMP, ICMPV6, TCP, UDP, Packet

@@ -212,7 +212,7 @@ def headers(now: Frame | Packet | None, before: Frame | Packet | None = None) ->
 
 
 def _entry_text(entry: Any) -> str:
-    if entry is None or isinstance(entry, (Frame, Trace)):
+    if entry is None or isinstance(entry, (Frame, Packet, Trace)):
         return ""
     if isinstance(entry, RuleRef):
         return f"-A {entry.chain} {entry.rule}" if entry.number else f"-P {entry.chain} {entry.rule}"

@@ -413,7 +413,9 @@ def evaluate(
         ctx.tried += tried
 
 
-def _ready(ruleset: Ruleset, chains: dict[str, ReadyChain], table: str, name: str, index_from: int) -> ReadyChain:
+def _ready(
+    ruleset: Ruleset, chains: dict[str, ReadyChain], table: str, name: str, index_from: int
+) -> ReadyChain:
     made = ReadyChain(
         ruleset.family, table, ruleset.chain(table, name), ruleset.count(table, name), index_from
     )
