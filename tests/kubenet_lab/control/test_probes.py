@@ -241,7 +241,7 @@ def test_liveness_waits_for_startup() -> None:
         ("", "app", True),
         ("{containerPort: 9090}", "app", False),
         ("{containerPort: 9090, protocol: UDP}", "app", True),
-        ("{containerPort: 53}", "registry.k8s.io/coredns/coredns:v1.11.1", True),
+        ("{containerPort: 53}", "coredns/coredns:v1.11.1", True),
     ],
 )
 def test_where_no_port_is_declared_a_probe_says_where_the_program_listens(
