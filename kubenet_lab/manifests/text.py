@@ -48,6 +48,10 @@ _NUMBER = re.compile(
 )
 
 
+MADE_OF: dict[str | int, str] = {"clusterIPs": "clusterIP", "podCIDRs": "podCIDR", "podIPs": "podIP"}
+"""Lists that the API server fills from an older field of one value, and that field."""
+
+
 class Document(Struct, frozen=True):
     """One document of a text.
 
@@ -111,7 +115,9 @@ class Document(Struct, frozen=True):
             if isinstance(node, yaml.MappingNode):
                 found = [(name, value) for name, value in node.value if name.value == str(step)]
                 if not found:
-                    return mark, None
+                    # The server judges the list it made of the one that was written; the fault stands at that one.
+                    made_of = [(name, value) for name, value in node.value if name.value == MADE_OF.get(step)]
+                    return (made_of[-1][1].start_mark if made_of else mark), None
                 name, node = found[-1]
                 mark = name.start_mark if key or not isinstance(node, yaml.ScalarNode) else node.start_mark
             elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):

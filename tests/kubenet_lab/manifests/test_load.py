@@ -216,3 +216,12 @@ def test_pods_of_a_dump_keep_their_status() -> None:
     (pod,) = load(TESTS / "manifests" / "dump.yaml")
     assert isinstance(pod, Pod)
     assert (pod.ips, pod.spec.host_network, pod.metadata.uid) == (("192.168.1.10",), True, "1b")
+
+
+def test_a_fault_of_a_list_the_server_made_stands_where_its_one_value_was_written() -> None:
+    head = "apiVersion: v1\nkind: Service\nmetadata: {name: a}\n"
+    text = head + "spec:\n  clusterIP: 10.96.0.300\n  ports: [{port: 80}]\n"
+    with pytest.raises(InputError) as caught:
+        load(text)
+    fault = next(fault for fault in caught.value.faults if fault.path == "spec.clusterIPs[0]")
+    assert (fault.line, fault.column) == (5, 14)
