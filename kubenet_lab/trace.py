@@ -20,7 +20,7 @@ REASONS: dict[str, str] = {
     "socket": "a socket took it",
     "raw-socket": "the kernel itself answered it",
     "bridged-to-nobody": "no port of the bridge has that MAC",
-    "no-listener": "nothing listens on that port: TCP answers with RST, UDP with ICMP port unreachable",
+    "no-listener": "nothing listens on that port: TCP answers with RST, SCTP with ABORT, UDP with ICMP port unreachable",
     "no-connection": "the listener knows no such connection: TCP answers with RST",
     "backlog-full": "the listener's accept queue is full, so the SYN was dropped",
     "rule-drop": "a netfilter rule dropped it",
@@ -138,7 +138,8 @@ class Trace(Struct):
 
     packet: Packet
     role: str
-    """"request", "reply", "error" (ICMP or RST on its way back), "data", "arp" (asking for a neighbour's MAC)."""
+    """"request", "reply", "error" (ICMP or RST on its way back), "data", "arp" (asking for a neighbour's MAC),
+    "onward" (the first packet of the connection a proxy opens for one it accepted)."""
     hops: list[Hop]
     verdict: str = ""
     reason: str = ""

@@ -53,7 +53,7 @@ def dump_netns(ns: Netns) -> dict[str, Any]:
         "neighbours": [_plain(ns.neighbours[key]) for key in sorted(ns.neighbours)],
         "fdb": [_plain(entry) for key in sorted(ns.fdb) for entry in ns.fdb[key]],
         "sysctls": {key: ns.sysctls[key] for key in sorted(ns.sysctls)},
-        "sockets": [_plain(socket, "handler") for key in sorted(ns.sockets) for socket in ns.sockets[key]],
+        "sockets": [_plain(socket, "handler", "upstream") for key in sorted(ns.sockets) for socket in ns.sockets[key]],
         "files": {name: ns.files[name] for name in sorted(ns.files)},
         "conntrack": [_plain(flow) for flow in sorted(ns.conntrack, key=lambda one: one.id)],
         "conntrack_drops": ns.conntrack.drops,

@@ -27,6 +27,7 @@ from kubenet_lab.kernel.route import (
     TABLE_LOCAL,
     TABLE_MAIN,
     Fib,
+    NextHop,
     Route,
     RouteRule,
     default_rules,
@@ -608,7 +609,8 @@ class Netns:
     ) -> RouteLookup | None:
         """`ip route get DST [from SRC] [iif DEV] [oif DEV] [mark M]`: the route that wins, or None.
 
-        Multipath picks a leg by a hash of source and destination (fib_multipath_hash_policy 0).
+        Multipath picks a leg by a hash of source and destination (fib_multipath_hash_policy 0); `spread` does so
+        for policy 1, which asks for ports too.
         """
         key = (dst, src, iif, oif, mark)
         try:
@@ -635,8 +637,7 @@ class Netns:
                     break
                 via, dev = route.via, route.dev
                 if route.nexthops:
-                    legs = [n for n in route.nexthops if n.dev in self.links and self.links[n.dev].running]
-                    legs = [n for n in legs if not oif or n.dev == oif]
+                    legs = self._legs(route, oif)
                     if not legs:
                         continue
                     chosen = _pick(legs, (IP_INT[src] if src else 0) ^ IP_INT[dst])
@@ -647,6 +648,23 @@ class Netns:
                     continue
                 return RouteLookup(route, rule, via, dev)
         return None
+
+    def _legs(self, route: Route, oif: str = "") -> list[NextHop]:
+        """The legs of a multipath route whose links run."""
+        legs = [n for n in route.nexthops if n.dev in self.links and self.links[n.dev].running]
+        return [n for n in legs if not oif or n.dev == oif]
+
+    def spread(self, way: RouteLookup, number: int, oif: str = "") -> RouteLookup:
+        """Choose the leg of a multipath route anew, by a number that stands for the flow.
+
+        That is fib_multipath_hash_policy 1 (addresses, protocol, ports); a route with one leg stays as it is. The
+        kernel's own hash has a secret that changes with each boot, so which leg a flow gets is arbitrary there too.
+        """
+        legs = self._legs(way.route, oif)
+        if not legs:
+            return way
+        chosen = _pick(legs, number)
+        return way._replace(via=chosen.via, dev=chosen.dev)
 
     # -- neighbours, FDB, sysctl, sockets -------------------------------------------------------------------------
 

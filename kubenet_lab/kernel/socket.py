@@ -28,6 +28,9 @@ class Socket(Struct, frozen=True):
     backlog_full: bool = False
     """True when a TCP listener's accept queue is full: SYNs are dropped, not refused."""
     handler: Any = None
+    upstream: Any = None
+    """For a TCP proxy: (the SYN it accepted, now) -> the SYN of the connection it opens in turn, or None. Not part of
+    the state's identity either."""
 
     def __str__(self) -> str:
         return endpoint(self.address, self.port) + (f" ({self.process})" if self.process else "")

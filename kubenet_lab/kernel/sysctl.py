@@ -16,6 +16,7 @@ DEFAULTS: dict[str, str] = {
     "net.ipv4.ping_group_range": "0\t2147483647",
     "net.ipv4.tcp_syncookies": "1",
     "net.ipv4.fib_multipath_hash_policy": "0",
+    "net.ipv6.fib_multipath_hash_policy": "0",
     "net.ipv4.conf.all.forwarding": "0",
     "net.ipv4.conf.all.rp_filter": "0",
     "net.ipv4.conf.default.rp_filter": "0",

@@ -318,9 +318,13 @@ def _bare(shown: Frame | Packet, current: Frame | Packet) -> Frame | Packet:
 def _call_title(trace: Trace, number: int) -> str:
     if trace.role == "request":
         return "The call" if number == 0 else "The next call"
-    return {"reply": "The answer", "error": "An error comes back", "data": "The connection goes on"}.get(
-        trace.role, trace.role
-    )
+    titles = {
+        "reply": "The answer",
+        "error": "An error comes back",
+        "data": "The connection goes on",
+        "onward": "The proxy opens a connection of its own",
+    }
+    return titles.get(trace.role, trace.role)
 
 
 def legs_of(trip: Trip) -> list[Leg]:

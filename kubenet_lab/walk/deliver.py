@@ -20,10 +20,15 @@ from kubenet_lab.packet.packet import (
     ICMP_UNREACHABLE,
     ICMPV6,
     RST,
+    SCTP,
+    SCTP_ABORT,
+    SCTP_INIT,
+    SCTP_INIT_ACK,
     SYN,
     TCP,
     UDP,
     Packet,
+    sctp_chunk,
 )
 from kubenet_lab.walk import hooks, routing, tunnel
 from kubenet_lab.walk.engine import Walk
@@ -52,6 +57,8 @@ def local_input(w: Walk, skb: Skb) -> None:
         _udp(w, skb)
     elif proto in (ICMP, ICMPV6):
         _icmp(w, skb)
+    elif proto == SCTP and _speaks_sctp(w, skb.ns):
+        _sctp(w, skb)
     else:
         w.end("rejected", "no-protocol", skb.ns, "socket", note=f"protocol {proto}")
         icmp_error(w, skb, *((ICMP_UNREACHABLE, 2) if skb.pkt.family == 4 else (4, 1)), attach=False)
@@ -87,6 +94,10 @@ def _tcp(w: Walk, skb: Skb) -> None:
             pkt.dst, pkt.src, TCP, pkt.dport, pkt.sport, flags=SYN | ACK, seq=0, ack=1, mss=mss, ident=0
         )
         w.reply(ns, answer, "reply", uid=socket.uid, gid=0)
+        if socket.upstream is not None:
+            onward = socket.upstream(pkt, w.now)
+            if onward is not None:
+                w.reply(ns, onward, "onward", uid=socket.uid, gid=0)
         return
     if connection not in w.connections:
         w.end(
@@ -122,6 +133,33 @@ def reset_for(w: Walk, pkt: Packet) -> Packet:
     flags = RST if pkt.flags & ACK else RST | ACK
     ack = 0 if pkt.flags & ACK else pkt.seq + 1
     return Packet(pkt.dst, pkt.src, TCP, pkt.dport, pkt.sport, flags=flags, seq=seq, ack=ack, ident=w.ident())
+
+
+def _speaks_sctp(w: Walk, ns: Netns) -> bool:
+    """True when a program here has opened an SCTP socket, which loads the kernel's module."""
+    return any(s.proto == SCTP for group in ns.sockets.values() for s in group) or any(
+        name == ns.name and proto == SCTP for name, proto, _port in w.clients
+    )
+
+
+def _sctp(w: Walk, skb: Skb) -> None:
+    """INIT is answered by INIT ACK where somebody listens, by ABORT where nobody does (RFC 9260, 5.1 and 8.4)."""
+    ns, pkt = skb.ns, skb.pkt
+    kind = pkt.payload[0] if pkt.payload else 0
+    if (ns.name, SCTP, pkt.dport) in w.clients and kind != SCTP_INIT:
+        w.delivered(skb, "socket", f"client socket {pkt.dst}:{pkt.dport}", "socket")
+        return
+    socket = ns.socket_for(SCTP, pkt.dst, pkt.dport)
+    answer = Packet(pkt.dst, pkt.src, SCTP, pkt.dport, pkt.sport, ident=w.ident())
+    if socket is None:
+        note = f"nothing listens on {pkt.dst} SCTP port {pkt.dport}"
+        w.end("rejected", "no-listener", ns, "socket", note=note)
+        if kind != SCTP_ABORT:
+            w.reply(ns, replace(answer, payload=sctp_chunk(SCTP_ABORT)), "error")
+        return
+    w.delivered(skb, "socket", socket, "socket")
+    if kind == SCTP_INIT:
+        w.reply(ns, replace(answer, payload=sctp_chunk(SCTP_INIT_ACK)), "reply", uid=socket.uid, gid=0)
 
 
 def _udp(w: Walk, skb: Skb) -> None:

@@ -9,12 +9,15 @@ from __future__ import annotations
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from kubenet_lab.packet.packet import ICMP, ICMP6_TOO_BIG, ICMPV6, RST, SYN, TCP, Packet
+from kubenet_lab.packet.packet import ICMP, ICMP6_TOO_BIG, ICMPV6, RST, SCTP, SCTP_ABORT, SYN, TCP, Packet
 from kubenet_lab.trace import DELIVERED, NOT_MODELLED, Place, Trace
 from kubenet_lab.walk.engine import Walk
 
 CONNECTED, ANSWERED, REFUSED, UNREACHABLE = "connected", "answered", "refused", "unreachable"
+RESET = "reset"
+"""A proxy took the connection, could not reach a server and closed it (ECONNRESET)."""
 TOO_LONG, TTL_EXCEEDED, TIMED_OUT, NOT_PERMITTED = (
     "message too long",
     "ttl exceeded",
@@ -58,6 +61,9 @@ class Exchange(Struct):
     """The answer as the caller got it: data, SYN-ACK, RST or an ICMP error."""
     seconds: float = 0.0
     """Simulated seconds until the caller knew, where only time told it."""
+    onward: Exchange | None = None
+    """Where a proxy took the connection: the one it opened in turn. `server_ns` and `source_seen` are then those of
+    the server behind it, and a server it cannot reach makes the verdict "reset"."""
 
     @property
     def ok(self) -> bool:
@@ -71,7 +77,7 @@ def exchange(walk: Walk, ns: str, packet: Packet, *, patience: float = 5.0, **as
     Args:
         walk: The walk to send through.
         ns: The caller's namespace.
-        packet: A TCP SYN, a UDP datagram or an ICMP echo request.
+        packet: A TCP SYN, an SCTP INIT, a UDP datagram or an ICMP echo request.
         patience: Seconds after which the caller gives up.
         asked: Passed on to `Walk.send`.
     """
@@ -115,7 +121,7 @@ def judge(request: Trace, ns: str, patience: float = 5.0) -> Exchange:
                 seconds = NEIGHBOUR_PATIENCE if request.reason == "neighbour-failed" else 0.0
             elif (
                 local
-                and request.packet.proto != TCP
+                and request.packet.proto not in (TCP, SCTP)
                 and request.reason in ("rule-drop", "policy-drop", "rule-reject")
             ):
                 verdict, errno, seconds = NOT_PERMITTED, "EPERM", 0.0
@@ -126,7 +132,7 @@ def judge(request: Trace, ns: str, patience: float = 5.0) -> Exchange:
             if failed is not None:
                 decider = failed
     seen = request.delivered_as
-    return Exchange(
+    seen_first = Exchange(
         request,
         traces,
         verdict,
@@ -139,6 +145,27 @@ def judge(request: Trace, ns: str, patience: float = 5.0) -> Exchange:
         answer,
         seconds,
     )
+    second = next((t for t in request.caused if t.role == "onward"), None)
+    return seen_first if second is None else _behind(seen_first, second, patience)
+
+
+def _behind(first: Exchange, second: Trace, patience: float) -> Exchange:
+    """What the caller of a proxy sees in the end: its own connection, and the one behind it."""
+    onward = judge(second, first.server_ns, patience)
+    if not first.ok:
+        return first
+    done = replace(first, onward=onward, server_ns=onward.server_ns, source_seen=onward.source_seen)
+    if onward.ok:
+        return done
+    return replace(
+        done,
+        verdict=onward.verdict if onward.verdict == NOT_MODELLED else RESET,
+        errno="ECONNRESET",
+        reason=onward.reason,
+        decided_by=onward.decided_by,
+        place=onward.place,
+        seconds=first.seconds + onward.seconds,
+    )
 
 
 def _meaning(request: Packet, answer: Packet) -> tuple[str, str]:
@@ -148,6 +175,8 @@ def _meaning(request: Packet, answer: Packet) -> tuple[str, str]:
             if answer.flags & RST:
                 return REFUSED, "ECONNREFUSED"
             return (CONNECTED, "") if answer.flags & SYN else (ANSWERED, "")
+        if answer.proto == SCTP:
+            return (REFUSED, "ECONNREFUSED") if answer.payload[:1] == bytes([SCTP_ABORT]) else (CONNECTED, "")
         return ANSWERED, ""
     kind, code = answer.icmp_type, answer.icmp_code
     if answer.proto == ICMP:

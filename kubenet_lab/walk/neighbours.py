@@ -11,12 +11,15 @@ from msgspec.structs import replace
 from kubenet_lab.kernel import sysctl
 from kubenet_lab.kernel.neighbour import Neighbour
 from kubenet_lab.kernel.netns import Netns
-from kubenet_lab.packet.packet import BROADCAST_MAC, Arp, Frame, Packet
+from kubenet_lab.kernel.socket import Socket
+from kubenet_lab.packet.packet import BROADCAST_MAC, ETH_ARP, Arp, Frame, Packet
 from kubenet_lab.trace import Step, Trace
 from kubenet_lab.walk import links
 from kubenet_lab.walk.engine import Walk
 
 ZERO = "00:00:00:00:00:00"
+GRATUITOUS = "gratuitous-arp"
+"""Role of a trace that nobody asked for: an announcement."""
 
 
 def resolve(w: Walk, ns: Netns, dev: str, address: str, source: str) -> str:
@@ -54,11 +57,14 @@ def _ask(w: Walk, ns: Netns, dev: str, address: str, source: str) -> Trace:
 
 def receive_arp(w: Walk, ns: Netns, dev: str, arp: Arp) -> None:
     """Answer a question about an address of ours, or learn from an answer to ours."""
+    if arp.sender_ip == arp.target_ip:
+        _announced(w, ns, dev, arp)
+        return
     if arp.op == "reply":
         ns.neighbours[dev, arp.sender_ip] = Neighbour(dev, arp.sender_ip, arp.sender_mac, "REACHABLE", w.now)
         w.step("arp", dev, note=str(arp))
         return
-    if not _answers(ns, dev, arp):
+    if not _answers(ns, dev, arp) and responder(ns, dev, arp.target_ip) is None:
         w.end("lost", "not-my-mac", ns, dev, note=f"{arp.target_ip} is not mine")
         return
     known = ns.neighbours.get((dev, arp.sender_ip))
@@ -73,6 +79,42 @@ def receive_arp(w: Walk, ns: Netns, dev: str, arp: Arp) -> None:
         dev,
         Frame(mac, arp.sender_mac, Arp("reply", mac, arp.target_ip, arp.sender_mac, arp.sender_ip)),
     )
+
+
+def responder(ns: Netns, dev: str, address: str) -> Socket | None:
+    """The program that answers ARP or neighbour discovery for an address its host does not have, if there is one.
+
+    It holds a packet socket (`ss -0`, man 7 packet), as arping, keepalived or MetalLB's speaker do; here the socket's
+    process is its name and its address what it answers for. What the kernel itself answers is `_answers`.
+    """
+    for socket in ns.sockets.get((ETH_ARP, 0), ()):
+        if socket.address == address and ns.links[dev].kind != "loopback":
+            return socket
+    return None
+
+
+def announce(w: Walk, ns: Netns, dev: str, address: str) -> Trace:
+    """`arping -A -I DEV ADDRESS`: tell the wire unasked that an address is at this link's MAC (RFC 5227, 3).
+
+    IPv6's unsolicited neighbour advertisement (RFC 4861, 7.2.6) does the same work.
+    """
+    mac = ns.links[dev].mac
+    w.trace = told = Trace(Packet(address, address, 0), GRATUITOUS, [], caused=[])
+    w.depth = 0
+    w.begin_hop(ns, "", told.packet)
+    links.transmit(w, ns, dev, Frame(mac, BROADCAST_MAC, Arp("reply", mac, address, BROADCAST_MAC, address)))
+    return told
+
+
+def _announced(w: Walk, ns: Netns, dev: str, arp: Arp) -> None:
+    """`arp_process` on a gratuitous ARP: it changes an entry that is there and, arp_accept being 0, makes none."""
+    known = ns.neighbours.get((dev, arp.sender_ip))
+    if known is None or known.state == "PERMANENT":
+        w.end("lost", "not-my-mac", ns, dev, note=f"no entry for {arp.sender_ip} to change")
+        return
+    if known.mac != arp.sender_mac:
+        ns.neighbours[dev, arp.sender_ip] = Neighbour(dev, arp.sender_ip, arp.sender_mac, "STALE", w.now)
+    w.step("arp", dev, note=str(arp))
 
 
 def _answers(ns: Netns, dev: str, arp: Arp) -> bool:

@@ -8,6 +8,8 @@ net/ipv4/{route,ip_input,ip_forward,ip_output}.c and their IPv6 siblings. Order 
 
 from __future__ import annotations
 
+from zlib import crc32
+
 from msgspec.structs import replace
 
 from kubenet_lab.kernel import sysctl
@@ -33,13 +35,15 @@ def send_local(w: Walk, item: Pending) -> None:
     if not _usable(w, ns, way, pkt.dst):
         return
     assert way is not None
+    if way.route.nexthops:
+        way = by_flow(ns, way, pkt, item.oif)
     if not pkt.src:
         source = choose_source(ns, way, pkt.dst)
         if not source:
             w.end("dropped", "no-source", ns, "route", way.route)
             return
         pkt = replace(pkt, src=source)
-    if item.role == "request" and pkt.proto != 0:
+    if item.role in ("request", "onward") and pkt.proto != 0:
         pkt = _bind(w, ns, pkt)
     w.trace.packet = w.hop.packet = pkt
     w.steps.append(Step("send", "socket", pkt))
@@ -197,6 +201,8 @@ def receive_ip(w: Walk, skb: Skb, prerouted: bool = False) -> None:
     ns, pkt, dev = skb.ns, skb.pkt, skb.indev
     fam = pkt.family
     way = ns.lookup(pkt.dst, src=pkt.src, iif=dev, mark=skb.mark)
+    if way is not None and way.route.nexthops:
+        way = by_flow(ns, way, pkt)
     local = way is not None and way.route.type in ("local", "broadcast")
     # What comes back over lo still has the route it left by, unless a hook gave it another destination.
     if (dev != "lo" or pkt.dst != sent_to) and not _source_valid(w, skb, way):
@@ -226,6 +232,14 @@ def receive_ip(w: Walk, skb: Skb, prerouted: bool = False) -> None:
         return
     w.steps.append(Step("route", "input", way.route))
     forward(w, skb, way)
+
+
+def by_flow(ns: Netns, way: RouteLookup, pkt: Packet, oif: str = "") -> RouteLookup:
+    """`fib_multipath_hash`: with fib_multipath_hash_policy 1 the leg is chosen by addresses, protocol and ports."""
+    if ns.sysctl(f"net.ipv{pkt.family}.fib_multipath_hash_policy") != "1":
+        return way
+    flow = f"{pkt.src} {pkt.dst} {pkt.proto} {pkt.sport} {pkt.dport}"
+    return ns.spread(way, crc32(flow.encode()), oif)
 
 
 def _switch(ns: Netns, dev: str, name: str) -> bool:
