@@ -5,7 +5,7 @@ objects -> store -> control loops -> machines, CNI, kubelet, kube-proxy, CoreDNS
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,16 +14,17 @@ from msgspec.structs import replace
 
 from kubenet_lab import control, manifests
 from kubenet_lab.clock import Clock
-from kubenet_lab.cni.flannel.agent import Agent
-from kubenet_lab.cni.flannel.config import NetConf
-from kubenet_lab.cni.runtime import CONF_DIR, FLANNEL_CONFLIST, Runtime
+from kubenet_lab.cni.flannel.network import Flannel
+from kubenet_lab.cni.nothing import NoNetwork
+from kubenet_lab.cni.pod_network import MakePodNetwork
+from kubenet_lab.cni.runtime import Runtime
 from kubenet_lab.control import Settings, deletion, kubelet, machine
 from kubenet_lab.control.pod_workers import PodWorkers
+from kubenet_lab.daemon import Daemon, World
 from kubenet_lab.dns.server.coredns import CoreDNS
 from kubenet_lab.dns.server.view import ServiceView
 from kubenet_lab.errors import DidNotSettle, InputError, NotFound, NotRunning
 from kubenet_lab.errors import Fault as Malformed
-from kubenet_lab.kernel.netfilter import Ruleset
 from kubenet_lab.kernel.netns import Netns
 from kubenet_lab.kernel.network import Network
 from kubenet_lab.kernel.socket import Handler
@@ -34,8 +35,9 @@ from kubenet_lab.packet.ip import prefix
 from kubenet_lab.packet.packet import ICMP, ICMPV6, SYN, TCP, UDP, Packet
 from kubenet_lab.proxy.config import KubeProxyConfig, ProxyNode
 from kubenet_lab.proxy.iptables import KubeProxyIptables
+from kubenet_lab.proxy.mode import MakeProxy, NodeProxy
 from kubenet_lab.proxy.nftables import KubeProxyNftables
-from kubenet_lab.proxy.services import Named, ServiceTracker
+from kubenet_lab.proxy.services import ServiceTracker
 from kubenet_lab.store import Store
 from kubenet_lab.target import Target, parse_target
 from kubenet_lab.trip import Trip
@@ -62,8 +64,10 @@ class Cluster:
         objects: What `kubectl apply` would bring; Nodes among them, or `nodes` of them are made.
         nodes: How many nodes to make where the objects name none.
         seed: One seed gives one world.
-        cni: The pod network: "flannel".
-        proxy: The Service data plane, kube-proxy's mode: "iptables" or "nftables".
+        cni: The pod network, a name in `CNIS`.
+        proxy: The Service data plane, a name in `PROXIES`.
+        policy: Who enforces NetworkPolicy beside the pod network, a name in `POLICY_AGENTS`; "none": nobody.
+        load_balancer: Who serves Services of type LoadBalancer, a name in `LOAD_BALANCERS`; "none": nobody.
         settings: What the control plane was started with.
 
     Raises:
@@ -78,10 +82,14 @@ class Cluster:
         seed: int = 0,
         cni: str = "flannel",
         proxy: str = "iptables",
+        policy: str = "none",
+        load_balancer: str = "none",
         settings: Settings | None = None,
     ) -> None:
         _one_of("cni", cni, CNIS)
         _one_of("proxy", proxy, PROXIES)
+        _one_of("policy", policy, ("none", *POLICY_AGENTS))
+        _one_of("load_balancer", load_balancer, ("none", *LOAD_BALANCERS))
         self.seed = seed
         self.cni = cni
         self.proxy = proxy
@@ -96,8 +104,8 @@ class Cluster:
         self._watch = self.store.watch()
         self._view = ServiceView()
         self._tracker = ServiceTracker()
-        self._agents: dict[str, Agent] = {}
-        self._proxies: dict[str, KubeProxyIptables | KubeProxyNftables] = {}
+        self._proxies: dict[str, NodeProxy] = {}
+        self._machine_names: set[str] = set()
         self._running: dict[str, Pod] = {}
         self._workers = PodWorkers(
             self.store,
@@ -107,6 +115,20 @@ class Cluster:
             seed,
             self._handler,
         )
+        world = World(
+            self.store,
+            self.network,
+            self.settings.cluster_cidr,
+            self.settings.service_cluster_ip_range,
+            seed,
+        )
+        self.pod_network = CNIS[cni](world)
+        self.daemons: list[Daemon] = [self.pod_network]
+        """Whatever runs on the nodes beside kubelet and kube-proxy, in the order in which they are asked."""
+        if policy != "none":
+            self.daemons.append(POLICY_AGENTS[policy](world))
+        if load_balancer != "none":
+            self.daemons.append(LOAD_BALANCERS[load_balancer](world))
         self._news = self.store.watch() if self.settings.sync_seconds > 0 else None
         self._sync_at: float | None = None
         self._built = False
@@ -189,7 +211,8 @@ class Cluster:
         """
         end = self.clock.after(seconds).now
         while True:
-            due = (control.next_due(self.store), self._workers.next, self._sync_at)
+            daemons = (daemon.next for daemon in self.daemons)
+            due = (control.next_due(self.store), self._workers.next, self._sync_at, *daemons)
             moment = min([end, *(max(at, self.now) for at in due if at is not None)])
             self.clock = self.store.clock = Clock(moment)
             self.settle()
@@ -211,13 +234,14 @@ class Cluster:
         """Let the world be as before when something inside fails."""
         store, network = self.store.snapshot(), self.network.snapshot()
         running, labels, events = dict(self._running), self._labels, len(self.events)
+        machines = set(self._machine_names)
         workers = self._workers.snapshot()
         try:
             yield
         except BaseException:
             self.store.restore(store)
             self.network.restore(network)
-            self._running, self._labels = running, labels
+            self._running, self._labels, self._machine_names = running, labels, machines
             self._workers.restore(workers)
             del self.events[events:]
             self._restart_agents()
@@ -231,7 +255,8 @@ class Cluster:
             server.view = self._view
             server.reload(server.corefile)
         self._tracker = ServiceTracker()
-        self._agents.clear()
+        for daemon in self.daemons:
+            daemon.restart()
         self._proxies.clear()
 
     def settle(self) -> None:
@@ -240,7 +265,7 @@ class Cluster:
             done = control.settle(self.store, self.settings)
             changes = bool(done)
             changes |= self._machines()
-            changes |= self._pod_network()
+            changes |= self._daemons()
             changes |= self._kubelets()
             if not changes:
                 break
@@ -254,9 +279,11 @@ class Cluster:
         """A Node object is a machine: build the new ones, switch off the deleted ones."""
         nodes = {node.name: node for node in self.store.list(Node)}
         changed = False
-        for name in [name for name in self._agents if name not in nodes]:
+        for name in [name for name in self._machine_names if name not in nodes]:
             machine.remove_node(self.network, name)
-            del self._agents[name]
+            self._machine_names.discard(name)
+            for daemon in self.daemons:
+                daemon.forget(name)
             self._proxies.pop(name, None)
             changed = True
         for name, node in nodes.items():
@@ -268,28 +295,19 @@ class Cluster:
                     f"Node {name}: status.addresses has no IPv4 InternalIP; the nodes' network here is IPv4"
                 )
             space = machine.build_node(self.network, name, f"{address}/24")
-            if self.cni == "flannel":
-                space.files[f"{CONF_DIR}/10-flannel.conflist"] = FLANNEL_CONFLIST
+            self.pod_network.prepare(node, space)
+            self._machine_names.add(name)
             changed = True
         return changed
 
-    def _pod_network(self) -> bool:
-        """flanneld on every node: announces its own lease, programs the others'."""
-        if self.cni != "flannel":
-            return False
-        nodes = self.store.list(Node)
+    def _daemons(self) -> bool:
+        """The daemons of all nodes, then the kubelets' word on whether their node has a network."""
         changed = False
-        for node in nodes:
-            agent = self._agents.get(node.name)
-            if agent is None:
-                conf = NetConf(network=self.settings.cluster_cidr[0])
-                agent = self._agents[node.name] = Agent(self.network, node.name, conf)
-            for wished in agent.reconcile(nodes):
-                self.store.update(wished)
-                changed = True
-            fresh = self.store.get(Node, node.name)
-            judged = kubelet.node_condition(fresh, self.network)
-            if judged is not fresh:
+        for daemon in self.daemons:
+            changed |= daemon.reconcile()
+        for node in self.store.list(Node):
+            judged = kubelet.node_condition(node, self.network)
+            if judged is not node:
                 self.store.update(judged)
                 changed = True
         return changed
@@ -418,18 +436,11 @@ class Cluster:
                     cluster_cidrs=self.settings.cluster_cidr,
                     service_cidrs=self.settings.service_cluster_ip_range,
                 )
-                kind = KubeProxyNftables if self.proxy == "nftables" else KubeProxyIptables
-                proxy = self._proxies[node.name] = kind(ProxyNode.from_node(node, addresses), config)
-                for name, value in proxy.sysctls.items():
-                    space.set_sysctl(name, value)
-                self._defer(space, proxy)
-            elif isinstance(proxy, KubeProxyNftables):
-                if proxy.synced:
-                    space.set_nftables(proxy.apply(space.nftables, self._tracker.maps, changed))
-            elif not space.rules_deferred:
-                rules = proxy.apply(space.iptables, self._tracker.maps, changed)
-                for fam, ruleset in rules.items():
-                    space.set_iptables(fam, ruleset)
+                proxy = PROXIES[self.proxy](ProxyNode.from_node(node, addresses), config)
+                self._proxies[node.name] = proxy
+                proxy.start(space, self._tracker)
+            else:
+                proxy.follow(space, self._tracker, changed)
 
     def _time_to_sync(self) -> bool:
         """Whether the rules follow now. The first change begins a wait, and what comes meanwhile goes with it."""
@@ -447,20 +458,6 @@ class Cluster:
         if heard and self._sync_at is None:
             self._sync_at = self.now + self.settings.sync_seconds
         return any(node.name not in self._proxies for node in self.store.list(Node))
-
-    def _defer(self, space: Netns, proxy: KubeProxyIptables | KubeProxyNftables) -> None:
-        nothing: dict[int, set[Named]] = {4: set(), 6: set()}
-        if isinstance(proxy, KubeProxyNftables):
-            present = space.nftables
-            # A network that is restored may build twice: nothing then tells kube-proxy that its table is gone.
-            space.defer_nftables(lambda: proxy.apply(present, self._tracker.maps, nothing, full=True))
-            return
-        base = dict(space.iptables)
-
-        def build() -> dict[int, Ruleset]:
-            return proxy.apply(base, self._tracker.maps, nothing)
-
-        space.defer_iptables(build)
 
     # -- looking at it --------------------------------------------------------------------------------------------
 
@@ -746,11 +743,17 @@ class NodeView:
         return conntrack.show(self.ns.conntrack, now)
 
 
-CNIS = ("flannel",)
-PROXIES = ("iptables", "nftables")
+CNIS: dict[str, MakePodNetwork] = {"flannel": Flannel, "none": NoNetwork}
+"""Pod networks by the name that `--cni` takes."""
+PROXIES: dict[str, MakeProxy] = {"iptables": KubeProxyIptables, "nftables": KubeProxyNftables}
+"""Service data planes by the name that `--proxy` takes."""
+POLICY_AGENTS: dict[str, Callable[[World], Daemon]] = {}
+"""Who enforces NetworkPolicy where the pod network does not."""
+LOAD_BALANCERS: dict[str, Callable[[World], Daemon]] = {}
+"""Who gives Services of type LoadBalancer an address, and brings packets for it to the nodes."""
 
 
-def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+def _one_of(name: str, value: str, known: Iterable[str]) -> None:
     if value not in known:
         raise InputError(f"{name}={value!r} is not modelled; write one of: {', '.join(known)}")
 

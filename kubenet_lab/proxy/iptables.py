@@ -18,6 +18,7 @@ from kubenet_lab.kernel.dialects import iptables as dialect
 from kubenet_lab.kernel.netfilter import Rule, Ruleset
 from kubenet_lab.kernel.netfilter.matches.comment import Comment
 from kubenet_lab.kernel.netfilter.matches.conntrack import Conntrack
+from kubenet_lab.kernel.netns import Netns
 from kubenet_lab.objects import EndpointSlice, Json, Service
 from kubenet_lab.packet.ip import PREFIX
 from kubenet_lab.proxy.config import KubeProxyConfig, ProxyNode, nodeport_ips
@@ -316,6 +317,19 @@ class KubeProxyIptables:
         """What it sets at its start: node ports on 127.0.0.1 need packets of that address to be routed."""
         local = self._halves[4].place.localhost_nodeports
         return {"net.ipv4.conf.all.route_localnet": 1} if local else {}
+
+    def start(self, space: Netns, tracker: ServiceTracker) -> None:
+        """Set its sysctls; write all rules when somebody first looks at them (`NodeProxy.start`)."""
+        for name, value in self.sysctls.items():
+            space.set_sysctl(name, value)
+        base = dict(space.iptables)
+        space.defer_iptables(lambda: self.apply(base, tracker.maps, {4: set(), 6: set()}))
+
+    def follow(self, space: Netns, tracker: ServiceTracker, changed: Mapping[int, set[Named]]) -> None:
+        """One turn of its loop on a node whose rules somebody has looked at (`NodeProxy.follow`)."""
+        if not space.rules_deferred:
+            for fam, ruleset in self.apply(space.iptables, tracker.maps, changed).items():
+                space.set_iptables(fam, ruleset)
 
     def sync(
         self,

@@ -13,6 +13,7 @@ from contextlib import suppress
 from msgspec import Struct
 
 from kubenet_lab.errors import InputError
+from kubenet_lab.kernel.netns import Netns
 from kubenet_lab.kernel.nftables import Ruleset
 from kubenet_lab.kernel.nftables.datatypes import value_text
 from kubenet_lab.kernel.nftables.expressions import Data, Key, Verdict
@@ -370,6 +371,18 @@ class KubeProxyNftables:
     def synced(self) -> bool:
         """Whether it wrote its rules yet."""
         return all(half.synced for half in self._halves.values())
+
+    def start(self, space: Netns, tracker: ServiceTracker) -> None:
+        """Write all rules when somebody first looks at them (`NodeProxy.start`)."""
+        present = space.nftables
+        nothing: dict[int, set[Named]] = {4: set(), 6: set()}
+        # A network that is restored may build twice: nothing then tells kube-proxy that its table is gone.
+        space.defer_nftables(lambda: self.apply(present, tracker.maps, nothing, full=True))
+
+    def follow(self, space: Netns, tracker: ServiceTracker, changed: Mapping[int, set[Named]]) -> None:
+        """One turn of its loop on a node whose rules somebody has looked at (`NodeProxy.follow`)."""
+        if self.synced:
+            space.set_nftables(self.apply(space.nftables, tracker.maps, changed))
 
     def sync(
         self,
