@@ -49,6 +49,8 @@ def trace(
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", help=world.OUTPUT_HELP)] = None,
     nodes: Annotated[int, typer.Option("--nodes", min=1, max=6000, help=world.NODES_HELP)] = 3,
+    cni: world.Cni = "flannel",
+    proxy: world.Proxy = "iptables",
     lenient: Annotated[bool, typer.Option("--lenient", help=world.LENIENT_HELP)] = False,
     seed: Annotated[int, typer.Option("--seed", help=world.SEED_HELP)] = 0,
 ) -> None:
@@ -67,7 +69,7 @@ def trace(
     world.collect(faults, lambda: world.need_files(file or []))
     world.collect(faults, lambda: parse_target(target))
     inputs = world.Inputs(file or [], lenient=lenient)
-    cluster = world.collect(faults, lambda: inputs.cluster(nodes, seed)) if file else None
+    cluster = world.collect(faults, lambda: inputs.cluster(nodes, seed, cni=cni, proxy=proxy)) if file else None
     if cluster is not None:
         try:
             world.collect(faults, lambda: cluster.namespace_of(source))

@@ -31,6 +31,8 @@ def twin(
         ),
     ] = None,
     nodes: Annotated[int, typer.Option("--nodes", min=1, max=6000, help=world.NODES_HELP)] = 3,
+    cni: world.Cni = "flannel",
+    proxy: world.Proxy = "iptables",
     lenient: Annotated[bool, typer.Option("--lenient", help=world.LENIENT_HELP)] = False,
     seed: Annotated[int, typer.Option("--seed", help=world.SEED_HELP)] = 0,
 ) -> None:
@@ -42,11 +44,12 @@ def twin(
     read lines "POD COMMAND" from standard input. When it ends, nothing of it is left.
     """
     if file:
-        cluster = world.Inputs(file, lenient=lenient).cluster(nodes, seed)
+        cluster = world.Inputs(file, lenient=lenient).cluster(nodes, seed, cni=cni, proxy=proxy)
     else:
         from kubenet_lab import scenarios
 
-        cluster = scenarios.shop(nodes=nodes, seed=seed)
+        world.check_options(cni, proxy)
+        cluster = scenarios.shop(nodes=nodes, seed=seed, cni=cni, proxy=proxy)
     pod, command = (words[0], words[1:]) if words else ("", [])
     if pod:
         pod = cluster.namespace_of(pod)

@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TextIO, TypeVar
 
 import typer
 
@@ -22,6 +22,12 @@ T = TypeVar("T")
 NODES_HELP = "Nodes of a world whose files name none."
 SEED_HELP = "One seed gives one world and one random choice of backends."
 LENIENT_HELP = "Warn of unknown fields instead of refusing them (kubectl's --validate=warn)."
+CNI_HELP = (
+    "The pod network: bridge, flannel, flannel-host-gw, calico, calico-ipip, calico-vxlan, cilium or none."
+)
+PROXY_HELP = "The Service data plane: iptables, nftables, ipvs or ebpf."
+Cni = Annotated[str, typer.Option("--cni", metavar="NAME", help=CNI_HELP)]
+Proxy = Annotated[str, typer.Option("--proxy", metavar="NAME", help=PROXY_HELP)]
 OUTPUT_HELP = "Write to this file instead of standard output."
 
 
@@ -51,18 +57,22 @@ class Inputs:
             typer.echo(f"warning: {warning}", err=True)
         return list(found.objects)
 
-    def build(self, objects: Sequence[AnyObject], nodes: int, seed: int = 0) -> Cluster:
-        """Build the world of some objects, CoreDNS added where they bring none. Raises InputError."""
+    def build(self, objects: Sequence[AnyObject], nodes: int, seed: int = 0, **options: Any) -> Cluster:
+        """Build the world of some objects, CoreDNS added where they bring none. Raises InputError.
+
+        `options` are the cluster's: `cni`, `proxy`, `policy`, `load_balancer`.
+        """
         from kubenet_lab.cluster import Cluster
 
         try:
-            return Cluster.from_objects(objects, nodes=nodes, seed=seed)
+            return Cluster.from_objects(objects, nodes=nodes, seed=seed, **options)
         except Invalid as error:
             raise self.refused(error) from error
 
-    def cluster(self, nodes: int, seed: int = 0) -> Cluster:
-        """Read the files and build their world. Raises InputError."""
-        return self.build(self.objects(), nodes, seed)
+    def cluster(self, nodes: int, seed: int = 0, **options: Any) -> Cluster:
+        """Read the files and build their world, as `build` does. Raises InputError."""
+        check_options(**options)
+        return self.build(self.objects(), nodes, seed, **options)
 
     def refused(self, error: Invalid) -> InputError:
         """A refusal of the API server, with its place in the files."""
@@ -103,6 +113,19 @@ class Inputs:
             else:
                 texts.append((name, path.read_text("utf-8-sig")))
         return texts
+
+
+def check_options(cni: str = "flannel", proxy: str = "iptables", **_others: str) -> None:
+    """Say at once of every option that no such part is modelled. Raises InputError."""
+    from kubenet_lab.cluster import CNIS, PROXIES
+
+    faults = []
+    for option, value, known in (("--cni", cni, tuple(CNIS)), ("--proxy", proxy, tuple(PROXIES))):
+        if value not in known:
+            help = f"write one of {', '.join(known)}"
+            faults.append(Fault(f"{value!r} is not modelled", option, help=help))
+    if faults:
+        raise InputError(faults)
 
 
 def _steps(field: str) -> tuple[str | int, ...]:

@@ -148,6 +148,9 @@ BAD = [
     (["frontend", "tcp://backend"], ["no port", "write tcp://backend:PORT"]),
     (["frontend", "http://backend", "--nodes", "0"], ["--nodes"]),
     (["frontend", "http://backend", "-o", "pdf"], ["pdf"]),
+    (["frontend", "http://backend", "--cni", "x", "--proxy", "y"],
+     ["--cni: 'x' is not modelled", "--proxy: 'y' is not modelled", "write one of iptables, nftables"]),
+    (["frontend", "http://backend", "--cni", "none"], ["default/frontend is not running", "cni plugin not initialized"]),
     (["frontend"], ["DST"]),
 ]  # fmt: skip
 
@@ -158,6 +161,13 @@ def test_bad_arguments_are_named_with_what_to_write(argv: list[str], words: list
     assert (ran.status, ran.out) == (2, b"")
     for word in words:
         assert word in ran.err
+
+
+def test_the_data_plane_can_be_chosen() -> None:
+    ran = run("trace", "-f", SHOP, "--proxy", "nftables", "frontend", "http://backend")
+    assert ran.status == 0
+    assert "delivered at default/backend" in ran.out.decode()
+    assert "KUBE-" not in ran.out.decode()
 
 
 NOT_RUNNING = {
