@@ -150,7 +150,7 @@ BAD = [
     (["frontend", "http://backend", "-o", "pdf"], ["pdf"]),
     (["frontend", "http://backend", "--cni", "x", "--proxy", "y"],
      ["--cni: 'x' is not modelled", "--proxy: 'y' is not modelled", "write one of iptables, nftables"]),
-    (["frontend", "http://backend", "--cni", "none"], ["default/frontend is not running", "cni plugin not initialized"]),
+    (["frontend", "http://backend", "--cni", "none"], ["default/frontend is not running", "not initialized"]),
     (["frontend"], ["DST"]),
 ]  # fmt: skip
 
