@@ -51,10 +51,11 @@ def build_underlay(network: Network, *, subnet: str = "192.168.1.0/24", mtu: int
     _plug(network, router, "eth0", UNDERLAY, f"{gateway}/{prefix(subnet).length}", mtu)
     _plug(network, router, "eth1", OUTSIDE, f"{OUTSIDE_GATEWAY}/24", 1500)
     router.listen(Socket(TCP, "::", API_SERVER_PORT, "kube-apiserver"))
-    router.listen(Socket(UDP, "::", 53, "dnsmasq", handler=OutsideNames(OUTSIDE_NAMES).handle))
+    router.listen(Socket(UDP, "::", 53, "dnsmasq", handler=OutsideNames(dict(OUTSIDE_NAMES)).handle))
     outside = network.add_netns(OUTSIDE)
     _plug(network, outside, "eth0", OUTSIDE, f"{OUTSIDE_ADDRESS}/24", 1500)
     outside.add_route("default", via=OUTSIDE_GATEWAY, dev="eth0")
+    outside.files["/etc/resolv.conf"] = f"nameserver {OUTSIDE_GATEWAY}\n"
     outside.listen(Socket(TCP, "::", 80, "nginx"))
 
 
