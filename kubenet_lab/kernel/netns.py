@@ -6,7 +6,7 @@ Each verb applies whole or not at all; `transaction()` does the same for a group
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,6 +18,7 @@ from kubenet_lab.kernel.bridge import FdbEntry
 from kubenet_lab.kernel.conntrack import ConntrackTable
 from kubenet_lab.kernel.errors import KernelError
 from kubenet_lab.kernel.ipset import IpSet
+from kubenet_lab.kernel.ipvs import IpvsTable
 from kubenet_lab.kernel.link import Link, Peer
 from kubenet_lab.kernel.neighbour import Neighbour
 from kubenet_lab.kernel.netfilter import Ruleset
@@ -82,6 +83,7 @@ class Netns:
         self.files: dict[str, str] = {}
         """The files of the mount namespace beside it that networking reads (/etc/resolv.conf, /etc/hosts)."""
         self.conntrack = ConntrackTable()
+        self._ipvs: IpvsTable | None = None
         self.xt_state: dict[Any, Any] = {}
         """Private memory of matches that keep some (`statistic --mode nth`, `recent`)."""
         self.next_port: dict[int, int] = {}
@@ -136,6 +138,7 @@ class Netns:
         saved["_nftables"] = self._nftables
         saved["_build_nftables"] = self._build_nftables
         saved["conntrack"] = self.conntrack.copy()
+        saved["_ipvs"] = self._ipvs.copy() if self._ipvs is not None else None
         saved["xt_state"] = dict(self.xt_state)
         saved["next_port"] = dict(self.next_port)
         saved["pmtu"] = dict(self.pmtu)
@@ -389,6 +392,29 @@ class Netns:
         self._connect(made)
         self._changed()
         return made
+
+    def bind_hosts(self, dev: str, add: Iterable[str] = (), remove: Iterable[str] = ()) -> None:
+        """`ip addr add A/32 dev DEV` (/128 in IPv6) for many addresses at once, and `ip addr del` for others.
+
+        It does what `add_address` and `delete_address` do, in one edit: an IPVS node has an address a Service. What is
+        there already stays, what is not there is not missed. Raises ENODEV.
+        """
+        self.link(dev)
+        gone = set(remove)
+        present = {a.local for a in self.addresses.get(dev, ())}
+        new = [one for one in dict.fromkeys(add) if one not in present or one in gone]
+        made = tuple(
+            Address(dev, one, 128 if ":" in one else 32, "global", "", "" if ":" in one else dev) for one in new
+        )
+        self.addresses[dev] = (*(a for a in self.addresses.get(dev, ()) if a.local not in gone), *made)
+        for key, table in self.routes.items():
+            if gone and key[1] == TABLE_LOCAL:
+                self.routes[key] = {
+                    k: r for k, r in table.items() if r.dev != dev or r.dst.partition("/")[0] not in gone
+                }
+        for address in made:
+            self._connect(address)
+        self._changed()
 
     def delete_address(self, dev: str, cidr: str) -> None:
         """`ip addr del CIDR dev DEV`. Raises EADDRNOTAVAIL when it is not there.
@@ -828,6 +854,24 @@ class Netns:
     def defer_nftables(self, build: Callable[[], NftRuleset]) -> None:
         """Leave building the nftables rules to the first look."""
         self._build_nftables = build
+        self.plans.clear()
+
+    @property
+    def ipvs(self) -> IpvsTable:
+        """The virtual servers and their connections; the first look switches IPVS on (`modprobe ip_vs`)."""
+        if self._ipvs is None:
+            self._ipvs = IpvsTable()
+            self.plans.clear()
+        return self._ipvs
+
+    @property
+    def has_ipvs(self) -> bool:
+        """True once somebody used IPVS here; before, its hooks are not registered."""
+        return self._ipvs is not None
+
+    def set_ipvs(self, table: IpvsTable) -> None:
+        """Swap all virtual servers, as `ipvsadm -C` and `ipvsadm -R` do."""
+        self._ipvs = table
         self.plans.clear()
 
     def veth_peer(self, name: str) -> Peer | None:

@@ -62,6 +62,16 @@ DEFAULTS: dict[str, str] = {
     "net.netfilter.nf_conntrack_generic_timeout": "600",
 }
 
+IPVS = {
+    "net.ipv4.vs.backup_only": "0",
+    "net.ipv4.vs.conn_reuse_mode": "1",
+    "net.ipv4.vs.conntrack": "0",
+    "net.ipv4.vs.expire_nodest_conn": "0",
+    "net.ipv4.vs.expire_quiescent_template": "0",
+    "net.ipv4.vs.sloppy_tcp": "0",
+}
+"""Parameters that exist once the module ip_vs is loaded (Documentation/networking/ipvs-sysctl.rst)."""
+
 ALIASES = {"net.ipv4.conf.all.forwarding": "net.ipv4.ip_forward"}
 """Two names of one switch."""
 
@@ -75,6 +85,8 @@ def default(key: str) -> str:
     """Return the value of a parameter nobody set. Raises KeyError for one that does not exist here."""
     if key in DEFAULTS:
         return DEFAULTS[key]
+    if key in IPVS:
+        return IPVS[key]
     head, _, name = key.rpartition(".")
     base, _, _dev = head.partition(".conf.")
     fallback = f"{base}.conf.default.{name}"

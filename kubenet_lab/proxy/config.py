@@ -5,6 +5,7 @@ Flags: the "kube-proxy" page of Kubernetes' command line reference, version 1.37
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from typing import Any
@@ -12,13 +13,15 @@ from typing import Any
 from msgspec import Struct
 
 from kubenet_lab.errors import Fault, InputError
+from kubenet_lab.kernel.ipvs import SCHEDULERS
 from kubenet_lab.objects import Json, Node, from_manifest
 from kubenet_lab.packet.ip import PREFIX, canonical, family, prefix
 
 SOURCE = "<kube-proxy flags>"
 """What faults name as their file."""
 
-DETECT_MODES = ("ClusterCIDR", "NodeCIDR", "BridgeInterface", "InterfaceNamePrefix")
+DETECT_MODES = ("ClusterCIDR", "NodeCIDR", "BridgeInterface", "InterfaceNamePrefix", "None")
+"""How a pod's traffic is told from other; "None" is what is left where the cluster has no CIDR to tell it by."""
 
 
 class KubeProxyConfig(Struct, frozen=True):
@@ -41,6 +44,11 @@ class KubeProxyConfig(Struct, frozen=True):
     nfacct: bool = True
     random_fully: bool = True
     service_cidrs: tuple[str, ...] = ()
+    ipvs_scheduler: str = "rr"
+    ipvs_strict_arp: bool = False
+    ipvs_exclude_cidrs: tuple[str, ...] = ()
+    ipvs_timeouts: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """`--ipvs-tcp-timeout`, `--ipvs-tcpfin-timeout` and `--ipvs-udp-timeout` in s; 0 leaves the kernel's."""
 
     @classmethod
     def from_flags(cls, flags: Iterable[str], **defaults: Any) -> KubeProxyConfig:
@@ -71,7 +79,12 @@ class KubeProxyConfig(Struct, frozen=True):
                 )
             else:
                 try:
-                    fields[known[0]] = known[1](value if equals else "true")
+                    read = known[1](value if equals else "true")
+                    if known[0] == "ipvs_timeouts":
+                        times = [*fields.get("ipvs_timeouts", (0.0, 0.0, 0.0))]
+                        times[_IPVS_TIMEOUTS.index(name)] = read
+                        read = tuple(times)
+                    fields[known[0]] = read
                 except ValueError as error:
                     faults.append(
                         Fault(
@@ -138,6 +151,39 @@ def _mode(text: str) -> str:
     return text
 
 
+def _scheduler(text: str) -> str:
+    if text not in SCHEDULERS:
+        raise ValueError(f"{text!r} is none of {', '.join(SCHEDULERS)}")
+    return text
+
+
+_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+_DURATION = re.compile(r"(?:\d+(?:\.\d*)?(?:h|ms|m|s|us|ns))+", re.ASCII)
+
+
+def _duration(text: str) -> float:
+    """Read a duration as Go writes it ("15m", "1h30m"), in s."""
+    if text == "0":
+        return 0.0
+    if not _DURATION.fullmatch(text):
+        raise ValueError(f"{text!r} is no duration like 15m or 2m30s")
+    parts = re.findall(r"(\d+(?:\.\d*)?)(h|ms|m|s|us|ns)", text)
+    return sum(float(number) * _UNITS[unit] for number, unit in parts)
+
+
+def duration_text(seconds: float) -> str:
+    """Return a duration as Go prints it: "15m0s"."""
+    if 0 < seconds < 1:
+        return f"{seconds * 1e3:g}ms"
+    minutes, rest = divmod(seconds, 60)
+    hours, minutes = divmod(int(minutes), 60)
+    if hours:
+        return f"{hours}h{minutes}m{rest:g}s"
+    return f"{minutes}m{rest:g}s" if minutes else f"{rest:g}s"
+
+
+_IPVS_TIMEOUTS = ("ipvs-tcp-timeout", "ipvs-tcpfin-timeout", "ipvs-udp-timeout")
+
 FLAGS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "cluster-cidr": ("cluster_cidrs", _cidrs),
     "detect-local-mode": ("detect_local_mode", _mode),
@@ -148,6 +194,10 @@ FLAGS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "nodeport-addresses": ("nodeport_addresses", _nodeport_addresses),
     "iptables-localhost-nodeports": ("localhost_nodeports", _bool),
     "conntrack-tcp-be-liberal": ("conntrack_tcp_be_liberal", _bool),
+    "ipvs-scheduler": ("ipvs_scheduler", _scheduler),
+    "ipvs-strict-arp": ("ipvs_strict_arp", _bool),
+    "ipvs-exclude-cidrs": ("ipvs_exclude_cidrs", _cidrs),
+    **dict.fromkeys(_IPVS_TIMEOUTS, ("ipvs_timeouts", _duration)),
 }
 """Flag -> (field, reader of its value): the flags that change rules."""
 
@@ -170,6 +220,8 @@ IGNORED_FLAGS = frozenset(
         "init-only",
         "iptables-min-sync-period",
         "iptables-sync-period",
+        "ipvs-min-sync-period",
+        "ipvs-sync-period",
         "kube-api-burst",
         "kube-api-content-type",
         "kube-api-qps",
@@ -239,6 +291,8 @@ def pod_source(node: ProxyNode, config: KubeProxyConfig, wanted: int) -> PodSour
         return PodSource(interface=config.pod_bridge_interface)
     if config.detect_local_mode == "InterfaceNamePrefix":
         return PodSource(interface=config.pod_interface_name_prefix, wildcard=True)
+    if config.detect_local_mode == "None":
+        return None
     blocks = config.cluster_cidrs if config.detect_local_mode == "ClusterCIDR" else node.pod_cidrs
     return next((PodSource(block) for block in blocks if family(block) == wanted), None)
 
