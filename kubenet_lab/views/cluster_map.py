@@ -107,14 +107,14 @@ def _host(ns: Netns, role: str, pods: Iterable[MapPod]) -> MapNode:
 def model_of(network: Network, names: Mapping[str, str] | None = None) -> MapModel:
     """Read the map off a network. `names` (address -> "Service default/backend") adds what the kernel cannot know.
 
-    A host with pods, a bridge or a tunnel is a node; a host that others use as a gateway is a router.
+    A host with pods, a bridge or a tunnel is a node; a host that others use as their default gateway is a router.
     """
     names = names or {}
     pods: dict[str, list[MapPod]] = {}
     gateways: set[str] = set()
     for ns in network.netns.values():
         for route in ns.routes.get((4, 254), {}).values():
-            if ns.name == ns.host and route.via and not route.onlink:
+            if ns.name == ns.host and route.via and not route.onlink and route.dst == "0.0.0.0/0":
                 gateways.add(route.via)
         if ns.name == ns.host:
             continue
@@ -743,6 +743,8 @@ class _Painter:
         reached, waiting = {wire}, list(self.model.hosts)
         while waiting:
             near = [h for h in waiting if any(d.wire in reached for d in h.devices)] or waiting[:1]
+            # Those that lead nowhere else come first, so that no line to what is behind another runs through them.
+            near.sort(key=lambda h: any(d.wire and d.wire not in reached for d in h.devices))
             ordered += near
             reached.update(d.wire for h in near for d in h.devices)
             waiting = [h for h in waiting if h not in near]

@@ -364,7 +364,7 @@ def title(step: Step, trace: Trace) -> str:
         side = step.spot.split()[0] if step.spot else "address"
         return (
             f"{side.capitalize()} translated back"
-            if trace.role != "request"
+            if trace.role not in ("request", "onward")
             else f"{side.capitalize()} rewritten"
         )
     if step.kind == "rule" and isinstance(step.entry, RuleRef):
