@@ -12,10 +12,12 @@ from typing import Any
 
 from diagnostics.tool import Call, NotModelled, Options, Result, Tool, Usage
 from kubenet_lab.dns.client import lookup
+from kubenet_lab.packet.http import Response
 from kubenet_lab.packet.ip import canonical, family
 from kubenet_lab.packet.packet import ACK, FIN, PSH, SYN, TCP, Packet
 from kubenet_lab.trace import Trace
 from kubenet_lab.walk.exchange import Exchange, exchange, flatten
+from kubenet_lab.walk.http import ask
 
 PORTS = {"http": 80, "https": 443, "ftp": 21, "telnet": 23}
 PATIENCE = 300.0
@@ -365,9 +367,16 @@ class _Transfer:
             self.say(f"> {line}")
         self.say("> ")
         request = "\r\n".join(lines) + "\r\n\r\n" + body
-        page = f"{done.server_ns.rpartition('/')[2]}: hello, {seen.src}\n" if method != "HEAD" else ""
-        answer = [("Content-Type", "text/plain"), ("Content-Length", str(len(page))), ("Connection", "close")]
-        head = "HTTP/1.1 200 OK\r\n" + "".join(f"{key}: {value}\r\n" for key, value in answer) + "\r\n"
+        told = ask(self.call.walk, done, request.encode())
+        if told is None:
+            page = f"{done.server_ns.rpartition('/')[2]}: hello, {seen.src}\n" if method != "HEAD" else ""
+            own = (
+                ("Content-Type", "text/plain"),
+                ("Content-Length", str(len(page))),
+                ("Connection", "close"),
+            )
+            told = Response(200, own, page)
+        page, answer = told.body, told.fields
         packet = Packet(
             sent.src, address, TCP, sent.sport, port, flags=PSH | ACK, seq=1, ack=1, payload=request.encode()
         )
@@ -381,13 +390,13 @@ class _Transfer:
             flags=PSH | ACK,
             seq=1,
             ack=1 + len(request),
-            payload=(head + page).encode(),
+            payload=told.to_bytes(),
         )
         self._send(done.server_ns, back)
         self._close(done, packet, back)
         self.values |= {
-            "http_code": "200",
-            "response_code": "200",
+            "http_code": f"{told.status:03}",
+            "response_code": f"{told.status:03}",
             "remote_ip": address,
             "remote_port": str(port),
             "local_ip": sent.src,
@@ -396,19 +405,21 @@ class _Transfer:
             "num_connects": "1",
             "scheme": "HTTP",
             "method": method,
-            "content_type": "text/plain",
+            "content_type": told.field("Content-Type"),
         }
         self.row |= {
-            "code": 200,
+            "code": told.status,
             "remote": f"{address}:{port}",
             "server": done.server_ns,
             "source_seen": seen.src,
             "body": page,
         }
-        shown = ["HTTP/1.1 200 OK", *(f"{key}: {value}" for key, value in answer)]
+        shown = [told.line, *(f"{key}: {value}" for key, value in answer)]
         for line in shown:
             self.say(f"< {line}")
         self.say("< ")
+        if self.options.has("f") and told.status >= 400:
+            raise _Stop(22, f"The requested URL returned error: {told.status}")
         to = self.options.get("o")
         if self.options.has("i") or self.options.has("I"):
             self.write("".join(line + "\r\n" for line in [*shown, ""]))

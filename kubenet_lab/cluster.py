@@ -7,18 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
 from kubenet_lab import control, manifests
+from kubenet_lab.announce import BgpAnnouncer, Layer2Announcer
 from kubenet_lab.clock import Clock
 from kubenet_lab.cni.flannel.network import Flannel
 from kubenet_lab.cni.nothing import NoNetwork
 from kubenet_lab.cni.pod_network import MakePodNetwork
 from kubenet_lab.cni.runtime import Runtime
 from kubenet_lab.control import Settings, deletion, kubelet, machine
+from kubenet_lab.control.cloud_lb import CloudSettings
+from kubenet_lab.control.cloud_lb_machine import CloudLoadBalancer
+from kubenet_lab.control.load_balancer import LoadBalancer, MakeLoadBalancer
 from kubenet_lab.control.pod_workers import PodWorkers
 from kubenet_lab.daemon import Daemon, World
 from kubenet_lab.dns.server.coredns import CoreDNS
@@ -28,16 +33,16 @@ from kubenet_lab.errors import Fault as Malformed
 from kubenet_lab.kernel.netns import Netns
 from kubenet_lab.kernel.network import Network
 from kubenet_lab.kernel.socket import Handler
-from kubenet_lab.objects import AnyObject, EndpointSlice, Node, Pod, Service
+from kubenet_lab.objects import AnyObject, Node, Pod, Service
 from kubenet_lab.objects.node import default_nodes
 from kubenet_lab.objects.pod import ListeningPort
 from kubenet_lab.packet.ip import prefix
 from kubenet_lab.packet.packet import ICMP, ICMPV6, SYN, TCP, UDP, Packet
-from kubenet_lab.proxy.config import KubeProxyConfig, ProxyNode
+from kubenet_lab.proxy.daemon import KubeProxies, KubeProxyView
+from kubenet_lab.proxy.ebpf import ProxyEbpf
 from kubenet_lab.proxy.iptables import KubeProxyIptables
-from kubenet_lab.proxy.mode import MakeProxy, NodeProxy
+from kubenet_lab.proxy.mode import MakeProxy
 from kubenet_lab.proxy.nftables import KubeProxyNftables
-from kubenet_lab.proxy.services import ServiceTracker
 from kubenet_lab.store import Store
 from kubenet_lab.target import Target, parse_target
 from kubenet_lab.trip import Trip
@@ -103,8 +108,6 @@ class Cluster:
         """(pod, event) in order: what `kubectl get events` would show."""
         self._watch = self.store.watch()
         self._view = ServiceView()
-        self._tracker = ServiceTracker()
-        self._proxies: dict[str, NodeProxy] = {}
         self._machine_names: set[str] = set()
         self._running: dict[str, Pod] = {}
         self._workers = PodWorkers(
@@ -127,10 +130,19 @@ class Cluster:
         """Whatever runs on the nodes beside kubelet and kube-proxy, in the order in which they are asked."""
         if policy != "none":
             self.daemons.append(POLICY_AGENTS[policy](world))
+        self.load_balancer: LoadBalancer | None = None
         if load_balancer != "none":
-            self.daemons.append(LOAD_BALANCERS[load_balancer](world))
-        self._news = self.store.watch() if self.settings.sync_seconds > 0 else None
-        self._sync_at: float | None = None
+            self.load_balancer = LOAD_BALANCERS[load_balancer](world)
+            self.daemons.append(self.load_balancer)
+        self.kube_proxies = KubeProxies(
+            world,
+            PROXIES,
+            proxy,
+            flags=self.settings.kube_proxy,
+            latency=self.settings.sync_seconds,
+            start_seconds=self.settings.start_seconds,
+        )
+        """The Service data plane's program on every node: when it syncs, stops and starts."""
         self._built = False
         self._calls = 0
         self._labels: dict[str, str] | None = None
@@ -212,7 +224,7 @@ class Cluster:
         end = self.clock.after(seconds).now
         while True:
             daemons = (daemon.next for daemon in self.daemons)
-            due = (control.next_due(self.store), self._workers.next, self._sync_at, *daemons)
+            due = (control.next_due(self.store), self._workers.next, self.kube_proxies.next, *daemons)
             moment = min([end, *(max(at, self.now) for at in due if at is not None)])
             self.clock = self.store.clock = Clock(moment)
             self.settle()
@@ -229,13 +241,29 @@ class Cluster:
             control.apply(self.store, self._workers.crash(found, container, exit_code, now=self.now))
             self.settle()
 
+    def stop_kube_proxy(self, node: str = "") -> None:
+        """End kube-proxy on a node, or on all: the kernel keeps its rules, and nobody changes them. Raises NotFound."""
+        self.kube_proxies.stop(node)
+
+    def start_kube_proxy(self, node: str = "", *, mode: str = "") -> None:
+        """Start kube-proxy on a node, or on all, perhaps in another mode (a name in `PROXIES`). Raises NotFound."""
+        self.kube_proxies.start(node, mode=mode)
+
+    def restart_kube_proxy(self, node: str = "") -> None:
+        """`kubectl rollout restart daemonset/kube-proxy`, on one node or all. Raises NotFound."""
+        self.kube_proxies.restart(node)
+
+    def clean_up_kube_proxy(self, node: str = "") -> None:
+        """`kube-proxy --cleanup` on a node, or on all. Raises NotFound."""
+        self.kube_proxies.clean_up(node)
+
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Let the world be as before when something inside fails."""
         store, network = self.store.snapshot(), self.network.snapshot()
         running, labels, events = dict(self._running), self._labels, len(self.events)
         machines = set(self._machine_names)
-        workers = self._workers.snapshot()
+        workers, proxies = self._workers.snapshot(), self.kube_proxies.snapshot()
         try:
             yield
         except BaseException:
@@ -243,6 +271,7 @@ class Cluster:
             self.network.restore(network)
             self._running, self._labels, self._machine_names = running, labels, machines
             self._workers.restore(workers)
+            self.kube_proxies.restore(proxies)
             del self.events[events:]
             self._restart_agents()
             raise
@@ -254,10 +283,8 @@ class Cluster:
         for server in self.dns.values():
             server.view = self._view
             server.reload(server.corefile)
-        self._tracker = ServiceTracker()
         for daemon in self.daemons:
             daemon.restart()
-        self._proxies.clear()
 
     def settle(self) -> None:
         """Run control loops and node agents until nothing changes (`cluster.py`'s list of steps, in order)."""
@@ -272,7 +299,9 @@ class Cluster:
         else:
             raise DidNotSettle(MOST_ROUNDS, str(done[-1]) if done else "a node agent's")
         self._name_server()
-        self._kube_proxies()
+        self.kube_proxies.reconcile()
+        if self.load_balancer is not None:
+            self.load_balancer.settled()
         self._labels = None
 
     def _machines(self) -> bool:
@@ -284,7 +313,7 @@ class Cluster:
             self._machine_names.discard(name)
             for daemon in self.daemons:
                 daemon.forget(name)
-            self._proxies.pop(name, None)
+            self.kube_proxies.forget(name)
             changed = True
         for name, node in nodes.items():
             if name in self.network.netns:
@@ -422,43 +451,6 @@ class Cluster:
             else:
                 self._view.apply(event.object, self.now)
 
-    def _kube_proxies(self) -> None:
-        """kube-proxy on every node. A node's first rules are only written when somebody looks at that node."""
-        if not self._time_to_sync():
-            return
-        changed = self._tracker.update(self.store.list(Service), self.store.list(EndpointSlice))
-        for node in self.store.list(Node):
-            space = self.network.ns(node.name)
-            proxy = self._proxies.get(node.name)
-            if proxy is None:
-                addresses = tuple(a.local for a in space.addrs() if a.scope != "link")
-                config = KubeProxyConfig(
-                    cluster_cidrs=self.settings.cluster_cidr,
-                    service_cidrs=self.settings.service_cluster_ip_range,
-                )
-                proxy = PROXIES[self.proxy](ProxyNode.from_node(node, addresses), config)
-                self._proxies[node.name] = proxy
-                proxy.start(space, self._tracker)
-            else:
-                proxy.follow(space, self._tracker, changed)
-
-    def _time_to_sync(self) -> bool:
-        """Whether the rules follow now. The first change begins a wait, and what comes meanwhile goes with it."""
-        if self._news is None:
-            return True
-        if not self._built or not self._proxies:
-            self._news.poll()
-            self._sync_at = None
-            return True
-        if self._sync_at is not None and self.now >= self._sync_at:
-            self._news.poll()
-            self._sync_at = None
-            return True
-        heard = any(event.object.kind in ("Service", "EndpointSlice") for event in self._news.poll())
-        if heard and self._sync_at is None:
-            self._sync_at = self.now + self.settings.sync_seconds
-        return any(node.name not in self._proxies for node in self.store.list(Node))
-
     # -- looking at it --------------------------------------------------------------------------------------------
 
     @property
@@ -470,7 +462,11 @@ class Cluster:
         """Return a node by name. Raises NotFound."""
         if self.store.find(Node, name) is None:
             raise NotFound("Node", name, resource="nodes", known=[n.name for n in self.store.list(Node)])
-        return NodeView(self.network.ns(name))
+        return NodeView(self.network.ns(name), lambda: self.now)
+
+    def kube_proxy(self, node: str) -> KubeProxyView:
+        """Return how kube-proxy stands on a node: state, moments, counts, log. Raises NotFound."""
+        return self.kube_proxies.view(node)
 
     def pod(self, name: str, namespace: str = "default") -> Pod:
         """Return a pod by name, "namespace/name", or the name of its Deployment (then its first pod).
@@ -561,13 +557,14 @@ class Cluster:
             labels: dict[str, str] = {}
             for name, ns in self.network.netns.items():
                 if "/" not in name:
-                    kind = "" if name in (machine.ROUTER, machine.OUTSIDE) else "node "
+                    kind = "node " if name in self._machine_names else ""
                     for address in ns.addrs(fam=None):
                         if address.dev != "lo" and address.scope != "link":
                             dev = "" if address.dev == "eth0" else f" {address.dev}"
                             labels[address.local] = f"{kind}{name}{dev}"
             for service in self.store.list(Service):
-                for ip in service.addresses:
+                given = (service.status.load_balancer or {}).get("ingress") or ()
+                for ip in (*service.addresses, *(item["ip"] for item in given if item.get("ip"))):
                     labels[ip] = f"Service {service.namespace}/{service.name}"
             for pod in self.store.list(Pod):
                 if not pod.spec.host_network:
@@ -693,9 +690,10 @@ class Cluster:
 class NodeView:
     """A node's texts, as its own tools print them."""
 
-    def __init__(self, ns: Netns) -> None:
+    def __init__(self, ns: Netns, now: Callable[[], float] = lambda: 0.0) -> None:
         self.ns = ns
         self.name = ns.name
+        self._now = now
 
     def __repr__(self) -> str:
         return f"<node {self.name}>"
@@ -710,7 +708,7 @@ class NodeView:
         """`nft list ruleset` on this node."""
         from kubenet_lab.kernel.dialects.nft import list_ruleset
 
-        return list_ruleset(self.ns.nftables)
+        return list_ruleset(self.ns.nftables, now=self._now())
 
     def ip_addr(self) -> str:
         """`ip addr` on this node."""
@@ -749,7 +747,12 @@ PROXIES: dict[str, MakeProxy] = {"iptables": KubeProxyIptables, "nftables": Kube
 """Service data planes by the name that `--proxy` takes."""
 POLICY_AGENTS: dict[str, Callable[[World], Daemon]] = {}
 """Who enforces NetworkPolicy where the pod network does not."""
-LOAD_BALANCERS: dict[str, Callable[[World], Daemon]] = {}
+LOAD_BALANCERS: dict[str, MakeLoadBalancer] = {
+    "cloud": CloudLoadBalancer,
+    "cloud-proxy": partial(CloudLoadBalancer, settings=CloudSettings(ip_mode="Proxy")),
+    "l2": Layer2Announcer,
+    "bgp": BgpAnnouncer,
+}
 """Who gives Services of type LoadBalancer an address, and brings packets for it to the nodes."""
 
 

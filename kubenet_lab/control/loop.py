@@ -33,6 +33,7 @@ class Settings(Struct, frozen=True):
             a cluster begins with has been running.
         sync_seconds: How long a node's rules take to follow a change of Services or slices: the watch, kube-proxy's
             `minSyncPeriod`, the size of the table. By default they follow at once.
+        kube_proxy: kube-proxy's command line on every node ("--masquerade-all", "--iptables-min-sync-period=1s").
     """
 
     cluster_cidr: tuple[str, ...] = ("10.244.0.0/16",)
@@ -43,6 +44,7 @@ class Settings(Struct, frozen=True):
     stop_seconds: float = 0.0
     start_seconds: float = 0.0
     sync_seconds: float = 0.0
+    kube_proxy: tuple[str, ...] = ()
 
 
 DUAL_STACK = Settings(

@@ -326,10 +326,17 @@ class KubeProxyIptables:
         space.defer_iptables(lambda: self.apply(base, tracker.maps, {4: set(), 6: set()}))
 
     def follow(self, space: Netns, tracker: ServiceTracker, changed: Mapping[int, set[Named]]) -> None:
-        """One turn of its loop on a node whose rules somebody has looked at (`NodeProxy.follow`)."""
-        if not space.rules_deferred:
-            for fam, ruleset in self.apply(space.iptables, tracker.maps, changed).items():
-                space.set_iptables(fam, ruleset)
+        """A partial sync on a node whose rules somebody has looked at (`NodeProxy.follow`).
+
+        The jumps are taken to be there, and the chains of Services that did not change. Raises NetfilterError where
+        they are not, and the kernel refuses; nothing of that family has changed then.
+        """
+        if space.rules_deferred:
+            return
+        texts = {f: half.sync(tracker.maps[f], changed[f], False, None) for f, half in self._halves.items()}
+        for f, text in texts.items():
+            if text is not None:
+                space.set_iptables(f, restore(space.iptables[f], text))
 
     def sync(
         self,

@@ -380,9 +380,17 @@ class KubeProxyNftables:
         space.defer_nftables(lambda: self.apply(present, tracker.maps, nothing, full=True))
 
     def follow(self, space: Netns, tracker: ServiceTracker, changed: Mapping[int, set[Named]]) -> None:
-        """One turn of its loop on a node whose rules somebody has looked at (`NodeProxy.follow`)."""
-        if self.synced:
-            space.set_nftables(self.apply(space.nftables, tracker.maps, changed))
+        """A partial sync on a node whose rules somebody has looked at (`NodeProxy.follow`).
+
+        Raises InputError where the kernel refuses, as when somebody deleted the table; nothing has changed then.
+        """
+        if not self.synced:
+            return
+        ruleset = space.nftables
+        for f, half in self._halves.items():
+            there = existing(ruleset, f, elements=False)
+            ruleset = _run(ruleset, half.sync(tracker.maps[f], changed[f], False, there))
+        space.set_nftables(ruleset)
 
     def sync(
         self,
