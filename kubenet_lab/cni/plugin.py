@@ -53,6 +53,7 @@ class Interface(Struct, frozen=True, omit_defaults=True):
     name: str
     mac: str = ""
     sandbox: str = ""
+    mtu: int = 0
 
 
 class Ip(Struct, frozen=True):
@@ -64,10 +65,39 @@ class Ip(Struct, frozen=True):
 
 
 class RouteEntry(Struct, frozen=True):
-    """A route of the container; with no `gw` the gateway of the address of that family is taken."""
+    """A route of the container; with no `gw` the gateway of the address of that family is taken.
+
+    `mtu`, `advmss`, `priority`, `table` and `scope` came with protocol 1.1.0; 0 and None are unset.
+    """
 
     dst: str
     gw: str = ""
+    mtu: int = 0
+    advmss: int = 0
+    priority: int = 0
+    table: int | None = None
+    scope: int | None = None
+
+    def to_json(self, whole: bool = True) -> Json:
+        """The route as a result prints it; versions before 1.0.0 know destination and gateway only."""
+        body: Json = {"dst": self.dst} | ({"gw": self.gw} if self.gw else {})
+        if whole:
+            body |= {key: value for key in ("mtu", "advmss", "priority") if (value := getattr(self, key))}
+            body |= {key: value for key in ("table", "scope") if (value := getattr(self, key)) is not None}
+        return body
+
+    @classmethod
+    def from_json(cls, body: Json) -> RouteEntry:
+        """Read a route of a configuration or a result."""
+        return cls(
+            dst=str(body["dst"]),
+            gw=str(body.get("gw") or ""),
+            mtu=int(body.get("mtu") or 0),
+            advmss=int(body.get("advmss") or 0),
+            priority=int(body.get("priority") or 0),
+            table=body.get("table"),
+            scope=body.get("scope"),
+        )
 
 
 class Result(Struct, frozen=True):
@@ -85,7 +115,10 @@ class Result(Struct, frozen=True):
         old = version.startswith("0.")
         body: Json = {"cniVersion": version}
         if self.interfaces:
-            body["interfaces"] = [msgspec.to_builtins(item) for item in self.interfaces]
+            body["interfaces"] = [
+                {k: v for k, v in msgspec.to_builtins(item).items() if k != "mtu" or version == "1.1.0"}
+                for item in self.interfaces
+            ]
         if self.ips:
             body["ips"] = [
                 ({"version": str(family(ip.address))} if old else {})
@@ -95,7 +128,7 @@ class Result(Struct, frozen=True):
                 for ip in self.ips
             ]
         if self.routes:
-            body["routes"] = [{"dst": r.dst, "gw": r.gw} if r.gw else {"dst": r.dst} for r in self.routes]
+            body["routes"] = [r.to_json(not old) for r in self.routes]
         if self.dns or old:
             body["dns"] = self.dns
         return body
@@ -109,25 +142,36 @@ class Result(Struct, frozen=True):
             body[key] = {"ip": ip.address} | ({"gateway": ip.gateway} if ip.gateway else {})
             routes = [r for r in self.routes if family(r.dst) == family(ip.address)]
             if routes:
-                body[key]["routes"] = [{"dst": r.dst, "gw": r.gw} if r.gw else {"dst": r.dst} for r in routes]
+                body[key]["routes"] = [r.to_json(False) for r in routes]
         body["dns"] = self.dns
         return body
 
     @classmethod
     def from_json(cls, body: Json) -> Result:
-        """Read a result of any version from 0.3.0 on. Raises CniError for one that is not a result."""
+        """Read a result of any version. Raises CniError for one that is not a result."""
         try:
+            if "ip4" in body or "ip6" in body:
+                return cls._from_json_020(body)
             return cls(
                 tuple(msgspec.convert(body.get("interfaces", []), list[Interface])),
                 tuple(
                     Ip(ip["address"], ip.get("gateway", ""), ip.get("interface"))
                     for ip in body.get("ips", [])
                 ),
-                tuple(RouteEntry(r["dst"], r.get("gw", "")) for r in body.get("routes", [])),
+                tuple(RouteEntry.from_json(r) for r in body.get("routes", [])),
                 body.get("dns", {}),
             )
         except (KeyError, TypeError, AttributeError, msgspec.ValidationError) as fault:
             raise CniError(f"could not parse prevResult: {fault}", DECODING_FAILURE) from fault
+
+    @classmethod
+    def _from_json_020(cls, body: Json) -> Result:
+        parts = [body[key] for key in ("ip4", "ip6") if body.get(key)]
+        return cls(
+            ips=tuple(Ip(part["ip"], part.get("gateway", "")) for part in parts),
+            routes=tuple(RouteEntry.from_json(r) for part in parts for r in part.get("routes") or []),
+            dns=body.get("dns", {}),
+        )
 
 
 class Call(Struct, frozen=True, kw_only=True):
@@ -213,27 +257,49 @@ class Plugin(Struct, frozen=True, kw_only=True):
     check: Callable[[Call], None]
     status: Callable[[Call], None] | None = None
     """Raises CniError when the plugin cannot serve an ADD; None is always ready."""
+    collect: Callable[[Call], None] | None = None
+    """GC: remove what belongs to none of `cni.dev/valid-attachments`; None accepts the command and does nothing."""
+    versions: tuple[str, ...] = VERSIONS
+    """The protocol versions it speaks."""
+    about: str = ""
+    """What it prints on standard error when it is run without a command."""
 
 
 _VALID_ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*\Z")
+COMMANDS = ("ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION")
 _NEEDED = {
     "ADD": ("container_id", "netns", "ifname"),
     "CHECK": ("container_id", "netns", "ifname"),
     "DEL": ("container_id", "ifname"),
 }
 _VARIABLES = {"container_id": "CNI_CONTAINERID", "netns": "CNI_NETNS", "ifname": "CNI_IFNAME"}
+_SINCE = {"CHECK": "0.4.0", "GC": "1.1.0", "STATUS": "1.1.0"}
+"""The first version of the protocol that has a command."""
 
 
 def decode(text: str) -> Json:
-    """Read standard input. Raises CniError 6 for what is no JSON object."""
-    try:
-        body = json.loads(text)
-    except ValueError as fault:
-        reason = "unexpected end of JSON input" if not text.strip() else str(fault)
-        raise CniError(f"error unmarshall network config: {reason}", DECODING_FAILURE) from fault
+    """Read standard input. Raises CniError 6 for what is no JSON object, in the words of Go's encoding/json."""
+    from kubenet_lab.cni.gojson import fault_of, kind_of
+
+    wrong = fault_of(text)
+    if wrong:
+        raise CniError(f"error unmarshall network config: {wrong}", DECODING_FAILURE)
+    body = json.loads(text)
     if not isinstance(body, dict):
-        raise CniError("error unmarshall network config: not a JSON object", DECODING_FAILURE)
+        said = f"json: cannot unmarshal {kind_of(body)} into Go value of type types.NetConf"
+        raise CniError(f"error unmarshall network config: {said}", DECODING_FAILURE)
     return body
+
+
+def known_version(version: str, versions: tuple[str, ...] = VERSIONS) -> None:
+    """Raise CniError 1 unless a plugin that speaks `versions` speaks this one."""
+    if version not in versions:
+        supported = " ".join(f'"{v}"' for v in versions)
+        raise CniError(
+            "incompatible CNI versions",
+            INCOMPATIBLE_VERSION,
+            f'config is "{version}", plugin supports [{supported}]',
+        )
 
 
 def execute(plugin: Plugin, call: Call) -> Result | None:
@@ -242,7 +308,7 @@ def execute(plugin: Plugin, call: Call) -> Result | None:
     Returns the result of ADD, None for the others. Raises CniError with the plugin's code and text; what
     was changed before the failure stays, as with the real one.
     """
-    if call.command not in ("ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION"):
+    if call.command not in COMMANDS:
         raise CniError(f"unknown CNI_COMMAND: {call.command}", INVALID_ENVIRONMENT)
     missing = [_VARIABLES[name] for name in _NEEDED.get(call.command, ()) if not getattr(call, name)]
     if missing:
@@ -251,14 +317,8 @@ def execute(plugin: Plugin, call: Call) -> Result | None:
         return None
     _check_names(call)
     version = call.conf.get("cniVersion") or "0.1.0"
-    if version not in VERSIONS:
-        supported = " ".join(f'"{v}"' for v in VERSIONS)
-        raise CniError(
-            "incompatible CNI versions",
-            INCOMPATIBLE_VERSION,
-            f'config is "{version}", plugin supports [{supported}]',
-        )
-    since = {"CHECK": "0.4.0", "GC": "1.1.0", "STATUS": "1.1.0"}.get(call.command)
+    known_version(version, plugin.versions)
+    since = _SINCE.get(call.command)
     if since is not None and VERSIONS.index(version) < VERSIONS.index(since):
         raise CniError(f"config version does not allow {call.command}", INCOMPATIBLE_VERSION)
     try:
@@ -270,7 +330,11 @@ def execute(plugin: Plugin, call: Call) -> Result | None:
             plugin.check(call)
         elif call.command == "STATUS" and plugin.status is not None:
             plugin.status(call)
-    except (KernelError, InputError) as fault:
+        elif call.command == "GC" and plugin.collect is not None:
+            plugin.collect(call)
+    except KernelError as fault:
+        raise CniError(fault.strerror) from fault
+    except InputError as fault:
         raise CniError(str(fault)) from fault
     return None
 
@@ -285,14 +349,14 @@ def _check_names(call: Call) -> None:
         return
     if not _VALID_ID.match(call.container_id):
         raise CniError("invalid characters in containerID", INVALID_ENVIRONMENT, call.container_id)
-    problem = ""
+    problem = detail = ""
     if len(call.ifname) > 15:
         problem = "interface name is too long"
         detail = "interface name should be less than 16 characters"
     elif call.ifname in (".", ".."):
-        problem, detail = "interface name is . or ..", ""
+        problem = "interface name is . or .."
     elif any(c in "/:" or c.isspace() for c in call.ifname):
-        problem, detail = "interface name contains / or : or whitespace characters", ""
+        problem = "interface name contains / or : or whitespace characters"
     if problem:
         raise CniError(problem, INVALID_ENVIRONMENT, detail)
 

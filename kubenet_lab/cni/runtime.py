@@ -143,6 +143,18 @@ class Runtime:
                     f'plugin type="{body.get("type", "")}" failed (add): {fault}', fault.code
                 ) from fault
         assert result is not None
+        self.remember(conf, container_id, ifname, result, capabilities)
+        return result
+
+    def remember(
+        self,
+        conf: NetworkConf,
+        container_id: str,
+        ifname: str,
+        result: Result,
+        capabilities: Json | None = None,
+    ) -> None:
+        """Write the result of a whole chain into the cache, /var/lib/cni/results, for CHECK, DEL and GC."""
         self.node.files[self._cache(conf, container_id, ifname)] = json.dumps(
             {
                 "kind": "cniCacheV1",
@@ -153,7 +165,6 @@ class Runtime:
                 "capabilityArgs": capabilities or {},
             }
         )
-        return result
 
     def delete(
         self,

@@ -13,7 +13,25 @@ _WORDS = {
     "ENODEV": "Cannot find device",
     "EADDRNOTAVAIL": "RTNETLINK answers: Cannot assign requested address",
     "EADDRINUSE": "bind: Address already in use",
+    "EOPNOTSUPP": "RTNETLINK answers: Operation not supported",
+    "EBUSY": "RTNETLINK answers: Device or resource busy",
+    "ERANGE": "RTNETLINK answers: Numerical result out of range",
 }
+_STRERROR = {
+    "EEXIST": "file exists",
+    "ESRCH": "no such process",
+    "ENOENT": "no such file or directory",
+    "EINVAL": "invalid argument",
+    "ENETUNREACH": "network is unreachable",
+    "ENODEV": "no such device",
+    "EADDRNOTAVAIL": "cannot assign requested address",
+    "EADDRINUSE": "address already in use",
+    "EOPNOTSUPP": "operation not supported",
+    "EBUSY": "device or resource busy",
+    "ERANGE": "numerical result out of range",
+    "ENETDOWN": "network is down",
+}
+"""errno(3) as Go prints it."""
 
 
 class KernelError(KubenetLabError):
@@ -23,3 +41,8 @@ class KernelError(KubenetLabError):
         self.errno = errno
         self.what = what
         super().__init__(f"{_WORDS.get(errno, errno)}: {what}")
+
+    @property
+    def strerror(self) -> str:
+        """The bare words, as programs written in Go print them: "file exists"."""
+        return _STRERROR.get(self.errno, self.errno)

@@ -4,6 +4,20 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+STATELESS = ("loopback", "vxlan", "dummy", "ifb", "ipip", "sit", "ip6tnl", "wireguard", "tun")
+"""Kinds whose operational state is UNKNOWN while they are up: nobody tells the kernel of their carrier."""
+
+_BIRTH_FLAGS = {
+    "loopback": ("LOOPBACK",),
+    "ipip": ("NOARP",),
+    "sit": ("NOARP",),
+    "ip6tnl": ("NOARP",),
+    "wireguard": ("POINTOPOINT", "NOARP"),
+    "ifb": ("BROADCAST", "NOARP"),
+    "dummy": ("BROADCAST", "NOARP"),
+}
+"""Flags a kind is born with where they are not BROADCAST,MULTICAST."""
+
 
 class Peer(Struct, frozen=True):
     """The other end of a veth pair: a link name in a named network namespace."""
@@ -24,6 +38,16 @@ class BridgeOptions(Struct, frozen=True):
     mcast_snooping: bool = True
 
 
+class PortVlan(Struct, frozen=True):
+    """A VLAN a port carries (`bridge vlan add dev X vid N [pvid] [untagged]`)."""
+
+    vid: int
+    pvid: bool = False
+    """Frames without a tag belong to it."""
+    untagged: bool = False
+    """Frames leave without a tag."""
+
+
 class BridgePort(Struct, frozen=True):
     """Options of a port (`bridge link set dev X hairpin on`)."""
 
@@ -32,6 +56,8 @@ class BridgePort(Struct, frozen=True):
     flood: bool = True
     isolated: bool = False
     state: str = "forwarding"
+    vlans: tuple[PortVlan, ...] = ()
+    """What `bridge vlan` shows for the port; only a bridge with `vlan_filtering` looks at it."""
 
 
 class VxlanOptions(Struct, frozen=True):
@@ -46,6 +72,77 @@ class VxlanOptions(Struct, frozen=True):
     ttl: int = 0
     """0 takes the route's default TTL."""
     df: str = "unset"
+
+
+class MacvlanOptions(Struct, frozen=True):
+    """Options of a macvlan device (`ip link add link D type macvlan mode bridge`): further MACs on one link.
+
+    `mode` is bridge, private, vepa or passthru. `lower` may be in another namespace.
+    """
+
+    lower: Peer
+    mode: str = "bridge"
+
+
+class IpvlanOptions(Struct, frozen=True):
+    """Options of an ipvlan device (`ip link add link D type ipvlan mode l2`): further addresses on one MAC.
+
+    `mode` is l2, l3 or l3s; `flag` is bridge, private or vepa.
+    """
+
+    lower: Peer
+    mode: str = "l2"
+    flag: str = "bridge"
+
+
+class VlanOptions(Struct, frozen=True):
+    """Options of a VLAN device (`ip link add link D type vlan id N`), IEEE 802.1Q."""
+
+    lower: Peer
+    id: int
+
+
+class TunnelOptions(Struct, frozen=True):
+    """Options of an ipip, sit or ip6tnl device (`ip link add type ipip local A remote B ttl N`)."""
+
+    local: str = ""
+    remote: str = ""
+    """"" is any: a route's gateway is then the far end."""
+    link: str = ""
+    ttl: int = 0
+    pmtudisc: bool = True
+
+
+class WireguardPeer(Struct, frozen=True):
+    """One peer of a WireGuard device (`wg set wg0 peer KEY endpoint A:P allowed-ips ...`)."""
+
+    public_key: str
+    endpoint: str = ""
+    allowed_ips: tuple[str, ...] = ()
+    keepalive: int = 0
+    """Seconds between keep-alive packets; 0 sends none."""
+
+
+class WireguardOptions(Struct, frozen=True):
+    """Options of a WireGuard device, as `wg show` prints them; the private key stays out of the state."""
+
+    public_key: str
+    port: int = 51820
+    peers: tuple[WireguardPeer, ...] = ()
+
+
+class Qdisc(Struct, frozen=True):
+    """A queueing discipline somebody set (`tc qdisc`). Nothing here delays a packet: it is state to look at.
+
+    `rate` is in bytes/s, `burst` in bytes, `latency` in us, as `tc -j qdisc` prints them.
+    """
+
+    kind: str
+    handle: str = "1:"
+    parent: str = "root"
+    rate: int = 0
+    burst: int = 0
+    latency: int = 0
 
 
 class Link(Struct, frozen=True, kw_only=True):
@@ -67,7 +164,15 @@ class Link(Struct, frozen=True, kw_only=True):
     bridge: BridgeOptions | None = None
     port: BridgePort | None = None
     vxlan: VxlanOptions | None = None
+    macvlan: MacvlanOptions | None = None
+    ipvlan: IpvlanOptions | None = None
+    vlan: VlanOptions | None = None
+    tunnel: TunnelOptions | None = None
+    wireguard: WireguardOptions | None = None
+    qdiscs: tuple[Qdisc, ...] = ()
+    """Those that somebody set; without any a link has its kind's default."""
     promiscuous: bool = False
+    allmulti: bool = False
     noarp: bool = False
     txqlen: int = 1000
     activated: bool = False
@@ -83,13 +188,21 @@ class Link(Struct, frozen=True, kw_only=True):
         return self.up and self.carrier
 
     @property
+    def lower(self) -> Peer | None:
+        """The link this one sits on, perhaps in another namespace; None for what stands alone."""
+        options = self.macvlan or self.ipvlan or self.vlan
+        return None if options is None else options.lower
+
+    @property
     def flags(self) -> tuple[str, ...]:
         """Flags in the order `ip link` prints them."""
-        out = ["LOOPBACK"] if self.kind == "loopback" else ["BROADCAST", "MULTICAST"]
+        out = list(_BIRTH_FLAGS.get(self.kind, ("BROADCAST", "MULTICAST")))
         if self.up and not self.carrier:
             out.insert(0, "NO-CARRIER")
-        if self.noarp:
+        if self.noarp and "NOARP" not in out:
             out.append("NOARP")
+        if self.allmulti:
+            out.append("ALLMULTI")
         if self.promiscuous:
             out.append("PROMISC")
         if self.up:
@@ -101,8 +214,8 @@ class Link(Struct, frozen=True, kw_only=True):
     @property
     def operstate(self) -> str:
         """UP, DOWN or UNKNOWN, as in RFC 2863."""
-        if self.kind in ("loopback", "vxlan", "dummy"):
-            return "UNKNOWN" if self.up else "DOWN"
+        if self.kind in STATELESS:
+            return "UNKNOWN" if self.running else "DOWN"
         return "UP" if self.running else "DOWN"
 
     def __str__(self) -> str:

@@ -178,6 +178,8 @@ class Netns:
         """`ip link add NAME type KIND ...`. The index is the next free one unless given. Raises EEXIST."""
         if name in self.links:
             raise KernelError("EEXIST", f"{name} in {self.name}")
+        if self.network is not None and kind in self.network.lacks:
+            raise KernelError("EOPNOTSUPP", f"link kind {kind}")
         index = index or max((link.index for link in self.links.values()), default=0) + 1
         made = Link(name=name, index=index, kind=kind, **fields)
         if made.up:
@@ -261,6 +263,8 @@ class Netns:
         self._changed()
         if far is not None:
             far[0].delete_link(far[1])
+        if self.network is not None and (link.lower is not None or link.kind in ("physical", "dummy", "vlan")):
+            self.network.unstack(self.name, link)
 
     def _far_end(self, link: Link) -> tuple[Netns, str] | None:
         """The namespace and name of a veth's other end, while both are there."""

@@ -7,6 +7,19 @@ A namespace stores only what was set; the rest answers from these defaults. Per-
 from __future__ import annotations
 
 DEFAULTS: dict[str, str] = {
+    "net.core.somaxconn": "4096",
+    "net.core.netdev_max_backlog": "1000",
+    "net.ipv4.ip_unprivileged_port_start": "1024",
+    "net.ipv4.tcp_keepalive_time": "7200",
+    "net.ipv4.tcp_fin_timeout": "60",
+    "net.ipv4.conf.all.arp_filter": "0",
+    "net.ipv4.conf.default.arp_filter": "0",
+    "net.ipv4.conf.all.arp_notify": "0",
+    "net.ipv4.conf.default.arp_notify": "0",
+    "net.ipv4.conf.all.accept_redirects": "1",
+    "net.ipv4.conf.default.accept_redirects": "1",
+    "net.ipv4.conf.all.log_martians": "0",
+    "net.ipv4.conf.default.log_martians": "0",
     "net.ipv4.ip_forward": "0",
     "net.ipv4.ip_default_ttl": "64",
     "net.ipv4.ip_local_port_range": "32768\t60999",

@@ -1,92 +1,26 @@
 """portmap: forwards ports of the host to the container (a pod's `hostPort`).
 
-It is chained after the plugin that made the interface. Modelled is its iptables backend for IPv4 and IPv6
-pods. Source: `plugins/meta/portmap` (v1.9.1); https://www.cni.dev/plugins/current/meta/portmap/
+It is chained after the plugin that made the interface. This file is its iptables backend, `nftables.py` the other.
+Source: `plugins/meta/portmap` (v1.9.1); https://www.cni.dev/plugins/current/meta/portmap/
 """
 
 from __future__ import annotations
 
-import hashlib
-
-import msgspec
-from msgspec import Struct
-
-from kubenet_lab.cni.plugin import (
-    DECODING_FAILURE,
-    Call,
-    CniError,
-    Plugin,
-    Result,
-    add_lines,
-    chain_lines,
-    has_chain,
-)
+from kubenet_lab.cni.interface import hash_with_prefix
+from kubenet_lab.cni.plugin import Call, CniError, Plugin, Result, add_lines, chain_lines, has_chain
+from kubenet_lab.cni.portmap import nftables
+from kubenet_lab.cni.portmap.config import Config, Mapping, load
 from kubenet_lab.kernel.sysctl import conf as sysctl_of
-from kubenet_lab.packet.ip import family, ip_int, prefix
+from kubenet_lab.packet.ip import family, prefix
 
 DNAT, SETMARK, MASQ = "CNI-HOSTPORT-DNAT", "CNI-HOSTPORT-SETMARK", "CNI-HOSTPORT-MASQ"
 _PORTS_A_RULE = 15
 """What `-m multiport` takes."""
 
 
-class Mapping(Struct, frozen=True, rename="camel"):
-    """One port of `runtimeConfig.portMappings`."""
-
-    host_port: int = 0
-    container_port: int = 0
-    protocol: str = "tcp"
-    host_ip: str = msgspec.field(default="", name="hostIP")
-
-    def on(self, fam: int) -> str:
-        """The host address it is limited to, "" for all, "-" when it is for the other family only."""
-        try:
-            zero = not self.host_ip or ip_int(self.host_ip) == 0
-        except ValueError:
-            return ""
-        if self.host_ip and family(self.host_ip) != fam:
-            return "-"
-        return "" if zero else self.host_ip
-
-
-class Config(Struct, frozen=True, rename="camel"):
-    """The plugin's own keys."""
-
-    backend: str | None = None
-    snat: bool = True
-    mark_masq_bit: int = 13
-    external_set_mark_chain: str | None = None
-    conditions_v4: list[str] = []
-    conditions_v6: list[str] = []
-    runtime_config: dict[str, list[Mapping]] = {}
-
-    @property
-    def mappings(self) -> list[Mapping]:
-        """The ports to forward."""
-        return self.runtime_config.get("portMappings", [])
-
-
-def load(call: Call) -> Config:
-    """Read standard input. Raises CniError in the plugin's words, or saying what is not modelled."""
-    try:
-        conf = msgspec.convert(call.conf, Config)
-    except msgspec.ValidationError as fault:
-        raise CniError(f"failed to parse config: {fault}", DECODING_FAILURE) from fault
-    if conf.backend not in (None, "", "iptables", "nftables"):
-        raise CniError(f'failed to parse config: unrecognized backend "{conf.backend}"')
-    if conf.backend == "nftables":
-        raise CniError("portmap: backend nftables is not modelled")
-    for item in conf.mappings:
-        if item.host_port <= 0 or item.container_port <= 0:
-            which, wrong = (
-                ("host", item.host_port) if item.host_port <= 0 else ("container", item.container_port)
-            )
-            raise CniError(f"failed to parse config: Invalid {which} port number: {wrong}")
-    return conf
-
-
 def chain_name(call: Call) -> str:
     """The container's own chain: "CNI-DN-" and 21 hex digits of sha512(network name + container)."""
-    return "CNI-DN-" + hashlib.sha512(f"{call.name}{call.container_id}".encode()).hexdigest()[:21]
+    return hash_with_prefix(28, "CNI-DN-", f"{call.name}{call.container_id}")
 
 
 def add(call: Call) -> Result:
@@ -102,7 +36,10 @@ def add(call: Call) -> Result:
         fam = family(ip.address)
         if fam not in done:
             done.add(fam)
-            _forward(call, conf, fam, ip.address)
+            if conf.backend == "nftables":
+                nftables.add(call, conf, fam, ip.address)
+            else:
+                _forward(call, conf, fam, ip.address)
     return result
 
 
@@ -185,6 +122,7 @@ def delete(call: Call) -> None:
         if has_chain(call.node, fam, "nat", own):
             text = "".join(f"-D{line[2:]}\n" for line in entries)
             add_lines(call.node, fam, f"*nat\n{text}-F {own}\n-X {own}\nCOMMIT\n")
+    nftables.remove(call)
 
 
 def check(call: Call) -> None:
@@ -194,6 +132,9 @@ def check(call: Call) -> None:
     if result is None:
         raise CniError("Required prevResult missing")
     for fam in {family(ip.address) for ip in result.ips} if conf.mappings else set():
+        if conf.backend == "nftables":
+            nftables.check(call, conf, fam)
+            continue
         if not has_chain(call.node, fam, "nat", chain_name(call)):
             raise CniError(f"chain {chain_name(call)} not found in table nat")
 

@@ -8,25 +8,41 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from msgspec.structs import replace
+
 from kubenet_lab.errors import Fault
 from kubenet_lab.kernel.dialects import iproute2
 from kubenet_lab.kernel.dialects.iproute2 import Unmodelled, Words, Wrong
-from kubenet_lab.kernel.link import BridgeOptions, BridgePort, Link, Peer, VxlanOptions
+from kubenet_lab.kernel.link import (
+    STATELESS,
+    BridgeOptions,
+    BridgePort,
+    IpvlanOptions,
+    Link,
+    MacvlanOptions,
+    Peer,
+    TunnelOptions,
+    VlanOptions,
+    VxlanOptions,
+)
 from kubenet_lab.kernel.netns import Netns
 
 BROADCAST = "ff:ff:ff:ff:ff:ff"
+PLAIN_KINDS = ("veth", "dummy", "ifb")
+"""Kinds that have no options worth keeping."""
 PORT_STATES = ("disabled", "listening", "learning", "forwarding", "blocking")
 
 
 def peer_of(ns: Netns, link: Link) -> Link | None:
-    """Return the other end of a veth link, where it can be seen."""
-    if link.peer is None:
+    """Return the other end of a veth link, or the link that this one sits on, where it can be seen."""
+    beside = link.peer or link.lower
+    if beside is None:
         return None
-    if link.peer.netns == ns.name:
-        return ns.links.get(link.peer.link)
-    if ns.network is None or link.peer.netns not in ns.network.netns:
+    if beside.netns == ns.name:
+        return ns.links.get(beside.link)
+    if ns.network is None or beside.netns not in ns.network.netns:
         return None
-    return ns.network.netns[link.peer.netns].links.get(link.peer.link)
+    return ns.network.netns[beside.netns].links.get(beside.link)
 
 
 def carrier(ns: Netns, link: Link) -> bool:
@@ -45,17 +61,7 @@ def carrier(ns: Netns, link: Link) -> bool:
 
 def flags(ns: Netns, link: Link) -> list[str]:
     """Return the flags in the order `ip link` prints them."""
-    on = carrier(ns, link)
-    out = ["NO-CARRIER"] if link.up and not on else []
-    out += ["LOOPBACK"] if link.kind == "loopback" else ["BROADCAST", "MULTICAST"]
-    if link.noarp:
-        out.append("NOARP")
-    if link.promiscuous:
-        out.append("PROMISC")
-    if link.up:
-        out.append("UP")
-        if on:
-            out.append("LOWER_UP")
+    out = list(replace(link, carrier=carrier(ns, link)).flags)
     if link.peer is not None and link.peer.netns == ns.name:
         other = ns.links.get(link.peer.link)
         if other is not None and not other.up:
@@ -71,14 +77,15 @@ def operstate(ns: Netns, link: Link) -> str:
         if link.peer is not None and link.peer.netns == ns.name:
             return "LOWERLAYERDOWN"
         return "DOWN"
-    return "UNKNOWN" if link.kind in ("loopback", "vxlan", "dummy") else "UP"
+    return "UNKNOWN" if link.kind in STATELESS else "UP"
 
 
 def qdisc(link: Link) -> str:
-    """Return the queueing discipline a link has when nobody set one; physical links get systemd's default."""
+    """Return a link's queueing discipline; where nobody set one, physical links have systemd's default."""
     if not link.activated and link.kind != "loopback":
         return "noop"
-    return "fq_codel" if link.kind == "physical" else "noqueue"
+    root = next((one.kind for one in link.qdiscs if one.parent == "root"), "")
+    return root or "fq_codel" if link.kind == "physical" else "noqueue"
 
 
 def netnsid(ns: Netns, link: Link) -> int:
@@ -87,17 +94,20 @@ def netnsid(ns: Netns, link: Link) -> int:
     """
     seen: list[str] = []
     for other in sorted(ns.links.values(), key=lambda one: one.index):
-        if other.peer is not None and other.peer.netns != ns.name and other.peer.netns not in seen:
-            seen.append(other.peer.netns)
-    return seen.index(link.peer.netns) if link.peer is not None else 0
+        far = other.peer or other.lower
+        if far is not None and far.netns != ns.name and far.netns not in seen:
+            seen.append(far.netns)
+    beside = link.peer or link.lower
+    return seen.index(beside.netns) if beside is not None else 0
 
 
 def display_name(ns: Netns, link: Link) -> str:
     """Return "eth0@if5" or "veth1@eth1" for one end of a pair, the plain name otherwise."""
-    if link.peer is None:
+    beside = link.peer or link.lower
+    if beside is None:
         return link.name
-    if link.peer.netns == ns.name:
-        return f"{link.name}@{link.peer.link}"
+    if beside.netns == ns.name:
+        return f"{link.name}@{beside.link}"
     other = peer_of(ns, link)
     return f"{link.name}@if{other.index}" if other is not None else f"{link.name}@NONE"
 
@@ -105,9 +115,10 @@ def display_name(ns: Netns, link: Link) -> str:
 def head(ns: Netns, link: Link, *, mode: bool) -> dict[str, Any]:
     """Return the members every JSON row of `ip link` and `ip addr` begins with."""
     row: dict[str, Any] = {"ifindex": link.index}
-    if link.peer is not None:
-        if link.peer.netns == ns.name:
-            row["link"] = link.peer.link
+    beside = link.peer or link.lower
+    if beside is not None:
+        if beside.netns == ns.name:
+            row["link"] = beside.link
         else:
             other = peer_of(ns, link)
             row["link_index"] = other.index if other is not None else 0
@@ -133,7 +144,8 @@ def hardware(ns: Netns, link: Link) -> dict[str, Any]:
         "address": link.mac,
         "broadcast": "00:00:00:00:00:00" if loop else BROADCAST,
     }
-    if link.peer is not None and link.peer.netns != ns.name:
+    beside = link.peer or link.lower
+    if beside is not None and beside.netns != ns.name:
         row["link_netnsid"] = netnsid(ns, link)
     return row
 
@@ -345,6 +357,67 @@ def _vxlan_text(options: VxlanOptions) -> str:
     return " ".join(words)
 
 
+def _stacked_data(link: Link) -> dict[str, Any]:
+    """Return `info_data` of macvlan, ipvlan, vlan and IP tunnels as `iplink_macvlan.c` and the others print it."""
+    if link.macvlan is not None:
+        return {"mode": link.macvlan.mode, "bcqueuelen": 1000, "usedbcqueuelen": 1000}
+    if link.ipvlan is not None:
+        return {"mode": link.ipvlan.mode, "flags": [link.ipvlan.flag]}
+    if link.vlan is not None:
+        return {"protocol": "802.1Q", "id": link.vlan.id, "flags": ["REORDER_HDR"]}
+    if link.tunnel is not None:
+        t = link.tunnel
+        row: dict[str, Any] = {"proto": "ipip", "remote": t.remote or "any", "local": t.local or "any"}
+        return row | ({"link": t.link} if t.link else {}) | {"ttl": t.ttl, "pmtudisc": t.pmtudisc}
+    return {}
+
+
+def _stacked_text(link: Link) -> str:
+    if link.macvlan is not None:
+        return f"macvlan mode {link.macvlan.mode} bcqueuelen 1000 usedbcqueuelen 1000"
+    if link.ipvlan is not None:
+        return f"ipvlan  mode {link.ipvlan.mode} {link.ipvlan.flag}"
+    if link.vlan is not None:
+        return f"vlan protocol 802.1Q id {link.vlan.id} <REORDER_HDR>"
+    if link.tunnel is not None:
+        t = link.tunnel
+        dev = f" dev {t.link}" if t.link else ""
+        mode = "pmtudisc" if t.pmtudisc else "nopmtudisc"
+        return (
+            f"{link.kind} ipip remote {t.remote or 'any'} local {t.local or 'any'}{dev} "
+            f"ttl {t.ttl or 'inherit'} {mode}"
+        )
+    return ""
+
+
+def _stacked_from(kind: str, data: dict[str, Any], fields: dict[str, Any]) -> bool:
+    """Fill in a link that sits on another; False for a kind that does not. Raises Wrong."""
+    if kind in ("ipip", "sit", "ip6tnl"):
+        ttl = data.get("ttl", 0)
+        local, remote = (
+            "" if data.get(key, "any") == "any" else str(data[key]) for key in ("local", "remote")
+        )
+        fields["tunnel"] = TunnelOptions(
+            local=local,
+            remote=remote,
+            link=str(data.get("link", data.get("dev", ""))),
+            ttl=0 if ttl == "inherit" else iproute2.number(ttl, "ttl"),
+            pmtudisc=bool(data.get("pmtudisc", True)),
+        )
+        return True
+    if kind not in ("macvlan", "ipvlan", "vlan"):
+        return False
+    lower = fields.pop("peer", None) or Peer("", "")
+    if kind == "macvlan":
+        fields["macvlan"] = MacvlanOptions(lower, str(data.get("mode", "bridge")))
+    elif kind == "ipvlan":
+        flags = data.get("flags") or ["bridge"]
+        fields["ipvlan"] = IpvlanOptions(lower, str(data.get("mode", "l2")), str(flags[0]))
+    else:
+        fields["vlan"] = VlanOptions(lower, iproute2.number(iproute2.need(data, "id"), "id"))
+    return True
+
+
 def details_text(ns: Netns, link: Link, *, addrgen: bool) -> list[str]:
     """Return what `-d` adds: the rest of the hardware line, then the lines of the link's kind."""
     limits = (0, 0) if link.kind == "loopback" else (68, 65535)
@@ -359,8 +432,8 @@ def details_text(ns: Netns, link: Link, *, addrgen: bool) -> list[str]:
         lines.append(f"    bridge {_words(_bridge_data(link), _BRIDGE_WORDS)} ")
     elif link.vxlan is not None:
         lines.append(f"    {_vxlan_text(link.vxlan)} ")
-    elif link.kind not in ("loopback", "physical"):
-        lines.append(f"    {link.kind} ")
+    elif (words := _stacked_text(link)) or link.kind not in ("loopback", "physical"):
+        lines.append(f"    {words or link.kind} ")
     if link.master:
         lines.append(f"    bridge_slave {_words(_port_data(ns, link), _PORT_WORDS)} ")
     sizes = _sizes(ns, link)
@@ -391,6 +464,8 @@ def details(ns: Netns, link: Link, *, addrgen: bool) -> dict[str, Any]:
         info["info_data"] = _bridge_data(link)
     elif link.vxlan is not None:
         info["info_data"] = _vxlan_data(link.vxlan)
+    elif data := _stacked_data(link):
+        info["info_data"] = data
     if link.master:
         info["info_slave_kind"] = "bridge"
         data = _port_data(ns, link)
@@ -546,6 +621,8 @@ def _from_flags(got: list[str]) -> dict[str, Any]:
         fields["noarp"] = True
     if "PROMISC" in got:
         fields["promiscuous"] = True
+    if "ALLMULTI" in got:
+        fields["allmulti"] = True
     return fields
 
 
@@ -568,8 +645,24 @@ def _parse_kind(line: str, fields: dict[str, Any], notes: Unmodelled, at: int) -
         fields["bridge"] = _bridge_from(_pairs(items))
     elif kind == "vxlan":
         fields["vxlan"] = _vxlan_from_words(items)
-    elif kind not in ("veth", "dummy"):
+    elif kind in ("macvlan", "ipvlan", "vlan", "ipip", "sit", "ip6tnl"):
+        _stacked_from(kind, _stacked_words(kind, items), fields)
+    elif kind not in PLAIN_KINDS:
         notes.carry(f"link kind {kind}", at, "kind")
+
+
+def _stacked_words(kind: str, items: Words) -> dict[str, Any]:
+    """Read the words after the kind: `mode l2 bridge`, `protocol 802.1Q id 5 <REORDER_HDR>`, `ipip remote any ...`."""
+    data: dict[str, Any] = {}
+    while items:
+        key = items.take("a field")
+        if kind == "ipvlan" and key in ("bridge", "private", "vepa"):
+            data["flags"] = [key]
+        elif key in ("pmtudisc", "nopmtudisc"):
+            data["pmtudisc"] = key == "pmtudisc"
+        elif key in ("mode", "id", "local", "remote", "dev", "ttl"):
+            data[key] = items.take(key)
+    return data
 
 
 def _pairs(items: Words) -> dict[str, str]:
@@ -715,7 +808,7 @@ def fields_from_json(item: dict[str, Any], notes: Unmodelled, path: str, netns: 
         fields["bridge"] = _bridge_from(data)
     elif kind == "vxlan":
         fields["vxlan"] = _vxlan_from(data)
-    elif kind not in ("", "veth", "dummy"):
+    elif not _stacked_from(kind, data, fields) and kind not in ("", *PLAIN_KINDS):
         notes.carry(f"link kind {kind}", 0, f"{path}.linkinfo.info_kind")
     if info.get("info_slave_kind") == "bridge" or "info_slave_data" in info:
         fields["port"] = _port_from(info.get("info_slave_data") or {})

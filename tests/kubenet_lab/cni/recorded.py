@@ -7,11 +7,11 @@ from typing import Any
 
 from kubenet_lab.cni.plugin import Call, CniError, Result
 from kubenet_lab.cni.runtime import Runtime
-from kubenet_lab.kernel.dialects import iptables
+from kubenet_lab.kernel.dialects import iptables, nft
 from kubenet_lab.kernel.link import Link
 from kubenet_lab.kernel.netns import Netns
 from kubenet_lab.kernel.network import Network
-from kubenet_lab.kernel.route import Route
+from kubenet_lab.kernel.route import TABLE_NAMES, Route, RouteRule
 from kubenet_lab.packet.ip import IP_INT, eui64
 
 Json = dict[str, Any]
@@ -99,17 +99,53 @@ def state(ns: Netns) -> Json:
         "fdb": sorted(
             (
                 {"mac": e.mac, "ifname": e.dev, "dst": e.dst, "master": e.master, "state": e.state}
-                for entries in ns.fdb.values()
+                for entries in reversed(ns.fdb.values())
                 for e in entries
             ),
             key=lambda e: (list(ns.links).index(e["ifname"]), e["state"], e["dst"]),
         ),
         "iptables_save": iptables.save(ns.iptables[4]).splitlines(),
+        "ip6tables_save": iptables.save(ns.iptables[6]).splitlines(),
+        "nft": nft.list_ruleset(ns.nftables).splitlines() if ns.has_nftables else [],
+        "rule": [_rule(rule) for rule in ns.rules[4]],
+        "route_other_tables": [
+            _route(r) | {"table": str(table)}
+            for fam in (4, 6)
+            for table in sorted({t for _, t in ns.routes if t not in (254, 255)})
+            for r in ns.route_list(fam, table)
+        ],
     }
+
+
+def _rule(rule: RouteRule) -> Json:
+    """One rule of `ip -j rule`."""
+    source = rule.src.removesuffix("/32") or "all"
+    return {"priority": rule.priority, "src": source, "table": TABLE_NAMES.get(rule.table, str(rule.table))}
+
+
+def qdiscs(ns: Netns) -> list[Json]:
+    """Return the queueing disciplines that somebody set, as `tc -j qdisc` shows them."""
+    return [
+        {"dev": link.name, "kind": q.kind, "handle": q.handle, "parent": q.parent}
+        | {"rate": q.rate, "burst": q.burst, "lat": q.latency}
+        for link in ns.links.values()
+        for q in link.qdiscs
+    ]
+
+
+def recorded_qdiscs(items: list[Json]) -> list[Json]:
+    """Return the recorded counterpart of `qdiscs`."""
+    return [
+        {"dev": q["dev"], "kind": q["kind"], "handle": q["handle"], "parent": q.get("parent", "root")}
+        | {key: q["options"].get(key, 0) for key in ("rate", "burst", "lat")}
+        for q in items
+        if q["kind"] in ("tbf", "ingress")
+    ]
 
 
 def _link(link: Link) -> Json:
     body: Json = {"ifname": link.name, "flags": sorted(link.flags), "mtu": link.mtu, "address": link.mac}
+    body["txqlen"] = link.txqlen
     body |= {
         "operstate": link.operstate,
         "master": link.master,
@@ -126,6 +162,8 @@ def _link(link: Link) -> Json:
             "ttl": v.ttl,
             "df": v.df,
         }
+    if link.macvlan is not None:
+        body["mode"] = link.macvlan.mode
     if link.port is not None:
         body["hairpin"], body["isolated"] = link.port.hairpin, link.port.isolated
     return body
@@ -147,7 +185,7 @@ def _addresses(ns: Netns, name: str) -> list[Json]:
 
 def _route(route: Route) -> Json:
     return {
-        "dst": "default" if route.dst in ("0.0.0.0/0", "::/0") else route.dst,
+        "dst": "default" if route.dst in ("0.0.0.0/0", "::/0") else route.dst.removesuffix("/32"),
         "gateway": route.via,
         "dev": route.dev,
         "protocol": "" if route.proto == "boot" else route.proto,
@@ -188,8 +226,15 @@ def recorded_state(body: Json) -> Json:
             ),
             key=lambda e: (names.index(e["ifname"]), e["state"], e["dst"]),
         )
-    if "iptables_save" in body:
-        out["iptables_save"] = body["iptables_save"]
+    for key in ("iptables_save", "ip6tables_save", "nft"):
+        if key in body:
+            out[key] = body[key]
+    if "rule" in body:
+        out["rule"] = [{key: rule[key] for key in ("priority", "src", "table")} for rule in body["rule"]]
+    if "route_other_tables" in body:
+        out["route_other_tables"] = [
+            recorded_route(item) | {"table": item["table"]} for item in body["route_other_tables"]
+        ]
     return out
 
 
@@ -213,6 +258,10 @@ def recorded_link(item: Json) -> Json:
     if kind == "vxlan":
         keys = ("id", "local", "link", "port", "learning", "ttl", "df")
         body["vxlan"] = {key: info["info_data"][key] for key in keys}
+    if kind == "macvlan":
+        body["mode"] = info["info_data"]["mode"]
+    if "txqlen" in item:
+        body["txqlen"] = item["txqlen"]
     if "info_slave_data" in info:
         body["hairpin"], body["isolated"] = (
             info["info_slave_data"]["hairpin"],
@@ -247,6 +296,18 @@ def compare(masks: Masks, recorded: Json, ours: Json, path: str) -> None:
                 for other in mine:
                     if outside and other["ifname"] == one["ifname"]:
                         one["kind"] = other["kind"]
+            names = {one["ifname"] for one in value if "txqlen" not in one}
+            mine = [
+                {k: v for k, v in other.items() if k != "txqlen"} if other["ifname"] in names else other
+                for other in mine
+            ]
+            if any(name.startswith("<veth") for name in names):
+                mine = [
+                    {k: v for k, v in other.items() if k != "txqlen"}
+                    if other["ifname"].startswith("veth")
+                    else other
+                    for other in mine
+                ]
         masks.match(value, mine, f"{path}.{key}")
 
 
