@@ -135,7 +135,7 @@ class Netns:
         saved["routes"] = {key: dict(table) for key, table in self.routes.items()}
         saved["_iptables"] = dict(self._iptables)
         saved["_build_rules"] = self._build_rules
-        saved["_nftables"] = self._nftables
+        saved["_nftables"] = self._nftables.snapshot() if self._nftables is not None else None
         saved["_build_nftables"] = self._build_nftables
         saved["conntrack"] = self.conntrack.copy()
         saved["_ipvs"] = self._ipvs.copy() if self._ipvs is not None else None
@@ -147,7 +147,10 @@ class Netns:
     def restore(self, saved: dict[str, Any]) -> None:
         """Bring back a state taken by `snapshot`."""
         for name, value in saved.items():
-            setattr(self, name, {k: dict(v) for k, v in value.items()} if name == "routes" else value)
+            if name == "_nftables":
+                self._nftables = value.restore() if value is not None else None
+            else:
+                setattr(self, name, {k: dict(v) for k, v in value.items()} if name == "routes" else value)
         for name in _TABLES:
             if name != "routes":
                 setattr(self, name, dict(getattr(self, name)))

@@ -6,6 +6,7 @@ One flat, frozen value a packet: a rewrite (TTL, DNAT) is `replace(packet, ttl=6
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 from msgspec import Struct
@@ -148,6 +149,24 @@ def tcp_flags(flags: int) -> str:
     return text + ("." if flags & ACK else "") or "none"
 
 
+SCTP_INIT, SCTP_INIT_ACK, SCTP_COOKIE_ECHO, SCTP_ABORT = 1, 2, 10, 6
+"""Chunk types that open an association or refuse one (RFC 9260, 3.2); a packet's payload begins with its chunk."""
+_SCTP_CHUNKS = {SCTP_INIT: "INIT", SCTP_INIT_ACK: "INIT ACK", SCTP_COOKIE_ECHO: "COOKIE ECHO", SCTP_ABORT: "ABORT"}
+
+
+def sctp_chunk(kind: int) -> bytes:
+    """Return a chunk of SCTP, 20 bytes for INIT and INIT ACK, 4 for the others (RFC 9260, 3.3)."""
+    if kind in (SCTP_INIT, SCTP_INIT_ACK):
+        # Initiate tag, receiver window, streams out and in, first TSN.
+        return struct.pack("!BBHIIHHI", kind, 0, 20, 1, 106496, 10, 65535, 1)
+    return struct.pack("!BBH", kind, 0, 4)
+
+
+def sctp_name(packet: Packet) -> str:
+    """Return the name of the first chunk, as tcpdump prints it, or ""."""
+    return _SCTP_CHUNKS.get(packet.payload[0], "") if packet.payload else ""
+
+
 ICMP_UNREACHABLE_CODES = {
     0: "net unreachable",
     1: "host unreachable",
@@ -197,6 +216,8 @@ def describe(packet: Packet) -> str:
     if proto in (TCP, UDP, SCTP):
         src, dst = endpoint(packet.src, packet.sport), endpoint(packet.dst, packet.dport)
         text = f"{src} > {dst} {PROTO_NAMES[proto].upper()}"
+        if proto == SCTP:
+            return f"{text} {sctp_name(packet)}".rstrip()
         return f"{text} {tcp_flags(packet.flags)}" if proto == TCP else text
     if proto in (ICMP, ICMPV6):
         return f"{packet.src} > {packet.dst} ICMP {icmp_name(packet)}"

@@ -764,16 +764,51 @@ def accounts(ns: str, names: list[str]) -> list[dict[str, str]]:
     return failed
 
 
-def restore(ns: str, tool: str, text: str) -> list[dict[str, str]]:
-    """`ip[6]tables-restore`, `ipset restore` or `nft -f -` of a whole text, all or nothing."""
-    argv = {"ipset": ["ipset", "restore"], "nft": ["nft", "-f", "-"]}.get(tool, [tool])
+def restore(ns: str, tool: str, text: str, *, whole: bool = True) -> list[dict[str, str]]:
+    """`ip[6]tables-restore`, `ipset restore` or `nft -f -` of a text; `whole`: it may be tried again in pieces."""
+    argv = {"ipset": ["ipset", "restore"], "nft": ["nft", "-f", "-"]}.get(tool, tool.split())
     try:
         done = subprocess.run(argv, input=text, capture_output=True, text=True, check=False)
     except FileNotFoundError:
         return [{"ns": ns, "what": tool, "why": "the program is not installed"}]
     if done.returncode == 0:
         return []
+    if whole and "Message too long" in done.stderr and tool.endswith("tables-restore"):
+        # A user namespace may not make the netlink buffer bigger than net.core.wmem_max: so in pieces.
+        return [
+            failed
+            for flag, piece in pieces(text)
+            for failed in restore(ns, f"{tool}{flag}", piece, whole=False)
+        ]
     return [{"ns": ns, "what": tool, "why": done.stderr.strip() or f"exit status {done.returncode}"}]
+
+
+PIECE = 250
+"""Rules of one piece: some 100 KiB of netlink messages."""
+
+
+def pieces(text: str) -> list[tuple[str, str]]:
+    """Return an `iptables-save` text as several, each with its flag: a table's chains, then its rules by turns.
+
+    What was restored of a table before is flushed by the first.
+    """
+    out: list[tuple[str, str]] = []
+    table = ""
+    chains: list[str] = []
+    rules: list[str] = []
+    for line in text.splitlines():
+        if line.startswith("*"):
+            table, chains, rules = line, [], []
+        elif line.startswith(":"):
+            chains.append(line)
+        elif line == "COMMIT":
+            for lines in (chains, rules):
+                for at in range(0, len(lines), PIECE):
+                    flag = " --noflush" if at or lines is rules else ""
+                    out.append((flag, "\n".join([table, *lines[at : at + PIECE], "COMMIT\n"])))
+        elif not line.startswith("#"):
+            rules.append(line)
+    return out
 
 
 if __name__ == "__main__":

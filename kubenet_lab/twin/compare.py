@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from msgspec.structs import replace
 
 from kubenet_lab.kernel.conntrack import Flow as Entry
+from kubenet_lab.kernel.netns import Netns
 from kubenet_lab.kernel.network import Network
 from kubenet_lab.packet.ip import canonical
 from kubenet_lab.packet.packet import (
@@ -16,11 +17,14 @@ from kubenet_lab.packet.packet import (
     ICMPV6,
     PROTO_NAMES,
     PROTO_NUMBERS,
+    SCTP,
+    SCTP_INIT,
     SYN,
     TCP,
     UDP,
     Packet,
     endpoint,
+    sctp_chunk,
 )
 from kubenet_lab.twin.flow import Comparison, Flow, IcmpError, Outcome, Tracked
 
@@ -53,6 +57,8 @@ def packet_of(flow: Flow) -> tuple[Packet, dict[str, Any]]:
     asked: dict[str, Any] = {"mark": flow.mark}
     if flow.proto == TCP:
         return Packet(flow.src, flow.dst, TCP, 0, flow.port, ttl, flags=SYN, mss=1460), asked
+    if flow.proto == SCTP:
+        return Packet(flow.src, flow.dst, SCTP, 0, flow.port, ttl, payload=sctp_chunk(SCTP_INIT)), asked
     asked["pmtudisc"] = "do" if flow.df else "dont"
     if flow.proto == UDP:
         payload = flow.payload or _PROBE
@@ -147,8 +153,8 @@ def kernel_outcomes(twin: Twin, flows: list[Flow], timeout: float) -> list[list[
     ]
 
 
-def _tracks(ns: Any) -> bool:
-    return any(ruleset.tables for ruleset in ns.iptables.values())
+def _tracks(ns: Netns) -> bool:
+    return ns.has_nftables or any(ruleset.tables for ruleset in ns.iptables.values())
 
 
 _SENT = ("ns", "dst", "port", "proto", "size", "df", "ttl", "mark", "src", "count")
@@ -169,7 +175,8 @@ def _outcome(twin: Twin, flow: Flow, result: dict[str, Any], seen: list[Seen]) -
     if error is not None and error.type == (3 if ":" in flow.dst else 11):
         end = "ttl exceeded"
     server, source = result["server"], result["source_seen"]
-    chain = _related(result["local"], flow, seen)
+    own = {a.local for a in twin.network.ns(flow.ns).addrs()}
+    chain = _related(result["local"], flow, seen, own)
     if flow.proto in (ICMP, ICMPV6) and end == "answered":
         # The kernel answers a ping itself, so no server can say who asked; the last node's conntrack can.
         pinged, source = chain[-1].reply[:2] if chain else (flow.dst, str(result["local"][0]))
@@ -226,8 +233,11 @@ def _second(side: dict[str, str]) -> int:
     return int(side["dport"]) if "dport" in side else int(side.get("type", 0)) << 8 | int(side.get("code", 0))
 
 
-def _related(local: list[Any], flow: Flow, seen: list[Seen]) -> list[Seen]:
-    """Return the entries of one conversation: from its socket on, through every translation on the way."""
+def _related(local: list[Any], flow: Flow, seen: list[Seen], own: set[str]) -> list[Seen]:
+    """Return the entries of one conversation: from its socket on, through every translation on the way.
+
+    A socket that could not connect does not say its address; it is one of its namespace's `own`.
+    """
     address, port = local
     ping = flow.proto in (ICMP, ICMPV6)
     wanted: set[tuple[str, str, int, int]] = {(address, flow.dst, port, 0 if ping else flow.port)}
@@ -235,7 +245,8 @@ def _related(local: list[Any], flow: Flow, seen: list[Seen]) -> list[Seen]:
     left = [e for e in seen if e.proto == flow.proto]
 
     def key(e: Seen) -> tuple[str, str, int, int]:
-        source = address if address in ("0.0.0.0", "::") and e.orig[1:3] == (flow.dst, port) else e.orig[0]
+        unbound = address in ("0.0.0.0", "::") and e.orig[0] in own
+        source = address if unbound and e.orig[1:3] == (flow.dst, port) else e.orig[0]
         return (source, e.orig[1], e.orig[2], 0 if ping else e.orig[3])
 
     while True:

@@ -1,4 +1,4 @@
-"""From kernel state to the commands that make it: `ip` batches, sysctl writes, `iptables-restore` texts.
+"""From kernel state to the commands that make it: `ip` batches, sysctl writes, `iptables-restore` and `nft -f` texts.
 
 A pure function, so what the twin will do can be read and tested without a kernel. The commands are those a person
 would type; `Plan.text()` prints them.
@@ -45,6 +45,9 @@ FILES = ("/etc/resolv.conf", "/etc/hosts")
 ONLY_HERE: dict[str, str] = {"net/ipv4/icmp_ratelimit": "0", "net/ipv6/icmp/ratelimit": "0"}
 """Parameters the twin sets whatever the model says: many flows at once must not lose their ICMP errors."""
 
+HOST_WIDE = frozenset({"net.core.netdev_max_backlog"})
+"""Parameters of the whole machine, which a network namespace does not even show."""
+
 _PING_GROUPS = "net.ipv4.ping_group_range"
 """Its default names every group; a user namespace has group 0 only, and refuses to name others."""
 
@@ -69,8 +72,8 @@ class Plan(Struct):
 
     `netns` maps names to the names below /run/netns. `root` runs once, outside. Each phase maps a namespace to its
     steps: ["ip"|"ip -6"|"bridge", lines], ["sysctl", [[path, value]]], ["nfacct", names],
-    ["iptables-restore"|"ip6tables-restore"|"ipset", text] or ["files", {path: text}]. Phases run one after the other,
-    the namespaces of a phase side by side.
+    ["iptables-restore"|"ip6tables-restore"|"ipset"|"nft", text] or ["files", {path: text}]. Phases run one after the
+    other, the namespaces of a phase side by side.
     """
 
     netns: dict[str, str]
@@ -103,8 +106,11 @@ def file_name(ns: str) -> str:
     return ns.replace("/", "_")
 
 
-def plan(network: Network) -> Plan:
-    """Return what makes `network` in the kernel; the network is only read."""
+def plan(network: Network, *, now: float = 0.0) -> Plan:
+    """Return what makes `network` in the kernel; the network is only read.
+
+    `now` is simulated time in s: what has a time-out (elements of nftables sets) is given what is left of it.
+    """
     made = Plan({name: file_name(name) for name in network.netns}, [], [{}, {}, {}], [], {}, [])
     made.netns[UNDERLAY] = file_name(UNDERLAY) if UNDERLAY not in network.netns else "underlay_wires"
     _wires(network, made)
@@ -122,7 +128,7 @@ def plan(network: Network) -> Plan:
         if six:
             route.append(["ip -6", six])
         route.append(["bridge", _fdb(ns)])
-        _netfilter(ns, route)
+        _netfilter(ns, route, made, now)
         files = {path: text for path, text in ns.files.items() if path in FILES}
         if files:
             route.append(["files", files])
@@ -292,7 +298,7 @@ def _sysctls(ns: Netns) -> list[list[str]]:
     out: list[list[str]] = []
     names: dict[str, list[str]] = {"ipv4": [], "ipv6": []}
     for key in sorted({**sysctl.DEFAULTS, **ns.sysctls}):
-        if key in sysctl.ALIASES:
+        if key in sysctl.ALIASES or key in HOST_WIDE:
             continue
         base, dev, name = _split(key)
         if dev in ("", "all", "default"):
@@ -414,7 +420,16 @@ def _own(ns: Netns, entry: FdbEntry) -> bool:
 # -- netfilter and sockets ------------------------------------------------------------------------------
 
 
-def _netfilter(ns: Netns, steps: list[list[Any]]) -> None:
+XTABLES = ("raw", "mangle", "nat", "filter", "security")
+"""Tables of the families ip and ip6 that `iptables-nft` keeps for itself."""
+
+
+def is_xtables(family: str, table: str) -> bool:
+    """True for a table of nftables that belongs to `iptables-nft`: "managed by iptables-nft, do not touch!"."""
+    return family in ("ip", "ip6") and table in XTABLES
+
+
+def _netfilter(ns: Netns, steps: list[list[Any]], made: Plan, now: float) -> None:
     from kubenet_lab.kernel.dialects.ipset import save as save_sets
     from kubenet_lab.kernel.dialects.iptables import save
     from kubenet_lab.kernel.netfilter.matches.nfacct import NfAcct
@@ -434,6 +449,18 @@ def _netfilter(ns: Netns, steps: list[list[Any]]) -> None:
         text = save(ns.iptables[fam])
         if text.strip():
             steps.append([tool, text])
+    if ns.has_nftables:
+        from kubenet_lab.kernel.dialects.nft import list_ruleset
+
+        # After iptables, as on a node: of hooks with one priority the kernel asks the later first.
+        steps.append(["nft", list_ruleset(ns.nftables, now=now)])
+        made.missing += [
+            Missing(
+                ns.name, f"nftables table {family} {name}", "iptables-nft keeps its own rules under that name"
+            )
+            for family, name in ns.nftables.tables
+            if is_xtables(family, name)
+        ]
 
 
 def _sockets(ns: Netns, made: Plan) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from difflib import unified_diff
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from kubenet_lab.kernel.link import Link
 from kubenet_lab.kernel.neighbour import Neighbour
 from kubenet_lab.kernel.netfilter import Ruleset
 from kubenet_lab.kernel.netns import Netns
+from kubenet_lab.kernel.nftables.ruleset import Ruleset as NftRuleset
 from kubenet_lab.kernel.route import TABLE_LOCAL, Route, RouteRule
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "fdb": ("bridge", "-j", "fdb"),
     "iptables": ("iptables-save",),
     "ip6tables": ("ip6tables-save",),
+    "nftables": ("nft", "-j", "list", "ruleset"),
     "ipsets": ("ipset", "save"),
     "conntrack": ("conntrack", "-L"),
 }
@@ -50,6 +53,8 @@ class State(Struct):
     neighbours: list[Neighbour]
     fdb: list[FdbEntry]
     iptables: dict[int, Ruleset]
+    nftables: NftRuleset
+    """Without the tables that iptables-nft keeps: those are `iptables`."""
     ipsets: dict[str, IpSet]
     conntrack: list[Flow]
     unread: list[Fault]
@@ -67,6 +72,7 @@ def read(twin: Twin, names: Iterable[str]) -> list[State]:
         ip_rule,
         ipset,
         iptables,
+        nft,
     )
 
     wanted = list(names)
@@ -90,6 +96,7 @@ def read(twin: Twin, names: Iterable[str]) -> list[State]:
                 ip_neigh.parse(text["neighbours"], unknown=notes),
                 bridge_fdb.parse(text["fdb"], unknown=notes),
                 {4: iptables.load(text["iptables"], 4), 6: iptables.load(text["ip6tables"], 6)},
+                nft.load_json(native(text["nftables"]), file="nft -j list ruleset"),
                 ipset.load(text["ipsets"]),
                 conntrack.parse(text["conntrack"], unknown=notes),
                 notes,
@@ -98,10 +105,35 @@ def read(twin: Twin, names: Iterable[str]) -> list[State]:
     return out
 
 
+def native(document: str) -> str:
+    """Return what `nft -j list ruleset` printed without iptables-nft's tables, whose rules JSON leaves half out."""
+    from kubenet_lab.twin.plan import is_xtables
+
+    def kept(member: dict[str, dict[str, str]]) -> bool:
+        ((kind, fields),) = member.items()
+        return not is_xtables(
+            fields.get("family", ""), fields.get("name" if kind == "table" else "table", "")
+        )
+
+    members = json.loads(document or '{"nftables": []}')["nftables"]
+    return json.dumps({"nftables": [member for member in members if kept(member)]})
+
+
+def still(document: str) -> str:
+    """Return what `nft -j list ruleset` printed without the elements that packets add and renew."""
+    members = json.loads(document)["nftables"]
+    for member in members:
+        ((kind, fields),) = member.items()
+        if kind in ("set", "map") and "dynamic" in fields.get("flags", ()):
+            fields.pop("elem", None)
+    return json.dumps({"nftables": members})
+
+
 def differences(model: Netns, kernel: State) -> list[str]:
     """Say, one a line, what the twin's kernel has otherwise than the model; what moves with packets is left out."""
     from kubenet_lab.kernel.dialects.bridge_fdb import is_derived
     from kubenet_lab.kernel.dialects.iptables import save
+    from kubenet_lab.kernel.dialects.nft import list_ruleset, load_json, to_json
 
     pairs: list[tuple[str, set[str], set[str]]] = [
         ("link", {_link(x) for x in model.links.values()}, {_link(x) for x in kernel.links}),
@@ -132,12 +164,18 @@ def differences(model: Netns, kernel: State) -> list[str]:
     for what, ours, theirs in pairs:
         out += [f"{kernel.netns}: {what} in the model only: {text}" for text in sorted(ours - theirs)]
         out += [f"{kernel.netns}: {what} in the kernel only: {text}" for text in sorted(theirs - ours)]
-    for fam in (4, 6):
-        ours_text, theirs_text = save(model.iptables[fam]), save(kernel.iptables[fam])
+    texts = [(f"IPv{fam}", save(model.iptables[fam]), save(kernel.iptables[fam])) for fam in (4, 6)]
+    # nft's JSON leaves comments of tables and chains out: the model's tables go through it, too.
+    ours_nft, theirs_nft = (
+        list_ruleset(load_json(still(to_json(side))), stateless=True)
+        for side in (model.nftables, kernel.nftables)
+    )
+    texts.append(("nftables", ours_nft, theirs_nft))
+    for what, ours_text, theirs_text in texts:
         changed = unified_diff(
             ours_text.splitlines(), theirs_text.splitlines(), "model", "kernel", lineterm="", n=0
         )
-        out += [f"{kernel.netns}: IPv{fam} rules: {line}" for line in changed]
+        out += [f"{kernel.netns}: {what} rules: {line}" for line in changed]
     return out
 
 

@@ -95,6 +95,7 @@ class Twin:
     Args:
         network: The state to make; it is read once, at the start.
         strict: Raise when something cannot be made; False goes on without it and names it in `missing`.
+        now: Simulated time in s at which the state is taken; what has a time-out is given what is left of it.
         clock: Seconds for the servers whose answers depend on time (a DNS cache): a twin runs in real time.
 
     Raises:
@@ -102,10 +103,15 @@ class Twin:
     """
 
     def __init__(
-        self, network: Network, *, strict: bool = True, clock: Callable[[], float] = time.monotonic
+        self,
+        network: Network,
+        *,
+        strict: bool = True,
+        now: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.network = network
-        self.plan: Plan = plan(network)
+        self.plan: Plan = plan(network, now=now)
         self.missing: list[Missing] = list(self.plan.missing)
         self.pid = 0
         self._clock, self._start = clock, clock()

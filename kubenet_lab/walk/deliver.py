@@ -66,7 +66,7 @@ def local_input(w: Walk, skb: Skb) -> None:
 
 def _tcp(w: Walk, skb: Skb) -> None:
     ns, pkt = skb.ns, skb.pkt
-    if (ns.name, TCP, pkt.dport) in w.clients and pkt.flags & (SYN | ACK) != SYN:
+    if w.peers.get((ns.name, TCP, pkt.dport)) == (pkt.src, pkt.sport) and pkt.flags & (SYN | ACK) != SYN:
         w.delivered(skb, "socket", f"client socket {pkt.dst}:{pkt.dport}", "socket")
         if pkt.flags & (SYN | ACK) == SYN | ACK:
             done = Packet(
@@ -146,7 +146,7 @@ def _sctp(w: Walk, skb: Skb) -> None:
     """INIT is answered by INIT ACK where somebody listens, by ABORT where nobody does (RFC 9260, 5.1 and 8.4)."""
     ns, pkt = skb.ns, skb.pkt
     kind = pkt.payload[0] if pkt.payload else 0
-    if (ns.name, SCTP, pkt.dport) in w.clients and kind != SCTP_INIT:
+    if w.peers.get((ns.name, SCTP, pkt.dport)) == (pkt.src, pkt.sport) and kind != SCTP_INIT:
         w.delivered(skb, "socket", f"client socket {pkt.dst}:{pkt.dport}", "socket")
         return
     socket = ns.socket_for(SCTP, pkt.dst, pkt.dport)

@@ -98,6 +98,8 @@ class Walk:
         self.choose: Chooser = choose or self._chance
         self.clients: set[tuple[str, int, int]] = set()
         """Open client sockets: (namespace, protocol, port or ICMP id)."""
+        self.peers: dict[tuple[str, int, int], tuple[str, int]] = {}
+        """Whom a client socket has last written to, as it knows it: (address, port)."""
         self.connections: set[tuple[str, str, int, str, int]] = set()
         """TCP connections a listener accepted: (namespace, its address and port, the client's)."""
         self.trace: Trace = _NOWHERE

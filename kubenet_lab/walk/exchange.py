@@ -108,6 +108,9 @@ def judge(request: Trace, ns: str, patience: float = 5.0) -> Exchange:
                 decider = (
                     request if request.verdict != DELIVERED or verdict in (CONNECTED, ANSWERED) else trace
                 )
+                if request.reason == "rule-reject" and request.packet.proto not in (TCP, SCTP) and _unsent(request):
+                    # The rule's own verdict comes back from sendto(2) first; the ICMP error waits in the queue.
+                    verdict, errno = NOT_PERMITTED, "EPERM"
                 break
             verdict, errno, answer = TIMED_OUT, "ETIMEDOUT", None
     else:
@@ -166,6 +169,11 @@ def _behind(first: Exchange, second: Trace, patience: float) -> Exchange:
         place=onward.place,
         seconds=first.seconds + onward.seconds,
     )
+
+
+def _unsent(request: Trace) -> bool:
+    """True for a packet that ended on its way out of the namespace that sent it, before any device had it."""
+    return len(request.hops) == 1 and not any(step.kind == "transmit" for step in request.hops[0].steps)
 
 
 def _meaning(request: Packet, answer: Packet) -> tuple[str, str]:

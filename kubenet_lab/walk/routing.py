@@ -73,6 +73,7 @@ def _bind(w: Walk, ns: Netns, pkt: Packet) -> Packet:
                 break
         pkt = replace(pkt, sport=port)
     w.clients.add((ns.name, proto, pkt.sport))
+    w.peers[ns.name, proto, pkt.sport] = (pkt.dst, pkt.dport)
     return pkt
 
 

@@ -181,6 +181,15 @@ ROWS: tuple[Row, ...] = (
 )  # fmt: skip
 
 
+DIFFERENT: dict[str, dict[str, str]] = {
+    "nftables": {"Service, wrong port": "refused", "ping a Service": "refused"},
+}
+"""Mode -> row -> how it ends there instead.
+
+nftables: the chain cluster-ips-check rejects what no port of a cluster IP takes; in iptables mode it is routed on.
+"""
+
+
 def place(network: Network, name: str) -> str:
     """Return the namespace that a role names: "backend@node-2" is the backend pod on node-2."""
     if name in network.netns:

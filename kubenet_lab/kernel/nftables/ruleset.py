@@ -84,6 +84,11 @@ class Ruleset:
         self.live: dict[tuple[int, int], dict[Key, Element]] = live if live is not None else {}
         self.compiled: dict[Any, Any] = compiled if compiled is not None else {}
 
+    def snapshot(self) -> Snapshot:
+        """Return what brings back the present state, packets' part in it too."""
+        state = {key: list(cell) for key, cell in self.state.items()}
+        return Snapshot(self, state, {key: dict(one) for key, one in self.live.items()})
+
     def __bool__(self) -> bool:
         return bool(self.tables)
 
@@ -140,6 +145,26 @@ class Ruleset:
     def edit(self) -> Edit:
         """Begin a transaction."""
         return Edit(self)
+
+
+class Snapshot:
+    """A ruleset as it was at a moment, with the counters, limits and elements that packets had changed until then."""
+
+    __slots__ = ("live", "ruleset", "state")
+
+    def __init__(
+        self, ruleset: Ruleset, state: dict[Any, list[float]], live: dict[tuple[int, int], dict[Key, Element]]
+    ) -> None:
+        self.ruleset, self.state, self.live = ruleset, state, live
+
+    def restore(self) -> Ruleset:
+        """Return the ruleset, or one like it where packets have changed something since."""
+        now = self.ruleset
+        if now.live == self.live and now.state == self.state:
+            return now
+        state = {key: list(cell) for key, cell in self.state.items()}
+        live = {key: dict(one) for key, one in self.live.items()}
+        return Ruleset(now.tables, now.next_handle, state, live)
 
 
 def _near(name: str, known: Iterable[str]) -> str:
