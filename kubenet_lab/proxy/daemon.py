@@ -26,7 +26,7 @@ from kubenet_lab.kernel.socket import Socket
 from kubenet_lab.objects import EndpointSlice, Node, Pod, Service
 from kubenet_lab.packet.http import Request, Response
 from kubenet_lab.packet.packet import TCP, Packet
-from kubenet_lab.proxy import health, iptables, nftables
+from kubenet_lab.proxy import health, ipvs, iptables, nftables
 from kubenet_lab.proxy.config import KubeProxyConfig, ProxyNode, nodeport_blocks, nodeport_ips
 from kubenet_lab.proxy.conntrack import stale_flows, udp_changed
 from kubenet_lab.proxy.mode import MakeProxy, NodeProxy
@@ -34,6 +34,8 @@ from kubenet_lab.proxy.services import Named, ServiceMap, ServiceTracker
 from kubenet_lab.proxy.timing import FULL_SYNC_PERIOD, Timing
 
 PROGRAM = "kube-proxy"
+PROGRAMS = {"ebpf": "cilium-agent"}
+"""Who does kube-proxy's work in a mode that is not kube-proxy's, as `ss -p` shows it."""
 DAEMON_SET = ("kube-proxy", "kube-system")
 """The DaemonSet kubeadm installs: (name, namespace)."""
 
@@ -68,6 +70,7 @@ class Process(Struct, frozen=True):
         whole: The next sync writes everything.
         udp: IP families in which endpoints of UDP changed since the last sync.
         looked: How many looks for the canary chains it has taken.
+        minutes: How many looks for real servers whose connections have ended (ipvs mode).
         fulls, partials: Syncs that worked.
         failures, partial_failures: Syncs that did not.
     """
@@ -84,6 +87,7 @@ class Process(Struct, frozen=True):
     whole: bool = False
     udp: frozenset[int] = frozenset()
     looked: int = 0
+    minutes: int = 0
     fulls: int = 0
     partials: int = 0
     failures: int = 0
@@ -253,6 +257,11 @@ class KubeProxies:
             return replace(process, whole=True, due=now)
         if process.mode == "ipvs" and process.synced is not None and process.ran + period <= now:
             return replace(process, whole=True, due=now)
+        minutes = math.floor((now - process.began) / ipvs.TERMINATION_CHECK + EPSILON)
+        program = self._programs[name]
+        if minutes > process.minutes and isinstance(program, ipvs.KubeProxyIpvs):
+            program.end_terminating(self.world.network.ns(name), now)
+            return replace(process, minutes=minutes)
         return process
 
     def _canary_gone(self, name: str, process: Process) -> bool:
@@ -310,7 +319,14 @@ class KubeProxies:
         )
 
     def _write_all(self, name: str, mode: str, space: Netns) -> None:
-        """A full sync: a program that remembers nothing writes everything, and deletes what it does not know."""
+        """A full sync: a program that remembers nothing writes everything, and deletes what it does not know.
+
+        In ipvs mode it remembers the real servers that wait for their connections' end.
+        """
+        program = self._programs.get(name)
+        if isinstance(program, ipvs.KubeProxyIpvs):
+            program.apply(space, self._seen[name].maps, {4: set(), 6: set()}, full=True)
+            return
         self._make(name, mode, space)
         _look_at(space)
 
@@ -346,7 +362,9 @@ class KubeProxies:
             self._processes[name] = replace(process, synced=now, full=now, ran=now, fulls=1)
             self._serve_services(name, space)
         else:
-            self._clean_other_modes(process.mode, space)
+            # nftables mode takes away what the other two left, and those two take away its tables, as at every start.
+            others = ("nftables",) if process.mode in ("iptables", "ipvs") else ("iptables", "ipvs")
+            process = self._clean(process, others, space)
             self._seen.setdefault(name, ServiceTracker())
             udp = frozenset(
                 f for f, m in self._tracker.maps.items() if any(k.protocol == "UDP" for k in m.endpoints)
@@ -363,7 +381,7 @@ class KubeProxies:
             process = self._processes[name]
             if process.running:
                 self._programs.pop(name, None)
-                self._close(self.world.network.ns(name))
+                self._close(name)
                 self._processes[name] = replace(
                     process, running=False, began=self.world.now, due=math.inf, changes=NOBODY, queued=None
                 ).note(self.world.now, "stopped")
@@ -395,8 +413,7 @@ class KubeProxies:
         """`kube-proxy --cleanup`: take away what any mode made. A running one does not notice. Raises NotFound."""
         for name in self._named(node):
             space = self.world.network.ns(name)
-            for clean in CLEAN.values():
-                clean(space)
+            self._processes[name] = self._clean(self._processes[name], CLEAN, space)
 
     def forget(self, node: str) -> None:
         """The machine is gone."""
@@ -433,12 +450,14 @@ class KubeProxies:
             elif process is not None and not process.running and name in on:
                 self.start(name)
 
-    def _clean_other_modes(self, mode: str, space: Netns) -> None:
-        """As at its start: nftables mode takes away what the other two left, those two take away its tables."""
-        others = ("nftables",) if mode in ("iptables", "ipvs") else ("iptables", "ipvs")
-        for other in others:
-            if other in CLEAN:
-                CLEAN[other](space)
+    def _clean(self, process: Process, modes: Iterable[str], space: Netns) -> Process:
+        """Take away what modes made; where the kernel refuses, kube-proxy says so in its log and goes on."""
+        for mode in modes:
+            try:
+                CLEAN[mode](space)
+            except (NetfilterError, InputError, KernelError) as refused:
+                process = process.note(self.world.now, f"Error cleaning up {mode} rules: {refused}")
+        return process
 
     # -- when ---------------------------------------------------------------------------------------------------------
 
@@ -458,6 +477,9 @@ class KubeProxies:
             return
         if process.mode == "ipvs":
             yield process.ran + self._timings[process.mode].sync_period
+            program = self._programs[name]
+            if isinstance(program, ipvs.KubeProxyIpvs) and program.terminating:
+                yield process.began + (process.minutes + 1) * ipvs.TERMINATION_CHECK
         elif process.full is not None and self._touched(name):
             yield process.full + FULL_SYNC_PERIOD
         if self._canary_gone(name, process):
@@ -494,7 +516,8 @@ class KubeProxies:
     def _listen(self, name: str, space: Netns) -> None:
         timing = self._timings[self._processes[name].mode]
         self._open(name, space, *timing.healthz, self._healthz)
-        self._open(name, space, *timing.metrics, self._metrics)
+        if self._processes[name].mode not in PROGRAMS:
+            self._open(name, space, *timing.metrics, self._metrics)
 
     def _open(
         self, name: str, space: Netns, address: str, port: int, answer: Callable[[str, str], Response]
@@ -510,7 +533,7 @@ class KubeProxies:
         # Go listens on both families when it is told 0.0.0.0.
         bound = "::" if address in ("", "0.0.0.0", "::") else address
         try:
-            space.listen(Socket(TCP, bound, port, PROGRAM, handler=handle))
+            space.listen(Socket(TCP, bound, port, self._program(name), handler=handle))
         except KernelError as refused:
             self._processes[name] = self._processes[name].note(
                 self.world.now, f"listen tcp {address}:{port}: {refused}"
@@ -518,11 +541,15 @@ class KubeProxies:
             return False
         return True
 
-    def _close(self, space: Netns, ports: Iterable[int] | None = None) -> None:
+    def _close(self, name: str, ports: Iterable[int] | None = None) -> None:
+        space = self.world.network.ns(name)
         for sockets in list(space.sockets.values()):
             for socket in sockets:
-                if socket.process == PROGRAM and (ports is None or socket.port in ports):
+                if socket.process == self._program(name) and (ports is None or socket.port in ports):
                     space.close(socket)
+
+    def _program(self, node: str) -> str:
+        return PROGRAMS.get(self._processes[node].mode, PROGRAM)
 
     def _healthz(self, node: str, path: str) -> Response:
         process, now = self._processes[node], self.world.now
@@ -558,8 +585,9 @@ class KubeProxies:
         timing = self._timings[self._processes[name].mode]
         wanted = self._checked(self._seen[name].maps)
         own = {timing.healthz[1], timing.metrics[1]}
-        there = {s.port for group in space.sockets.values() for s in group if s.process == PROGRAM} - own
-        self._close(space, there - set(wanted.values()))
+        mine = self._program(name)
+        there = {s.port for group in space.sockets.values() for s in group if s.process == mine} - own
+        self._close(name, there - set(wanted.values()))
         for service, port in wanted.items():
             if port in there:
                 continue
@@ -648,5 +676,9 @@ def _clean_nftables(space: Netns) -> None:
         space.set_nftables(nftables.cleanup(space.nftables))
 
 
-CLEAN: dict[str, Callable[[Netns], None]] = {"iptables": _clean_iptables, "nftables": _clean_nftables}
+CLEAN: dict[str, Callable[[Netns], None]] = {
+    "iptables": _clean_iptables,
+    "ipvs": ipvs.cleanup,
+    "nftables": _clean_nftables,
+}
 """What `--cleanup`, and a start in another mode, take away of each mode's."""

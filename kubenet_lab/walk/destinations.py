@@ -16,6 +16,8 @@ from kubenet_lab.walk.engine import Walk
 
 MOST = 4096
 """Outcomes after which no more are looked for."""
+TURNS = 256
+"""Connections after which destinations that do not repeat are taken as they came."""
 
 
 def destinations(
@@ -26,18 +28,37 @@ def destinations(
     Empty where nothing translates it: it is refused, dropped, or goes to the address itself. Chances add up to 1 where
     something always does. What a client's affinity says counts, as it does for the client.
     """
+    host = network.netns.get(network.ns(ns).host)
+    if host is not None:
+        host.iptables  # noqa: B018 - built once, not once for each outcome
+    packet = Packet("", address, proto, 0, port, flags=SYN if proto == TCP else 0)
     found: dict[tuple[str, int], float] = {}
-    for trace, chance in _outcomes(
-        network, ns, Packet("", address, proto, 0, port, flags=_flags(proto)), now
-    ):
+    outcomes = list(_outcomes(network, ns, packet, now))
+    if len(outcomes) == 1 and _translated(outcomes[0][0], address, port) is not None:
+        outcomes = _in_turn(network, ns, packet, now)
+    for trace, chance in outcomes:
         to = _translated(trace, address, port)
         if to is not None:
             found[to] = found.get(to, 0.0) + chance
     return dict(sorted(found.items()))
 
 
-def _flags(proto: int) -> int:
-    return SYN if proto == TCP else 0
+def _in_turn(network: Network, ns: str, packet: Packet, now: float) -> list[tuple[Trace, float]]:
+    """Open connections one after another until their destinations repeat, as those of IPVS' round robin do."""
+    before = network.snapshot()
+    try:
+        walk = Walk(network, now=now)
+        seen: list[tuple[str, int] | None] = []
+        traces: list[Trace] = []
+        while len(traces) < TURNS:
+            traces.append(walk.send(ns, packet))
+            seen.append(_translated(traces[-1], packet.dst, packet.dport))
+            half, odd = divmod(len(seen), 2)
+            if not odd and seen[:half] == seen[half:]:
+                break
+    finally:
+        network.restore(before)
+    return [(trace, 1 / len(traces)) for trace in traces]
 
 
 def _outcomes(network: Network, ns: str, packet: Packet, now: float) -> Iterator[tuple[Trace, float]]:

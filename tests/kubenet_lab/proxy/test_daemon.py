@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from kubenet_lab import scenarios
-from kubenet_lab.cluster import Cluster
+from kubenet_lab.cluster import PROXIES, Cluster
 from kubenet_lab.control import Settings
 from kubenet_lab.errors import InputError, NotFound
 from kubenet_lab.kernel.dialects.iptables import save
@@ -483,3 +483,22 @@ def test_connections_of_a_service_without_endpoints_stay_until_it_has_one_again(
     cluster.apply_objects([replace(found, spec=replace(found.spec, replicas=1))])
     (pod,) = [p for p in cluster.store.list("Pod", "kube-system") if "coredns" in p.name]
     assert set(dns_flows(cluster).values()) <= {pod.ips[0]}
+
+
+# -- ipvs mode --------------------------------------
+
+
+@pytest.mark.skipif("ipvs" not in PROXIES, reason="not modelled")
+def test_in_ipvs_mode_everything_is_written_again_every_sync_period() -> None:
+    cluster = shop(proxy="ipvs")
+    assert sent_to(cluster).keys() == living(cluster)
+    cluster.advance(10)
+    cluster.node("node-1").ns.ipvs.clear()
+    assert sent_to(cluster) == {}
+    cluster.advance(19)
+    assert sent_to(cluster) == {}
+    cluster.advance(1)
+    assert sent_to(cluster).keys() == living(cluster)
+    cluster.start_kube_proxy("node-1", mode="nftables")
+    assert not cluster.node("node-1").ns.ipvs.services
+    assert sent_to(cluster).keys() == living(cluster)
