@@ -6,6 +6,8 @@ whether it is kept or not.
 
 from __future__ import annotations
 
+from math import ceil
+
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -36,6 +38,18 @@ class Options(Struct, frozen=True):
     no_success: tuple[str, ...] = ()
     no_denial: tuple[str, ...] = ()
     keep_ttl: bool = False
+    prefetch: int = 0
+    prefetch_duration: float = 60.0
+    prefetch_percentage: int = 10
+    stale_up_to: float = 0.0
+    verify_stale: bool = False
+
+
+class Popularity(Struct):
+    """How often an answer was asked for since `since`."""
+
+    since: float
+    hits: int = 1
 
 
 class Item(Struct, frozen=True):
@@ -61,6 +75,10 @@ class Cache(Plugin):
         self.denial: dict[Key, Item] = {}
         self.hits = 0
         self.misses = 0
+        self.stale = 0
+        """Answers given after their time."""
+        self.prefetches = 0
+        self._asked: dict[Key, Popularity] = {}
 
     def serve(self, request: Request) -> Response | Failure:
         """Answer from the cache, or pass on and keep."""
@@ -73,11 +91,48 @@ class Cache(Plugin):
         item = self._get(key, request.now)
         if item is not None:
             self.hits += 1
-            return _again(item, request, item.ttl if options.keep_ttl else item.left(request.now))
+            left = item.left(request.now)
+            if left <= 0:
+                return self._stale(item, key, request)
+            answer = _again(item, request, item.ttl if options.keep_ttl else left)
+            if self._wanted_soon(key, item, request.now):
+                self.prefetches += 1
+                self._refresh(key, request)
+            return answer
         self.misses += 1
+        return self._refresh(key, request)
+
+    def _stale(self, item: Item, key: Key, request: Request) -> Response | Failure:
+        """Answer after the time, TTL 0; ask anew before (`verify`) or behind the client's back."""
+        fresh = self._refresh(key, request)
+        good = not isinstance(fresh, Failure) and fresh.rcode in ("NOERROR", "NXDOMAIN")
+        if self.options.verify_stale and good:
+            return fresh
+        self.stale += 1
+        return _again(item, request, 0)
+
+    def _wanted_soon(self, key: Key, item: Item, now: float) -> bool:
+        """Is the answer popular, and its time nearly over?"""
+        options = self.options
+        if options.prefetch <= 0:
+            return False
+        asked = self._asked.get(key)
+        if asked is None or now - asked.since > options.prefetch_duration:
+            self._asked[key] = asked = Popularity(now, 1)
+        else:
+            asked.hits += 1
+        return asked.hits >= options.prefetch and item.left(now) <= ceil(
+            options.prefetch_percentage / 100 * item.ttl
+        )
+
+    def _refresh(self, key: Key, request: Request) -> Response | Failure:
+        """Ask the rest of the chain, and keep what it says."""
+        query = request.query
         # What is kept must serve whoever wants the AD bit later.
         request.ad = True
         answer = self.pass_on(request)
+        if isinstance(answer, Failure) and answer.silent:
+            return answer
         if isinstance(answer, Failure):
             # A failure inside the server is remembered too, or every retry would wait for the upstream again.
             self._store(key, reply(query, answer.rcode, delay=answer.delay), request)
@@ -85,15 +140,16 @@ class Cache(Plugin):
         return self._store(key, answer, request)
 
     def _get(self, key: Key, now: float) -> Item | None:
+        stale = self.options.stale_up_to
         denied = self.denial.get(key)
-        if denied is not None and denied.left(now) > 0:
+        if denied is not None and denied.left(now) > -stale:
             if denied.response.rcode == "SERVFAIL":
                 good = self.success.get(key)
                 if good is not None and good.left(now) > 0:
                     return good
             return denied
         found = self.success.get(key)
-        return found if found is not None and found.left(now) > 0 else None
+        return found if found is not None and found.left(now) > -stale else None
 
     def _store(self, key: Key, answer: Response, request: Request) -> Response:
         options = self.options
@@ -225,11 +281,46 @@ def _parse(c: Controller) -> Options:
                 if words:
                     raise c.arg_error()
                 fields["keep_ttl"] = True
+            elif word == "prefetch":
+                fields.update(_prefetch(c, words))
+            elif word == "serve_stale":
+                fields.update(_serve_stale(c, words))
             else:
                 raise CorefileError(f"{word}: not modelled")
         options = Options(zones=zones, **fields)  # type: ignore[arg-type]
     assert options is not None
     return options
+
+
+def _prefetch(c: Controller, words: list[str]) -> dict[str, object]:
+    if not 1 <= len(words) <= 3:
+        raise c.arg_error()
+    amount = integer(words[0])
+    if amount < 0:
+        raise CorefileError(f"prefetch amount should be positive: {amount}")
+    fields: dict[str, object] = {"prefetch": amount}
+    if len(words) > 1:
+        fields["prefetch_duration"] = duration(words[1])
+    if len(words) > 2:
+        if not words[2].endswith("%"):
+            raise CorefileError(f"last character of percentage should be `%`, but is: '{words[2][-1]}'")
+        percentage = integer(words[2][:-1])
+        if not 10 <= percentage <= 90:
+            raise CorefileError(f"percentage should fall in range [10, 90]: {percentage}")
+        fields["prefetch_percentage"] = percentage
+    return fields
+
+
+def _serve_stale(c: Controller, words: list[str]) -> dict[str, object]:
+    if len(words) > 2:
+        raise c.arg_error()
+    seconds = duration(words[0]) if words else 3600.0
+    if seconds < 0:
+        raise CorefileError("invalid negative duration for serve_stale")
+    mode = words[1].lower() if len(words) > 1 else "immediate"
+    if mode not in ("immediate", "verify"):
+        raise CorefileError(f"invalid value for serve_stale refresh mode: {mode}")
+    return {"stale_up_to": seconds, "verify_stale": mode == "verify"}
 
 
 def _positive(ttl: int) -> int:

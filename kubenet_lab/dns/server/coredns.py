@@ -20,20 +20,40 @@ from msgspec.structs import replace
 from kubenet_lab.dns.names import label_bytes, labels
 from kubenet_lab.dns.records import MAX_SIZE, MIN_UDP_SIZE, Edns, Query, Record, Response, reply, truncate
 from kubenet_lab.dns.server import corefile as _corefile
+from kubenet_lab.dns.server.acl import Acl
+from kubenet_lab.dns.server.any import Any as AnyPlugin
+from kubenet_lab.dns.server.autopath import AutoPath
+from kubenet_lab.dns.server.bind import Bind
+from kubenet_lab.dns.server.bufsize import Bufsize
 from kubenet_lab.dns.server.cache import Cache
+from kubenet_lab.dns.server.chaos import Chaos
 from kubenet_lab.dns.server.corefile import Controller, CorefileError, Zone
+from kubenet_lab.dns.server.dns64 import Dns64
+from kubenet_lab.dns.server.erratic import Erratic
 from kubenet_lab.dns.server.errors import Errors
+from kubenet_lab.dns.server.file import File
 from kubenet_lab.dns.server.forward import Forward
+from kubenet_lab.dns.server.header import Header
 from kubenet_lab.dns.server.health import Health
+from kubenet_lab.dns.server.hosts import Hosts
 from kubenet_lab.dns.server.kubernetes import Kubernetes
 from kubenet_lab.dns.server.loadbalance import LoadBalance
+from kubenet_lab.dns.server.local import Local
 from kubenet_lab.dns.server.log import Log
 from kubenet_lab.dns.server.loop import Loop
+from kubenet_lab.dns.server.metadata import Metadata
+from kubenet_lab.dns.server.minimal import Minimal
+from kubenet_lab.dns.server.nsid import Nsid
 from kubenet_lab.dns.server.plugin import Failure, Plugin, Request, Upstream
 from kubenet_lab.dns.server.prometheus import Prometheus
 from kubenet_lab.dns.server.ready import Ready
 from kubenet_lab.dns.server.reload import Reload
+from kubenet_lab.dns.server.rewrite import Rewrite
+from kubenet_lab.dns.server.secondary import Secondary
+from kubenet_lab.dns.server.template import Templates
+from kubenet_lab.dns.server.transfer import Transfer
 from kubenet_lab.dns.server.view import ServiceView
+from kubenet_lab.dns.server.view_plugin import View
 from kubenet_lab.dns.server.whoami import Whoami
 
 if TYPE_CHECKING:
@@ -56,7 +76,9 @@ DIRECTIVES: tuple[str, ...] = (
 """Every directive CoreDNS knows, in the order plugins run, whatever the Corefile's (plugin.cfg)."""
 
 PLUGINS: tuple[type[Plugin], ...] = (
-    Reload, Ready, Health, Prometheus, Errors, Log, LoadBalance, Cache, Kubernetes, Loop, Forward, Whoami
+    Metadata, Reload, Nsid, Bufsize, Bind, Ready, Health, Prometheus, Errors, Log, Local, Dns64, AnyPlugin, Chaos,
+    LoadBalance, Rewrite, AutoPath, Acl, Cache, Header, Minimal, Templates, Transfer, Hosts, Kubernetes, File,
+    Secondary, Loop, Forward, Erratic, Whoami, View,
 )  # fmt: skip
 """The plugins modelled; a Corefile with another one of DIRECTIVES raises NotModelled."""
 
@@ -82,12 +104,20 @@ class Environment:
         local_ips: tuple[str, ...],
         output: Callable[[str], None],
         variables: Mapping[str, str],
+        hostname: str = "coredns",
+        interfaces: Mapping[str, tuple[str, ...]] | None = None,
     ) -> None:
         self.view = view
         self.upstream = upstream
         self.local_ips = local_ips
         self.output = output
         self.variables = variables
+        self.hostname = hostname
+        self.interfaces = interfaces or {"lo": ("127.0.0.1", "::1"), "eth0": local_ips}
+        self.binds: dict[tuple[str, ...], tuple[str, ...]] = {}
+        """By the zones of a block: the addresses it listens on, where it names any."""
+        self.unbound: list[str] = []
+        """Addresses to listen on that this host does not have."""
         self.lameduck = 0.0
 
 
@@ -99,9 +129,17 @@ class Server:
         self.chain = chain
         self.first = chain[0] if chain else None
         self.any_class = any(plugin.name in _ANY_CLASS for plugin in chain)
+        self.views = tuple(plugin for plugin in chain if isinstance(plugin, View))
 
 
-def no_upstream(query: Query, server: str) -> Response | None:
+def environment_of(controller: Controller) -> Environment:
+    """Return what a plugin's stanza is read with."""
+    environment = controller.environment
+    assert isinstance(environment, Environment)
+    return environment
+
+
+def no_upstream(query: Query, server: str, protocol: str) -> Response | None:
     """An upstream that never answers."""
     return None
 
@@ -112,12 +150,13 @@ class CoreDNS:
     Args:
         corefile: Its text.
         view: The objects it watches; it may change while the server runs.
-        upstream: (query, server) -> answer, None for silence; raises ConnectionRefusedError if the port is
-            closed.
+        upstream: (query, server, "udp" or "tcp") -> answer, None for silence; raises ConnectionRefusedError if
+            the port is closed.
         local_ips: Its own addresses, which tell it which Service it stands behind.
         files: The machine's files by path: /etc/resolv.conf, what `import` names.
         variables: Its environment; by default what every pod has.
         seed: Of the shuffles.
+        hostname: The host's name, a pod's own.
         port: The port it serves; blocks on other ports are read and not served.
 
     Attributes:
@@ -137,8 +176,10 @@ class CoreDNS:
         files: Mapping[str, str] | None = None,
         variables: Mapping[str, str] | None = None,
         seed: int = 0,
+        hostname: str = "coredns",
         port: str = "53",
     ) -> None:
+        self.hostname = hostname
         self.view = view
         self.upstream = upstream
         self.local_ips = local_ips
@@ -150,6 +191,8 @@ class CoreDNS:
         self.corefile = ""
         self.lameduck = 0.0
         self.servers: dict[str, Server] = {}
+        self.blocks: dict[str, list[Server]] = {}
+        """Zones that several blocks serve, each for a view of its own."""
         self._within = threading.local()
         self._load(corefile)
 
@@ -182,6 +225,10 @@ class CoreDNS:
             return reply(query, "BADVERS", edns=Edns(payload=0))
         name = query.name.lower()
         server = self._server(name, query.type)
+        if server is not None and (server.views or server.zone.name in self.blocks):
+            server = self._viewed(
+                server, Request(query, name, client, protocol, now, self._lookup, self.rng, port)
+            )
         if server is None or server.first is None or (query.cls != "IN" and not server.any_class):
             return self._fit(reply(query, "REFUSED"), query, client, protocol)
         depth = getattr(self._within, "depth", 0)
@@ -195,7 +242,12 @@ class CoreDNS:
         finally:
             self._within.depth = depth
         if isinstance(result, Failure):
+            if result.silent:
+                return None
             result = reply(query, result.rcode, delay=result.delay)
+        if request.query.edns is not query.edns and query.edns is not None and request.query.edns is not None:
+            # `bufsize` lowers what the client said it takes.
+            query = replace(query, edns=replace(query.edns, payload=request.query.edns.payload))
         if request.elapsed:
             result = replace(result, delay=result.delay + request.elapsed)
         return self._fit(result, query, client, protocol)
@@ -291,6 +343,13 @@ class CoreDNS:
             rest = rest.partition(".")[2] or "."
         return parent
 
+    def _viewed(self, server: Server, request: Request) -> Server | None:
+        """The block of this zone whose view the query is in."""
+        for each in self.blocks.get(server.zone.name, [server]):
+            if all(view.wanted(request) for view in each.views):
+                return each
+        return None
+
     def _lookup(self, request: Request, name: str, kind: str) -> Response | None:
         query = Query(
             name=name, type=kind, id=request.query.id, rd=request.query.rd, edns=request.query.edns,
@@ -304,9 +363,11 @@ class CoreDNS:
     def _fit(self, answer: Response, query: Query, client: str, protocol: str) -> Response | None:
         """The answer as it leaves: OPT echoed, cut to what the client takes; None if it cannot be written."""
         edns = query.edns
+        own = answer.edns.options if answer.edns is not None else ()
         if edns is not None:
-            answer = replace(answer, edns=Edns(payload=edns.payload, do=edns.do))
-        elif answer.edns is not None:
+            do = edns.do or bool(own)
+            answer = replace(answer, edns=Edns(payload=edns.payload, do=do, options=own))
+        elif answer.edns is not None and not own:
             answer = replace(answer, edns=None)
         records = (*answer.answer, *answer.authority, *answer.additional)
         if len(records) > 1 or len(answer.question.name if answer.question else "") > 150:
@@ -326,7 +387,9 @@ class CoreDNS:
         blocks = _corefile.parse(text, DIRECTIVES, self.files, self.variables)
         if not blocks and not text.strip():
             blocks = _corefile.parse(f".:{self.port} {{\nwhoami\nlog\n}}", DIRECTIVES)
-        environment = Environment(self.view, self.upstream, self.local_ips, self.log.append, self.variables)
+        environment = Environment(
+            self.view, self.upstream, self.local_ips, self.log.append, self.variables, self.hostname
+        )
         zones = [_corefile.zones_of(block, self.port) for block in blocks]
         chains: list[list[Plugin]] = [[] for _ in blocks]
         for name in DIRECTIVES:
@@ -342,20 +405,31 @@ class CoreDNS:
                     plugin = plugin.next
         servers: dict[str, Server] = {}
         printed: list[str] = []
-        taken: set[Zone] = set()
+        several: dict[str, list[Server]] = {}
+        taken: dict[Zone, bool] = {}
         for block_zones, chain in zip(zones, chains, strict=True):
             for first, second in pairwise(chain):
                 first.next = second
             for zone in block_zones:
                 if not 0 <= int(zone.port) <= 65535:
                     raise CorefileError(f"address {zone.port}: invalid port")
-                if zone in taken:
+                viewed = any(isinstance(plugin, View) for plugin in chain)
+                if zone in taken and not viewed and not taken[zone]:
                     raise CorefileError(f"cannot serve {zone} - it is already defined")
-                taken.add(zone)
+                taken[zone] = viewed
                 printed.append(f"{zone.name}:{zone.port}" if zone.transport == "dns" else str(zone))
                 if zone.transport == "dns" and zone.port == self.port:
-                    servers[zone.name] = Server(zone, tuple(chain))
+                    served = Server(zone, tuple(chain))
+                    servers[zone.name] = served
+                    several.setdefault(zone.name, []).append(served)
+        if environment.unbound:
+            address = environment.unbound[0]
+            where = f"[{address}]" if ":" in address else address
+            raise CorefileError(
+                f"Listen: listen tcp {where}:{self.port}: bind: cannot assign requested address"
+            )
         self.servers = servers
+        self.blocks = {name: each for name, each in several.items() if len(each) > 1}
         self.corefile = text
         self.lameduck = environment.lameduck
         self.log.extend([*printed, f"CoreDNS-{VERSION}"])

@@ -91,7 +91,7 @@ class Forward(Plugin):
                     continue
                 server = request.rng.choice(servers) if len(servers) > 1 else server
             try:
-                answer = self.upstream(asked_query, server)
+                answer = self._ask(asked_query, server, request.protocol)
             except ConnectionRefusedError:
                 answer, error = None, f"read udp {self._source(query)}->{server}: read: connection refused"
             else:
@@ -119,6 +119,17 @@ class Forward(Plugin):
             )
         return Failure("SERVFAIL", error or "no healthy proxies", elapsed)
 
+    def _ask(self, query: Query, server: str, protocol: str) -> Response | None:
+        """One query to one upstream, over the client's transport unless an option says otherwise."""
+        options = self.options
+        if options.force_tcp:
+            return self.upstream(query, server, "tcp")
+        if not options.prefer_udp:
+            return self.upstream(query, server, protocol)
+        answer = self.upstream(query, server, "udp")
+        cut = answer is not None and answer.tc
+        return self.upstream(query, server, "tcp") if cut else answer
+
     def is_down(self, server: str, now: float) -> bool:
         """Has this server failed too many health checks by `now`? Those due until then are made."""
         probe = self._probes.get(server)
@@ -141,7 +152,7 @@ class Forward(Plugin):
     def _check(self, server: str) -> float:
         """One health check: how many seconds it took to fail, or -1 if the server answers, whatever it says."""
         try:
-            return -1 if self.upstream(Query(".", "NS"), server) is not None else CHECK_TIMEOUT
+            return -1 if self.upstream(Query(".", "NS"), server, "udp") is not None else CHECK_TIMEOUT
         except ConnectionRefusedError:
             return 0
 

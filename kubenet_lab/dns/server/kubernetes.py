@@ -197,7 +197,9 @@ class Kubernetes(Plugin):
             return self._negative(request, "NXDOMAIN" if self.view.synced else "SERVFAIL", asked_zone)
         if not records:
             return self._negative(request, "NOERROR", asked_zone)
-        return reply(query, "NOERROR", answer=tuple(records), additional=tuple(extra), aa=True)
+        return reply(
+            query, "NOERROR", answer=tuple(records), additional=tuple(extra), aa=True, tc=request.cut
+        )
 
     @classmethod
     def setup(cls, controller: Controller) -> Kubernetes:
@@ -219,6 +221,56 @@ class Kubernetes(Plugin):
     def ready(self) -> bool:
         """Has the first list arrived? (the `ready` plugin asks)"""
         return self.view.synced
+
+    def search_of(self, request: Request) -> tuple[str, ...]:
+        """The search list of the pod that asks, for `autopath`; () if no pod is known at that address."""
+        zone = max((z for z in self.options.zones if is_subdomain(z, request.name)), key=len, default="")
+        pods = self.view.pods_by_ip.get(request.client, ()) if self.options.pods == "verified" else ()
+        if not zone or not pods:
+            return ()
+        return (f"{pods[0].namespace}.svc.{zone}", f"svc.{zone}", zone, "")
+
+    def transfer(self, zone: str) -> tuple[Record, ...] | None:
+        """Every record of a zone, its SOA first and last; None for a zone that is not served here."""
+        if not any(is_subdomain(each, zone) for each in self.options.zones):
+            return None
+        soa = self._soa(zone)
+        servers = self._name_servers(zone)
+        ttl = self.options.ttl
+        records = [Record(zone, "NS", ttl, name) for name in dict.fromkeys(name for name, _ in servers)]
+        records += [Record(name, address_type(ip)[0], ttl, ip) for name, ip in servers]
+        for service in self.view.services.values():
+            if self._visible(service) and self._serves(service.namespace):
+                records += self._records_of(service, zone)
+        return (soa, *records, soa)
+
+    def _records_of(self, service: ServiceEntry, zone: str) -> Iterable[Record]:
+        ttl = self.options.ttl
+        base = f"{service.key}.svc.{zone}"
+        if service.type == "ExternalName":
+            if address_type(service.external_name)[0] == "CNAME":
+                yield Record(base, "CNAME", ttl, absolute(service.external_name))
+            return
+        if not service.headless:
+            for ip in service.cluster_ips:
+                yield Record(base, address_type(ip)[0], ttl, ip)
+            for port in service.ports:
+                yield Record(base, "SRV", ttl, f"0 100 {port.port} {base}")
+                if port.name:
+                    owner = f"_{port.name}._{port.protocol}".lower()
+                    yield Record(f"{owner}.{base}", "SRV", ttl, f"0 100 {port.port} {base}")
+            return
+        for each in self._slices(service.key):
+            weight = 100 // max(1, len(each.addresses))
+            for address in each.addresses:
+                kind, ip = address_type(address.ip)
+                host = f"{self._endpoint_name(address)}.{base}"
+                yield Record(base, kind, ttl, ip)
+                yield Record(host, kind, ttl, ip)
+                for port in each.ports:
+                    if port.name:
+                        owner = f"_{port.name}._{port.protocol}".lower()
+                        yield Record(f"{owner}.{base}", "SRV", ttl, f"0 {weight} {port.port} {host}")
 
     # Answers by type
 
@@ -263,6 +315,7 @@ class Kubernetes(Plugin):
                 continue
             answer = request.lookup(request, target, kind)
             if answer is not None:
+                request.cut |= answer.tc
                 records += [alias, *answer.answer]
         return records
 

@@ -35,21 +35,39 @@ _WORKERS = 64
 _MAX_TCP = 65535 + 2
 
 
-def ask_upstream(query: Query, server: str) -> Response | None:
-    """One query over real UDP: the answer, or None after two seconds. Raises ConnectionRefusedError."""
+def ask_upstream(query: Query, server: str, protocol: str = "udp") -> Response | None:
+    """One query on a real socket: the answer, or None after two seconds. Raises ConnectionRefusedError."""
     host, _, port = server.rpartition(":")
     host = host.strip("[]")
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as asking:
+    tcp = protocol == "tcp"
+    kind = socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, kind) as asking:
         asking.settimeout(_TIMEOUT)
         try:
             asking.connect((host, int(port)))
-            asking.send(to_wire(query))
-            answer = from_wire(asking.recv(65535))
+            asked = to_wire(query)
+            if tcp:
+                asking.sendall(len(asked).to_bytes(2, "big") + asked)
+                answer = from_wire(_exactly(asking, int.from_bytes(_exactly(asking, 2), "big")))
+            else:
+                asking.send(asked)
+                answer = from_wire(asking.recv(65535))
         except ConnectionRefusedError:
             raise
         except (OSError, BadMessage):
             return None
     return answer if isinstance(answer, Response) and answer.id == query.id else None
+
+
+def _exactly(connection: socket.socket, count: int) -> bytes:
+    """Read so many octets. Raises OSError when the other side ends before."""
+    data = b""
+    while len(data) < count:
+        more = connection.recv(count - len(data))
+        if not more:
+            raise OSError("connection ended early")
+        data += more
+    return data
 
 
 class Turn:
@@ -62,11 +80,11 @@ class Turn:
         self.ask = ask
         self.lock = threading.Lock()
 
-    def upstream(self, query: Query, server: str) -> Response | None:
+    def upstream(self, query: Query, server: str, protocol: str) -> Response | None:
         """`ask`, with the turn given away meanwhile."""
         self.lock.release()
         try:
-            return self.ask(query, server)
+            return self.ask(query, server, protocol)
         finally:
             self.lock.acquire()
 

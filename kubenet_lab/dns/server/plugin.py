@@ -16,9 +16,9 @@ from kubenet_lab.dns.records import Query, Response
 if TYPE_CHECKING:
     from kubenet_lab.dns.server.corefile import Controller
 
-Upstream = Callable[[Query, str], Response | None]
-"""(query, server "10.0.0.53:53") -> its answer, or None for silence; raises ConnectionRefusedError if
-the port is closed."""
+Upstream = Callable[[Query, str, str], Response | None]
+"""(query, server "10.0.0.53:53", "udp" or "tcp") -> its answer, or None for silence; raises
+ConnectionRefusedError if the port is closed."""
 
 
 class Request(Struct):
@@ -35,6 +35,7 @@ class Request(Struct):
         port: The asker's port, for the log.
         ad: Ask upstream for authenticated data even if the client did not (the cache wants it).
         elapsed: Seconds spent in `lookup` so far.
+        cut: A `lookup` came back truncated, so that the whole answer is.
     """
 
     query: Query
@@ -47,17 +48,19 @@ class Request(Struct):
     port: int = 0
     ad: bool = False
     elapsed: float = 0.0
+    cut: bool = False
 
 
 class Failure(Struct, frozen=True):
     """No answer was written: the server itself answers `rcode`; `error` is for the log.
 
-    `delay` is how long the plugin took to give up, in seconds.
+    `delay` is how long the plugin took to give up, in seconds. With `silent` nobody answers at all.
     """
 
     rcode: str
     error: str = ""
     delay: float = 0.0
+    silent: bool = False
 
 
 class Plugin:

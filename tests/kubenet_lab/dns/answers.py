@@ -26,9 +26,14 @@ OPCODES = {"IQUERY": "IQUERY", "STATUS": "STATUS", "NOTIFY": "NOTIFY", "UPDATE":
 def server(corefile: str, world: str, resolv_conf: str = "nameserver 10.0.0.53\n") -> CoreDNS:
     """The recorded server: its Corefile over one of the recorded worlds."""
     view = ServiceView.from_objects(open_case("dns", world), SERIAL)
-    recursor = Recursor(open_case("dns", "zones"))
-    files = {"/etc/resolv.conf": resolv_conf}
-    return CoreDNS(corefile, view, recursor.ask, local_ips=("10.244.0.2",), files=files)
+    zones = open_case("dns", "zones")
+    recursor = Recursor(zones)
+    files = {
+        "/etc/resolv.conf": resolv_conf,
+        "/etc/autopath.conf": zones["autopath.conf"],
+        "/etc/coredns/example.com.zone": zones["example.com.zone"],
+    }
+    return CoreDNS(corefile, view, recursor.ask, local_ips=("10.244.0.2",), files=files, hostname="vm")
 
 
 def query_of(row: dict[str, Any]) -> Query:
@@ -58,6 +63,8 @@ def shown(answer: Response | None) -> dict[str, Any]:
             out[section] = sorted(records)
     if answer.edns is not None:
         out["edns"] = {"version": answer.edns.version, "payload": answer.edns.payload, "do": answer.edns.do}
+        if answer.edns.options:
+            out["edns"]["options"] = [f"{code}:{data.hex()}" for code, data in answer.edns.options]
     out["len"] = len(to_wire(answer))
     assert out["len"] == answer.wire_length, (out["len"], answer.wire_length, str(answer.question))
     return out
@@ -112,6 +119,7 @@ class Judge:
                 each.pop("len", None)
                 each.pop("additional_count", None)
         want.pop("seconds", None)
+        want.pop("messages", None)
         want.pop("question", None)
         return "" if got == want else f"{asked}\n  want {want}\n  got  {got}"
 

@@ -21,10 +21,15 @@ class Recursor:
         self.example = ZoneFile("example.com.", zones["example.com.zone"])
         self.corp = ZoneFile("corp.example.", zones["corp.example.zone"])
 
-    def ask(self, query: Query, server: str) -> Response | None:
+    def ask(self, query: Query, server: str, protocol: str = "udp") -> Response | None:
         host = server.rsplit(":", 1)[0]
         if host == "10.0.0.57":
             return None
+        if host == "10.0.0.59":
+            if protocol == "udp":
+                return reply(query, tc=True, ra=True)
+            address = (Record(query.name, "A", 60, "192.0.2.59"),) if query.type == "A" else ()
+            return reply(query, answer=address, ra=True)
         if host == "10.0.0.58":
             raise ConnectionRefusedError
         if query.cls != "IN":
@@ -38,7 +43,7 @@ class Recursor:
             if name.endswith("corp.example."):
                 return self.corp.answer(query)
             return reply(query, "REFUSED", aa=True)
-        if query.type in ("AXFR", "IXFR"):
+        if query.type in ("AXFR", "IXFR") and name != "in-addr.arpa.":
             return reply(query, "REFUSED")
         if name == "whoami.up.":
             if query.type not in ("TXT", "ANY"):

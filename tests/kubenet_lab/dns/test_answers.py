@@ -7,7 +7,12 @@ import pytest
 from tests.kubenet_lab.dns.answers import Judge, server
 from tests.oracles import cases, open_case
 
-NOT_MODELLED = {"stubdomain-longest": "template", "cache-servfail": "serve_stale"}
+NOT_MODELLED = {"k8s-external": "k8s_external"}
+RANDOM = {
+    "autopath": ("src", "10.244.1.75"),  # two pods have this address, and CoreDNS takes either
+    "forward-two-random": ("name", "whoami.up."),  # which upstream is asked
+}
+"""Rows whose answer the real server draws: they are held against every answer it gave to that question."""
 COREFILES = [name.removeprefix("answers-") for name in cases("dns", "answers-")]
 
 
@@ -22,7 +27,11 @@ def test_every_answer_is_the_recorded_one(name: str) -> None:
             if "raw" in row["query"]:
                 continue
             rows += 1
-            if difference := judge.difference(row):
+            difference = judge.difference(row)
+            if difference and name in RANDOM and row["query"].get(RANDOM[name][0]) == RANDOM[name][1]:
+                others = [{**row, "response": each["response"]} for each in recorded]
+                difference = difference if all(judge.difference(other) for other in others) else ""
+            if difference:
                 wrong.append(f"{world} {difference}")
     assert rows
     assert not wrong, f"{len(wrong)} of {rows} differ:\n" + "\n".join(wrong[:5])

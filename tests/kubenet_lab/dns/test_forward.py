@@ -33,7 +33,7 @@ class World:
         self.silent: set[str] = set()
         self.asked: list[str] = []
 
-    def upstream(self, query: Query, address: str) -> Response | None:
+    def upstream(self, query: Query, address: str, protocol: str) -> Response | None:
         host = address.rsplit(":", 1)[0]
         if query.name != ".":
             self.asked.append(host)

@@ -94,7 +94,7 @@ def coredns() -> CoreDNS:
     return CoreDNS(KUBEADM, ServiceView.from_objects(objects), upstream)
 
 
-def upstream(query: Query, server: str) -> Response:
+def upstream(query: Query, server: str, protocol: str) -> Response:
     from kubenet_lab.dns.records import Record, reply
 
     if query.name == "api.github.com." and query.type == "A":
