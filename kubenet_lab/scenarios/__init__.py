@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kubenet_lab.scenarios.outside import outside
 from kubenet_lab.scenarios.shop import shop
 
-__all__ = ["shop"]
+__all__ = ["outside", "shop"]
