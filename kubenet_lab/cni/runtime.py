@@ -9,17 +9,33 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import lru_cache
+from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from kubenet_lab.cni import PLUGINS
-from kubenet_lab.cni.plugin import Call, CniError, Json, Plugin, Result, decode, execute
+from kubenet_lab.cni.gojson import fault_of, go_type, kind_of
+from kubenet_lab.cni.plugin import (
+    DECODING_FAILURE,
+    INVALID_CONFIG,
+    VERSIONS,
+    Call,
+    CniError,
+    Json,
+    Plugin,
+    Result,
+    execute,
+)
 from kubenet_lab.kernel.netns import Netns
 from kubenet_lab.kernel.network import Network
 
 CONF_DIR = "/etc/cni/net.d"
 CACHE_DIR = "/var/lib/cni/results"
 BIN_DIR = "/opt/cni/bin"
+MISSING = "/opt/cni/bin/.missing"
+"""A node's file with the paths of executables that its installation left out, one a line; none: all are there."""
 
 FLANNEL_CONFLIST = """\
 {
@@ -52,36 +68,154 @@ class NetworkConf(Struct, frozen=True):
     version: str
     plugins: tuple[Json, ...]
     file: str = ""
+    disable_check: bool = False
+    disable_gc: bool = False
+    only_inlined: bool = False
+    """`loadOnlyInlinedPlugins`: files in /etc/cni/net.d/NAME/ are not looked at."""
 
 
+_LIST = "error parsing configuration list: "
+
+
+@lru_cache(maxsize=256)
 def parse(text: str, file: str = "") -> NetworkConf:
-    """Read a .conflist, or a .conf with a single plugin. Raises CniError with libcni's words."""
-    body = decode(text)
+    """Read a .conflist, or a .conf with a single plugin. Raises CniError with libcni's words.
+
+    A list without `plugins` is left without any: its plugins are in files of their own (`node_network`).
+    """
+    wrong = fault_of(text)
+    if wrong:
+        raise CniError(_LIST + wrong, DECODING_FAILURE)
+    body = json.loads(text)
+    if not isinstance(body, dict):
+        said = f"json: cannot unmarshal {kind_of(body)} into Go value of type map[string]interface {{}}"
+        raise CniError(_LIST + said, DECODING_FAILURE)
+    if "plugins" not in body and body.get("type"):
+        return _list_of({"name": "", **body}, (_plugin(body, ""),), file)
+    if "name" not in body:
+        raise CniError(f"{_LIST}no name", INVALID_CONFIG)
+    if not isinstance(body["name"], str):
+        raise CniError(f"{_LIST}invalid name type {go_type(body['name'])}", INVALID_CONFIG)
+    conf = _list_of(body, (), file)
     if "plugins" not in body:
-        if not body.get("type"):
-            raise CniError(f"error parsing configuration list: no 'plugins' key: {file or body}")
-        return NetworkConf(body.get("name", ""), body.get("cniVersion", ""), (body,), file)
-    if not isinstance(body.get("name"), str):
-        raise CniError("error parsing configuration list: no name")
+        if conf.only_inlined:
+            raise CniError(f"{_LIST}`loadOnlyInlinedPlugins` is true, and no 'plugins' key", INVALID_CONFIG)
+        return conf
     plugins = body["plugins"]
-    if not isinstance(plugins, list) or not plugins:
-        raise CniError("error parsing configuration list: no plugins in list")
-    return NetworkConf(body["name"], body.get("cniVersion", ""), tuple(plugins), file)
+    if not isinstance(plugins, list):
+        raise CniError(f"{_LIST}invalid 'plugins' type {go_type(plugins)}", INVALID_CONFIG)
+    if not plugins:
+        raise CniError(f"{_LIST}no plugins in list", INVALID_CONFIG)
+    read = tuple(_plugin(item, f"failed to parse plugin config {at}: ") for at, item in enumerate(plugins))
+    return replace(conf, plugins=read)
+
+
+def _plugin(item: Any, before: str) -> Json:
+    says = f"{before}error parsing configuration: "
+    if not isinstance(item, dict):
+        kind = kind_of(item)
+        said = f"json: cannot unmarshal {kind} into Go value of type types.PluginConf"
+        raise CniError(says + said, INVALID_CONFIG)
+    if item.get("type") is not None and not isinstance(item["type"], str):
+        kind = kind_of(item["type"])
+        said = f"json: cannot unmarshal {kind} into Go struct field PluginConf.type of type string"
+        raise CniError(says + said, INVALID_CONFIG)
+    if not item.get("type"):
+        raise CniError(f"{says}missing 'type'", INVALID_CONFIG)
+    return item
+
+
+def _list_of(body: Json, plugins: tuple[Json, ...], file: str) -> NetworkConf:
+    version = body.get("cniVersion", "")
+    if not isinstance(version, str):
+        raise CniError(f"{_LIST}invalid cniVersion type {go_type(version)}", INVALID_CONFIG)
+    return NetworkConf(
+        body["name"],
+        _best_version(body, version),
+        plugins,
+        file,
+        _flag(body, "disableCheck"),
+        _flag(body, "disableGC"),
+        _flag(body, "loadOnlyInlinedPlugins"),
+    )
+
+
+def _best_version(body: Json, version: str) -> str:
+    """The newest version that `cniVersions` (1.1.0) and `cniVersion` name and that the runtime speaks."""
+    offered = body.get("cniVersions")
+    if offered is None:
+        return version
+    if not isinstance(offered, list):
+        raise CniError(f"{_LIST}invalid type for cniVersions: {go_type(offered)}", INVALID_CONFIG)
+    for at, one in enumerate(offered):
+        if not isinstance(one, str):
+            said = f"invalid type for cniVersions index {at}: {go_type(one)}"
+            raise CniError(_LIST + said, INVALID_CONFIG)
+    known = [one for one in (*offered, version) if one in VERSIONS]
+    return max(known, key=VERSIONS.index) if known else version
+
+
+def _flag(body: Json, key: str) -> bool:
+    value = body.get(key, False)
+    if isinstance(value, bool):
+        return value
+    if not isinstance(value, str):
+        raise CniError(f"{_LIST}invalid type {go_type(value)} for {key}", INVALID_CONFIG)
+    if value.lower() not in ("true", "false"):
+        raise CniError(f'{_LIST}invalid value "{value.lower()}" for {key}', INVALID_CONFIG)
+    return value.lower() == "true"
+
+
+class NotInitialized(CniError):
+    """The runtime has no network. `log` is what containerd wrote when it tried to load one."""
+
+    def __init__(self, log: str) -> None:
+        self.log = f"cni config load failed: {log}: failed to load cni config"
+        super().__init__("cni plugin not initialized")
 
 
 def node_network(node: Netns) -> NetworkConf:
-    """The node's network: the first usable configuration by file name. Raises CniError when there is none."""
-    names = sorted(
+    """The node's network: the first configuration by file name, as containerd's go-cni loads it.
+
+    A first file that is broken is not passed over: the node then has no network, whatever else lies there. Raises
+    NotInitialized.
+    """
+    paths = _conf_files(node, CONF_DIR, (".conf", ".conflist", ".json"))
+    if not paths:
+        raise NotInitialized(f"no network config found in {CONF_DIR}: cni plugin not initialized")
+    path = paths[0]
+    whole = path.endswith(".conflist")
+    try:
+        conf = parse(node.files[path], path)
+        if whole and not conf.only_inlined:
+            more = _conf_files(node, f"{CONF_DIR}/{conf.name}", (".conf",))
+            files = tuple(_plugin(_decoded(node.files[name]), "") for name in more)
+            if not conf.plugins and not files:
+                raise CniError("no plugin configs found", INVALID_CONFIG)
+            conf = replace(conf, plugins=(*conf.plugins, *files)) if files else conf
+    except CniError as fault:
+        what = "CNI config list file" if whole else "CNI config file"
+        raise NotInitialized(f"failed to load {what} {path}: {fault}: invalid cni config") from fault
+    if not conf.plugins:
+        raise NotInitialized(f"network type not found in {path}: invalid cni config")
+    return conf
+
+
+def _conf_files(node: Netns, folder: str, ends: tuple[str, ...]) -> list[str]:
+    """Files directly in a folder with one of these endings, by name."""
+    start = folder + "/"
+    return sorted(
         path
         for path in node.files
-        if path.startswith(CONF_DIR + "/") and path.endswith((".conf", ".conflist", ".json"))
+        if path.startswith(start) and path.endswith(ends) and "/" not in path[len(start) :]
     )
-    for path in names:
-        try:
-            return parse(node.files[path], path)
-        except CniError:
-            continue  # containerd logs a broken file and looks at the next one
-    raise CniError("cni plugin not initialized")
+
+
+def _decoded(text: str) -> Any:
+    wrong = fault_of(text)
+    if wrong:
+        raise CniError(f"error parsing configuration: {wrong}", DECODING_FAILURE)
+    return json.loads(text)
 
 
 class Runtime:
@@ -117,7 +251,7 @@ class Runtime:
     def run(self, plugin: str, call: Call) -> Result | None:
         """Execute one plugin by name. Raises CniError, also when it is not installed."""
         found = self.plugins.get(plugin)
-        if found is None:
+        if found is None or f"{BIN_DIR}/{plugin}" in self.node.files.get(MISSING, "").splitlines():
             raise CniError(f'failed to find plugin "{plugin}" in path [{BIN_DIR}]')
         return execute(found, call)
 
@@ -143,7 +277,7 @@ class Runtime:
                     f'plugin type="{body.get("type", "")}" failed (add): {fault}', fault.code
                 ) from fault
         assert result is not None
-        self.remember(conf, container_id, ifname, result, capabilities)
+        self.remember(conf, container_id, ifname, result, capabilities, path)
         return result
 
     def remember(
@@ -153,6 +287,7 @@ class Runtime:
         ifname: str,
         result: Result,
         capabilities: Json | None = None,
+        path: str = "",
     ) -> None:
         """Write the result of a whole chain into the cache, /var/lib/cni/results, for CHECK, DEL and GC."""
         self.node.files[self._cache(conf, container_id, ifname)] = json.dumps(
@@ -161,6 +296,7 @@ class Runtime:
                 "containerId": container_id,
                 "ifName": ifname,
                 "networkName": conf.name,
+                "netns": path,
                 "result": result.to_json(conf.version or "1.0.0"),
                 "capabilityArgs": capabilities or {},
             }
@@ -177,9 +313,9 @@ class Runtime:
         now: float = 0.0,
     ) -> None:
         """DEL: the plugins backwards, with the cached result. Raises CniError of the first that fails."""
-        cached = self.node.files.get(self._cache(conf, container_id, ifname))
-        entry = json.loads(cached) if cached else {}
-        result = Result.from_json(entry["result"]) if entry else None
+        entry = self._entry(conf, container_id, ifname)
+        # Before 0.4.0 a DEL is not told what the ADD had said.
+        result = Result.from_json(entry["result"]) if entry and _at_least(conf.version, "0.4.0") else None
         for body in reversed(conf.plugins):
             call = self._call(
                 "DEL", conf, body, container_id, path, ifname, args, entry.get("capabilityArgs"), result, now
@@ -195,26 +331,63 @@ class Runtime:
     def check(
         self, conf: NetworkConf, container_id: str, path: str, *, ifname: str = "eth0", args: str = ""
     ) -> None:
-        """CHECK: the plugins in order, with the cached result. Raises CniError of the first that fails."""
-        cached = self.node.files.get(self._cache(conf, container_id, ifname))
-        entry = json.loads(cached) if cached else {}
+        """CHECK: the plugins in order, with the cached result; nothing with `disableCheck`.
+
+        Raises CniError of the first that fails, or that the list's version has no CHECK.
+        """
+        if not _at_least(conf.version, "0.4.0"):
+            raise CniError(f'configuration version "{conf.version}" does not support CHECK command')
+        if conf.disable_check:
+            return
+        entry = self._entry(conf, container_id, ifname)
         result = Result.from_json(entry["result"]) if entry else None
+        given = entry.get("capabilityArgs")
         for body in conf.plugins:
-            self.run(
-                body.get("type", ""),
-                self._call(
-                    "CHECK",
-                    conf,
-                    body,
-                    container_id,
-                    path,
-                    ifname,
-                    args,
-                    entry.get("capabilityArgs"),
-                    result,
-                    0.0,
-                ),
-            )
+            call = self._call("CHECK", conf, body, container_id, path, ifname, args, given, result, 0.0)
+            self.run(body.get("type", ""), call)
+
+    def status(self, conf: NetworkConf) -> None:
+        """STATUS: whether every plugin could serve an ADD; lists before 1.1.0 are always ready. Raises CniError."""
+        if not _at_least(conf.version, "1.1.0"):
+            return
+        for body in conf.plugins:
+            self.run(body.get("type", ""), self._call("STATUS", conf, body, "", "", "", "", None, None, 0.0))
+
+    def collect(
+        self, conf: NetworkConf, valid: tuple[tuple[str, str], ...], *, now: float = 0.0
+    ) -> list[CniError]:
+        """GC: DEL for cached attachments that are not among `valid` (container, interface), then the plugins' own GC.
+
+        The plugins are asked from 1.1.0 on; nothing is done with `disableGC`. Returns what failed; it goes on then.
+        """
+        failed: list[CniError] = []
+        if conf.disable_gc:
+            return failed
+        start = f"{CACHE_DIR}/{conf.name}-"
+        for name in sorted(path for path in self.node.files if path.startswith(start)):
+            entry = json.loads(self.node.files[name])
+            mine = (str(entry["containerId"]), str(entry["ifName"]))
+            if mine not in valid:
+                try:
+                    self.delete(conf, mine[0], str(entry.get("netns", "")), ifname=mine[1], now=now)
+                except CniError as fault:
+                    failed.append(CniError(f"failed to delete stale attachment {mine[0]} {mine[1]}: {fault}"))
+        if not _at_least(conf.version, "1.1.0"):
+            return failed
+        attachments = [{"containerID": container, "ifname": ifname} for container, ifname in valid]
+        for body in conf.plugins:
+            call = self._call("GC", conf, body, "", "", "", "", None, None, now)
+            try:
+                told = {**call.conf, "cni.dev/valid-attachments": attachments}
+                self.run(body.get("type", ""), replace(call, conf=told))
+            except CniError as fault:
+                failed.append(CniError(f'failed to GC plugin type="{body.get("type", "")}": {fault}'))
+        return failed
+
+    def _entry(self, conf: NetworkConf, container_id: str, ifname: str) -> Json:
+        """What the cache has of an attachment, {} for nothing."""
+        cached = self.node.files.get(self._cache(conf, container_id, ifname))
+        return json.loads(cached) if cached else {}
 
     def _cache(self, conf: NetworkConf, container_id: str, ifname: str) -> str:
         return f"{CACHE_DIR}/{conf.name}-{container_id}-{ifname}"
@@ -252,3 +425,10 @@ class Runtime:
             now=now,
             run=self.run,
         )
+
+
+def _at_least(version: str, wanted: str) -> bool:
+    """Whether a list's version is that one or newer; one nobody knows is new."""
+    if not version:
+        return False
+    return version not in VERSIONS or VERSIONS.index(version) >= VERSIONS.index(wanted)

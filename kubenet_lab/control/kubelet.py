@@ -18,8 +18,8 @@ from collections.abc import Callable, Mapping
 from msgspec import Struct
 from msgspec.structs import replace
 
-from kubenet_lab.cni.plugin import CniError, Json, Result
-from kubenet_lab.cni.runtime import Runtime, node_network
+from kubenet_lab.cni.plugin import VERSIONS, CniError, Json, Result
+from kubenet_lab.cni.runtime import NetworkConf, Runtime, node_network
 from kubenet_lab.control.probes import probed, probed_ports
 from kubenet_lab.control.readiness import became_ready
 from kubenet_lab.kernel.errors import KernelError
@@ -59,7 +59,8 @@ class Event(Struct, frozen=True):
 class Started(Struct, frozen=True):
     """What came of starting a pod: the pod to write back, the CNI result, the steps in order, and events.
 
-    On failure `ok` is False and `events` says why; what the failed ADD left in the kernel stays until `stop_pod`.
+    On failure `ok` is False and `events` says why. What the failed ADD left in the kernel the runtime's DEL has taken
+    away again, unless DEL failed as well.
     """
 
     pod: Pod
@@ -116,8 +117,15 @@ def start_pod(
         space = network.ns(host)
     else:
         try:
-            result = _run_sandbox(runtime, pod, _known_address(pod, node), steps, now)
+            conf = _ready_network(runtime)
+        except CniError as fault:
+            # The kubelet does not even ask for a sandbox while its runtime has no network.
+            said = f"network is not ready: {_NOT_READY}{fault}"
+            return Started(pod, False, None, (), (Event("Warning", "NetworkNotReady", said, now),))
+        try:
+            result = _run_sandbox(runtime, conf, pod, _known_address(pod, node), steps, now)
         except (CniError, KernelError) as fault:
+            _give_up(runtime, conf, pod, steps, now)
             return Started(pod, False, None, tuple(steps), (_failed(pod, fault, now),))
         ips = tuple(ip.address.partition("/")[0] for ip in result.ips)
         space = network.ns(netns_name(pod))
@@ -163,10 +171,37 @@ def _known_address(pod: Pod, node: Node | str) -> str:
     return ""
 
 
-def _run_sandbox(runtime: Runtime, pod: Pod, address: str, steps: list[Step], now: float) -> Result:
+_NOT_READY = (
+    "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady "
+    "message:Network plugin returns error: "
+)
+
+
+def _ready_network(runtime: Runtime) -> NetworkConf:
+    """The node's network, once its plugins say they can serve (STATUS). Raises CniError."""
+    conf = node_network(runtime.node)
+    runtime.status(conf)
+    return conf
+
+
+def _give_up(runtime: Runtime, conf: NetworkConf, pod: Pod, steps: list[Step], now: float) -> None:
+    """What containerd does when ADD failed: DEL, and the namespace goes. A DEL that fails too leaves it standing."""
+    path, identity = sandbox_path(runtime, pod), sandbox_id(pod)
+    try:
+        runtime.delete(conf, identity, path, args=_cni_args(pod, identity), now=now)
+        steps += [Step("runtime", f"CNI DEL {body.get('type')}") for body in reversed(conf.plugins)]
+    except CniError as fault:
+        steps.append(Step("runtime", f"CNI DEL failed: {fault}"))
+        return
+    runtime.remove_sandbox(path)
+    steps.append(Step("runtime", f"ip netns del {path.rpartition('/')[2]}"))
+
+
+def _run_sandbox(
+    runtime: Runtime, conf: NetworkConf, pod: Pod, address: str, steps: list[Step], now: float
+) -> Result:
     """The runtime's RunPodSandbox: namespace, loopback, the node's network."""
     name, identity = netns_name(pod), sandbox_id(pod)
-    conf = node_network(runtime.node)
     path = sandbox_path(runtime, pod) or runtime.make_sandbox(name, identity)
     steps.append(Step("runtime", f"ip netns add {path.rpartition('/')[2]}"))
     runtime.network.ns(name).set_link("lo", up=True)
@@ -314,6 +349,8 @@ def stop_pod(
             close_container(network, pod, container.name)
         return ()
     path, identity = sandbox_path(runtime, pod), sandbox_id(pod)
+    if not path and network.netns.get(netns_name(pod)) is None:
+        return ()
     try:
         runtime.delete(node_network(runtime.node), identity, path, args=_cni_args(pod, identity), now=now)
     except CniError as fault:
@@ -332,7 +369,9 @@ def node_condition(node: Node, network: Network) -> Node:
     The text is the kubelet's: "container runtime network not ready: ... cni plugin not initialized".
     """
     try:
-        node_network(network.ns(node.name))
+        conf = node_network(network.ns(node.name))
+        if conf.version not in VERSIONS[:-1]:
+            Runtime(network, node.name).status(conf)
         ready = NodeCondition(
             type="Ready", status="True", reason="KubeletReady", message="kubelet is posting ready status"
         )
@@ -341,8 +380,7 @@ def node_condition(node: Node, network: Network) -> Node:
             type="Ready",
             status="False",
             reason="KubeletNotReady",
-            message="container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady "
-            f"message:Network plugin returns error: {fault}",
+            message=f"{_NOT_READY}{fault}",
         )
     if ready in node.status.conditions:
         return node

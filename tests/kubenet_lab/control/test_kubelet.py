@@ -6,7 +6,8 @@ import pytest
 from msgspec.structs import replace
 
 from kubenet_lab.cni.flannel.agent import Agent
-from kubenet_lab.cni.runtime import CONF_DIR, FLANNEL_CONFLIST, Runtime, node_network
+from kubenet_lab.cni.plugin import CniError
+from kubenet_lab.cni.runtime import CONF_DIR, FLANNEL_CONFLIST, NotInitialized, Runtime, node_network
 from kubenet_lab.control import kubelet, machine
 from kubenet_lab.kernel.network import Network
 from kubenet_lab.kernel.socket import Socket
@@ -120,35 +121,63 @@ def test_stopping_undoes_starting_and_may_be_repeated() -> None:
     assert kubelet.start_pod(network, pod("next"), nodes["node-1"]).pod.ips == ("10.244.0.4",)
 
 
+NOT_READY = (
+    "network is not ready: container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady "
+    "message:Network plugin returns error: "
+)
+SANDBOX = (
+    "Failed to create pod sandbox: rpc error: code = Unknown desc = failed to setup network for sandbox "
+)
+
+
 @pytest.mark.parametrize(
-    ("conflist", "says"),
+    ("conflist", "reason", "before", "says"),
     [
-        ("", "cni plugin not initialized"),
-        ("{broken", "cni plugin not initialized"),
+        ("", "NetworkNotReady", NOT_READY, "cni plugin not initialized"),
+        ("{broken", "NetworkNotReady", NOT_READY, "cni plugin not initialized"),
+        ('{"name": "n", "plugins": []}', "NetworkNotReady", NOT_READY, "cni plugin not initialized"),
         (
             '{"cniVersion": "1.0.0", "name": "n", "plugins": [{"type": "nosuch"}]}',
-            'plugin type="nosuch" failed (add): failed to find plugin',
+            "FailedCreatePodSandBox",
+            SANDBOX,
+            'plugin type="nosuch" failed (add): failed to find plugin "nosuch" in path [/opt/cni/bin]',
+        ),
+        (
+            '{"cniVersion": "1.1.0", "name": "n", "plugins": [{"type": "nosuch"}]}',
+            "NetworkNotReady",
+            NOT_READY,
+            'failed to find plugin "nosuch" in path [/opt/cni/bin]',
+        ),
+        (
+            '{"cniVersion": "1.2.0", "name": "n", "plugins": [{"type": "ptp"}]}',
+            "NetworkNotReady",
+            NOT_READY,
+            'incompatible CNI versions; config is "1.2.0", plugin supports ["0.1.0" "0.2.0"',
         ),
     ],
 )
-def test_a_node_without_a_working_network_says_why(conflist: str, says: str) -> None:
+def test_a_node_without_a_working_network_says_why(
+    conflist: str, reason: str, before: str, says: str
+) -> None:
     """The event is in the components' words; the pod stays Pending and is started later."""
     network, nodes = cluster(1, conflist)
     started = kubelet.start_pod(network, pod("web"), nodes["node-1"])
     assert not started.ok
     [event] = started.events
-    assert (event.type, event.reason) == ("Warning", "FailedCreatePodSandBox")
-    assert event.message.startswith(
-        "Failed to create pod sandbox: rpc error: code = Unknown desc = failed to setup network for sandbox "
-    )
+    assert (event.type, event.reason) == ("Warning", reason)
+    assert event.message.startswith(before)
     assert says in event.message
     assert started.pod == pod("web")
+    # DEL fails like ADD where there is no plugin, and the namespace is left over.
+    assert ("default/web" in network.netns) == (reason == "FailedCreatePodSandBox")
+    judged = kubelet.node_condition(nodes["node-1"], network)
+    assert judged.ready == (reason == "FailedCreatePodSandBox")
     network.ns("node-1").files[CONFLIST] = FLANNEL_CONFLIST
     assert kubelet.start_pod(network, pod("web"), nodes["node-1"]).ok
 
 
-def test_an_add_that_dies_half_way_leaves_its_links_until_del() -> None:
-    """The addresses run out after the veth pair was made: the pair stays, DEL removes it."""
+def test_an_add_that_dies_half_way_is_taken_back_by_the_runtime() -> None:
+    """The addresses run out after the veth pair was made: the plugin leaves the pair, containerd's DEL removes it."""
     network, nodes = cluster(1)
     ipam = '{"type": "host-local", "subnet": "10.9.0.0/30"}'
     bridge = f'{{"type": "bridge", "isGateway": true, "ipam": {ipam}}}'
@@ -159,15 +188,23 @@ def test_an_add_that_dies_half_way_leaves_its_links_until_del() -> None:
     links = set(node.links)
     failed = kubelet.start_pod(network, pod("second"), nodes["node-1"])
     assert "no IP addresses available in range set: 10.9.0.1-10.9.0.2" in failed.events[0].message
-    assert len(set(node.links) - links) == 1
-    assert list(network.ns("default/second").links) == ["lo", "eth0"]
-    kubelet.stop_pod(network, failed.pod)
+    assert [step.action.partition(":")[0] for step in failed.steps[-2:]] == [
+        "CNI DEL bridge",
+        failed.steps[-1].action,
+    ]
+    assert failed.steps[-1].action.startswith("ip netns del cni-")
     assert set(node.links) == links
     assert "default/second" not in network.netns
+    runtime = Runtime(network, "node-1")
+    path = runtime.make_sandbox("by-hand", "by-hand")
+    with pytest.raises(CniError):
+        runtime.add(node_network(node), "by-hand", path)
+    assert len(set(node.links) - links) == 1
+    assert list(network.ns("by-hand").links) == ["lo", "eth0"]
 
 
 def test_the_first_file_by_name_is_the_nodes_network() -> None:
-    """Two configurations: the name decides; a broken one is passed over."""
+    """Two configurations: the name decides, and a broken first one is not passed over."""
     network, _ = cluster(1)
     node = network.ns("node-1")
     node.files[CONF_DIR + "/05-mine.conflist"] = (
@@ -175,6 +212,13 @@ def test_the_first_file_by_name_is_the_nodes_network() -> None:
     )
     assert node_network(node).name == "mine"
     node.files[CONF_DIR + "/05-mine.conflist"] = "{"
+    with pytest.raises(NotInitialized) as caught:
+        node_network(node)
+    assert caught.value.log == (
+        "cni config load failed: failed to load CNI config list file /etc/cni/net.d/05-mine.conflist: "
+        "error parsing configuration list: unexpected end of JSON input: invalid cni config: failed to load cni config"
+    )
+    del node.files[CONF_DIR + "/05-mine.conflist"]
     assert node_network(node).name == "cbr0"
 
 

@@ -554,7 +554,7 @@ def test_a_sandbox_that_could_not_be_made_is_tried_again() -> None:
     assert web(cluster).status.phase == "Pending"
     assert condition(cluster, "Ready")[:2] == ("False", "ContainersNotReady")
     cluster.advance(25)
-    assert [at for at, _ in said(cluster, "FailedCreatePodSandBox")] == [0, 10, 20]
+    assert [at for at, _ in said(cluster, "NetworkNotReady")] == [0, 10, 20]
     assert endpoints(cluster) == []
     node.files[f"{CONF_DIR}/10-flannel.conflist"] = conf
     cluster.advance(4)
