@@ -743,7 +743,11 @@ class NodeView:
 
 CNIS: dict[str, MakePodNetwork] = {"flannel": Flannel, "none": NoNetwork}
 """Pod networks by the name that `--cni` takes."""
-PROXIES: dict[str, MakeProxy] = {"iptables": KubeProxyIptables, "nftables": KubeProxyNftables}
+PROXIES: dict[str, MakeProxy] = {
+    "iptables": KubeProxyIptables,
+    "nftables": KubeProxyNftables,
+    "ebpf": ProxyEbpf,
+}
 """Service data planes by the name that `--proxy` takes."""
 POLICY_AGENTS: dict[str, Callable[[World], Daemon]] = {}
 """Who enforces NetworkPolicy where the pod network does not."""

@@ -54,6 +54,11 @@ REASONS: dict[str, str] = {
     "loop": "it went round too many times",
     "not-modelled": "this part of the kernel is not modelled",
     "no-source": "no address fits as its source",
+    "bpf-no-backend": "the Service has no backend, and a BPF program refused: ICMP, or connect() fails",
+    "bpf-source-range": "a BPF program dropped it: the client is in none of the Service's source ranges",
+    "bpf-cluster-ip": "a BPF program dropped it: cluster IPs do not serve packets from outside",
+    "bpf-no-route": "a BPF program asked the routing table, which knows no way",
+    "bpf-policy": "an endpoint's policy map allows no such packet",
     "isolated-port": "both bridge ports are isolated from each other",
     "no-answer": "it was delivered, and nobody answered",
 }

@@ -37,6 +37,7 @@ from kubenet_lab.kernel.socket import Socket
 from kubenet_lab.packet.ip import IP_INT, eui64, family, ip_text, prefix
 
 if TYPE_CHECKING:
+    from kubenet_lab.kernel.bpf import BpfState
     from kubenet_lab.kernel.network import Network
 
 ZERO_MAC = "00:00:00:00:00:00"
@@ -84,6 +85,8 @@ class Netns:
         """The files of the mount namespace beside it that networking reads (/etc/resolv.conf, /etc/hosts)."""
         self.conntrack = ConntrackTable()
         self._ipvs: IpvsTable | None = None
+        self.bpf: BpfState | None = None
+        """BPF maps and programs of a host, in its own namespace; None where nobody loaded any."""
         self.xt_state: dict[Any, Any] = {}
         """Private memory of matches that keep some (`statistic --mode nth`, `recent`)."""
         self.next_port: dict[int, int] = {}
@@ -139,6 +142,7 @@ class Netns:
         saved["_build_nftables"] = self._build_nftables
         saved["conntrack"] = self.conntrack.copy()
         saved["_ipvs"] = self._ipvs.copy() if self._ipvs is not None else None
+        saved["bpf"] = self.bpf.snapshot() if self.bpf is not None else None
         saved["xt_state"] = dict(self.xt_state)
         saved["next_port"] = dict(self.next_port)
         saved["pmtu"] = dict(self.pmtu)

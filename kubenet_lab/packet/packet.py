@@ -26,6 +26,16 @@ ICMP6_UNREACHABLE, ICMP6_TOO_BIG, ICMP6_TIME_EXCEEDED, ICMP6_ECHO, ICMP6_ECHO_RE
 ICMP6_NEIGHBOUR_SOLICIT, ICMP6_NEIGHBOUR_ADVERT = 135, 136
 
 
+class DsrOption(Struct, frozen=True, gc=False):
+    """The frontend a load balancer called, as Cilium's IP option 154 or IPv6 destination option 27 carries it."""
+
+    address: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"option DSR {endpoint(self.address, self.port)}"
+
+
 class Packet(Struct, frozen=True, gc=False):
     """One IP packet with its transport header. `payload` is what the application sent.
 
@@ -59,6 +69,7 @@ class Packet(Struct, frozen=True, gc=False):
     vni: int = 0
     fragment: int = 0
     """Bytes of the largest fragment while the packet travels in several; 0 for a whole one."""
+    dsr: DsrOption | None = None
 
     @property
     def family(self) -> int:
@@ -69,6 +80,8 @@ class Packet(Struct, frozen=True, gc=False):
     def length(self) -> int:
         """Bytes of the whole IP packet, as its total length field would say."""
         size = 40 if ":" in self.src else 20
+        if self.dsr is not None:
+            size += 24 if size == 40 else 8
         proto = self.proto
         if proto == TCP:
             size += 24 if self.mss else 20

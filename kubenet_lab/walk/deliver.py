@@ -30,7 +30,7 @@ from kubenet_lab.packet.packet import (
     Packet,
     sctp_chunk,
 )
-from kubenet_lab.walk import hooks, routing, tunnel
+from kubenet_lab.walk import bpf_sock, hooks, routing, tunnel
 from kubenet_lab.walk.engine import Walk
 from kubenet_lab.walk.skb import Skb
 
@@ -177,6 +177,7 @@ def _udp(w: Walk, skb: Skb) -> None:
             w.reply(ns, back, "reply", uid=socket.uid, gid=0)
         return
     if (ns.name, UDP, pkt.dport) in w.clients:
+        bpf_sock.received(w, skb)
         w.delivered(skb, "socket", f"client socket {pkt.dst}:{pkt.dport}", "socket")
         return
     w.end("rejected", "no-listener", ns, "socket", note=f"nothing listens on {pkt.dst} UDP port {pkt.dport}")

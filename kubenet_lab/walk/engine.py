@@ -46,6 +46,7 @@ class Pending:
         "oif",
         "packet",
         "pmtudisc",
+        "raw",
         "role",
         "uid",
     )
@@ -64,7 +65,9 @@ class Pending:
         oif: str = "",
         flow: Flow | None = None,
         flow_reply: bool = False,
+        raw: tuple[str, Frame] | None = None,
     ) -> None:
+        self.raw = raw
         self.flow = flow
         self.flow_reply = flow_reply
         self.ns = ns

@@ -30,6 +30,7 @@ NEIGHBOUR_PATIENCE = 3.1
 
 LOCAL_ERRORS = {
     "no-route": (UNREACHABLE, "ENETUNREACH"),
+    "bpf-no-backend": (UNREACHABLE, "EHOSTUNREACH"),
     "route-unreachable": (UNREACHABLE, "EHOSTUNREACH"),
     "route-prohibit": (UNREACHABLE, "EACCES"),
     "route-blackhole": (UNREACHABLE, "EINVAL"),
@@ -92,6 +93,14 @@ def flatten(trace: Trace) -> list[Trace]:
     return out
 
 
+def _answers(trace: Trace, request: Packet, ns: str) -> bool:
+    """True when a packet reached the caller's own socket: another socket of its namespace may have got it."""
+    if trace.verdict != DELIVERED or trace.place.netns != ns or trace.delivered_as is None:
+        return False
+    got = trace.delivered_as
+    return got.quoted is not None or not request.sport or got.dport == request.sport
+
+
 def judge(request: Trace, ns: str, patience: float = 5.0) -> Exchange:
     """Derive the caller's verdict from a walked request."""
     traces = flatten(request)
@@ -99,7 +108,7 @@ def judge(request: Trace, ns: str, patience: float = 5.0) -> Exchange:
     decider: Trace = request
     answer: Packet | None = None
     for trace in traces[1:]:
-        if trace.role in ("reply", "error") and trace.verdict == DELIVERED and trace.place.netns == ns:
+        if trace.role in ("reply", "error") and _answers(trace, request.packet, ns):
             answer = trace.delivered_as
             assert answer is not None
             verdict, errno = _meaning(request.packet, answer)

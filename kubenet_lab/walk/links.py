@@ -10,7 +10,7 @@ from kubenet_lab.kernel.link import Link
 from kubenet_lab.kernel.netns import Netns
 from kubenet_lab.packet.packet import BROADCAST_MAC, Arp, Frame, Packet
 from kubenet_lab.trace import Step
-from kubenet_lab.walk import bridging, neighbours, routing, tunnel
+from kubenet_lab.walk import bpf, bridging, neighbours, routing, tunnel
 from kubenet_lab.walk.engine import MAX_DEPTH, Walk
 from kubenet_lab.walk.skb import Skb
 
@@ -27,10 +27,13 @@ def is_group(mac: str) -> bool:
     return mac[1] in GROUP_DIGITS
 
 
-def transmit(w: Walk, ns: Netns, dev: str, frame: Frame, skb: Skb | None = None) -> None:
+def transmit(
+    w: Walk, ns: Netns, dev: str, frame: Frame, skb: Skb | None = None, *, past_bpf: bool = False
+) -> None:
     """Send a frame out of a link.
 
-    `skb` goes along where the frame stays in this namespace (loopback, bridge, tunnel).
+    `skb` goes along where the frame stays in this namespace (loopback, bridge, tunnel). `past_bpf` is for what a BPF
+    program sends, which the link's egress program leaves alone.
     """
     link = ns.links.get(dev)
     if link is None or not link.up:
@@ -41,6 +44,11 @@ def transmit(w: Walk, ns: Netns, dev: str, frame: Frame, skb: Skb | None = None)
         w.end("lost", "loop", ns, dev)
         return
     w.hop.outdev = dev
+    if ns.bpf is not None and not past_bpf:
+        seen = bpf.egress(w, ns, ns.bpf, link, frame, skb)
+        if seen is None:
+            return
+        frame = seen
     w.steps.append(Step("transmit", dev, frame))
     kind = link.kind
     if kind == "veth":
@@ -108,6 +116,11 @@ def receive(w: Walk, ns: Netns, dev: str, frame: Frame) -> None:
         w.end("lost", "too-big-for-link", ns, dev, link)
         return
     w.steps.append(Step("receive", dev, frame))
+    if ns.bpf is not None:
+        seen = bpf.ingress(w, ns, ns.bpf, link, frame)
+        if seen is None:
+            return
+        frame = seen
     if link.master:
         bridging.from_port(w, ns, link, frame)
         return

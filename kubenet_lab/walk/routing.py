@@ -18,7 +18,7 @@ from kubenet_lab.kernel.route import REFUSING
 from kubenet_lab.packet.ip import IP_INT, prefix
 from kubenet_lab.packet.packet import ICMP, ICMP6_TIME_EXCEEDED, ICMP6_TOO_BIG, ICMPV6, TCP, Frame, Packet
 from kubenet_lab.trace import Step
-from kubenet_lab.walk import deliver, hooks, links, neighbours
+from kubenet_lab.walk import bpf, bpf_sock, deliver, hooks, links, neighbours
 from kubenet_lab.walk.engine import Pending, Walk
 from kubenet_lab.walk.skb import Skb
 
@@ -29,8 +29,18 @@ _LOOPBACK = prefix("127.0.0.0/8")
 
 def send_local(w: Walk, item: Pending) -> None:
     """A local socket (or the kernel itself) sends a packet."""
+    if item.raw is not None:
+        bpf.emit(w, item)
+        return
     ns, pkt = item.ns, item.packet
     w.begin_hop(ns, "", pkt)
+    called = None
+    host = bpf_sock.state_of(ns) if item.role in ("request", "onward") else None
+    if host is not None:
+        translated = bpf_sock.connect(w, ns, host, pkt)
+        if translated is None:
+            return
+        pkt, called = translated
     way = ns.lookup(pkt.dst, src=pkt.src, oif=item.oif, mark=item.mark)
     if not _usable(w, ns, way, pkt.dst):
         return
@@ -45,6 +55,8 @@ def send_local(w: Walk, item: Pending) -> None:
         pkt = replace(pkt, src=source)
     if item.role in ("request", "onward") and pkt.proto != 0:
         pkt = _bind(w, ns, pkt)
+    if host is not None and called is not None:
+        bpf_sock.remember(w, ns, host, pkt, called)
     w.trace.packet = w.hop.packet = pkt
     w.steps.append(Step("send", "socket", pkt))
     w.steps.append(Step("route", "output", way.route))

@@ -189,6 +189,21 @@ DIFFERENT: dict[str, dict[str, str]] = {
 nftables: the chain cluster-ips-check rejects what no port of a cluster IP takes; in iptables mode it is routed on.
 """
 
+INSTEAD: dict[str, dict[str, dict[str, object]]] = {
+    "ebpf": {
+        # The socket is given a backend, so nothing is translated on the way, and a pod's call of itself stays inside.
+        "Service, maybe itself (hairpin)": {"sources": (B1,)},
+        "Service, itself only (hairpin)": {"sources": ("alone",)},
+        "hairpin off": {"end": "connected", "servers": ("alone",), "sources": ("alone",)},
+        "TTL 1, UDP to a Service": {"icmp": (11, 0, "10.244.2.1")},
+        "TTL 1, TCP to a Service": {"icmp": (11, 0, "10.244.0.1")},
+        # Without a backend cil_sock4_connect sets EHOSTUNREACH.
+        "Service without endpoints": {"end": "unreachable", "icmp": None},
+        "Service without endpoints, from a node": {"end": "unreachable", "icmp": None},
+    },
+}
+"""Mode -> row -> what else is otherwise there (Cilium's bpf/bpf_sock.c)."""
+
 
 def place(network: Network, name: str) -> str:
     """Return the namespace that a role names: "backend@node-2" is the backend pod on node-2."""

@@ -13,6 +13,7 @@ from kubenet_lab.kernel.network import Network
 from kubenet_lab.packet.packet import ICMP, SCTP, TCP, UDP
 from kubenet_lab.twin import Flow
 from tests.flows.flows import address, place
+from tests.flows.services_ebpf import EBPF
 from tests.flows.services_worlds import HAND, OBJECTS
 
 PROTOCOLS = {"tcp": TCP, "udp": UDP, "sctp": SCTP, "icmp": ICMP}
@@ -117,6 +118,13 @@ DIFFERENCES: tuple[Difference, ...] = (
         services=("vip-nobody", "external-nobody"),
         callers=("node-1",),
         end="refused",
+    ),
+    *(
+        Difference(
+            mode="ebpf", why=one.why, services=(one.service,), callers=(one.caller,), targets=(one.target,),
+            end=one.end, servers=one.servers, sources=one.sources,
+        )
+        for one in EBPF
     ),
 )  # fmt: skip
 
