@@ -41,6 +41,7 @@ from kubenet_lab.packet.packet import ICMP, ICMPV6, SYN, TCP, UDP, Packet
 from kubenet_lab.proxy.daemon import KubeProxies, KubeProxyView
 from kubenet_lab.proxy.ebpf import ProxyEbpf
 from kubenet_lab.proxy.iptables import KubeProxyIptables
+from kubenet_lab.proxy.ipvs import KubeProxyIpvs
 from kubenet_lab.proxy.mode import MakeProxy
 from kubenet_lab.proxy.nftables import KubeProxyNftables
 from kubenet_lab.store import Store
@@ -413,29 +414,27 @@ class Cluster:
             server = self.dns[key] = CoreDNS(
                 text or ".:53 {\n    whoami\n}\n",
                 self._view,
-                lambda query, address: self._upstream(key, query, address),
+                lambda query, address, protocol: self._upstream(key, query, address, protocol),
                 local_ips=pod.ips,
                 files=dict(self.network.ns(kubelet.netns_name(pod)).files),
                 seed=self.seed,
             )
         return server
 
-    def _upstream(self, pod: str, query: Any, address: str) -> Any:
-        """CoreDNS forwards a query: a packet like any other, from its pod to the name server outside."""
+    def _upstream(self, pod: str, query: Any, address: str, protocol: str) -> Any:
+        """CoreDNS forwards a query: packets like any other, from its pod to the name server outside."""
+        from kubenet_lab.dns.client import Asker
+        from kubenet_lab.dns.lookup import Unreachable, Via
+
         walk = Walk(self.network, now=self.now, seed=self.seed)
-        asked = Packet(
-            "",
-            address.rpartition(":")[0] or address,
-            UDP,
-            0,
-            53,
-            message=query,
-            payload_size=query.wire_length,
-        )
-        done = exchange(walk, pod, asked)
-        if done.verdict == "refused":
-            raise ConnectionRefusedError(address)
-        return done.answer.message if done.ok and done.answer is not None else None
+        asker = Asker(walk, self.network.ns(pod))
+        host = address.rpartition(":")[0].strip("[]") or address
+        answer = asker.send(query, host, Via(protocol, 1, self.now))
+        if isinstance(answer, Unreachable):
+            if answer.reason == "refused":
+                raise ConnectionRefusedError(address)
+            return None
+        return answer
 
     def _dns_objects(self) -> list[Any]:
         return [
@@ -746,6 +745,7 @@ CNIS: dict[str, MakePodNetwork] = {"flannel": Flannel, "none": NoNetwork}
 PROXIES: dict[str, MakeProxy] = {
     "iptables": KubeProxyIptables,
     "nftables": KubeProxyNftables,
+    "ipvs": KubeProxyIpvs,
     "ebpf": ProxyEbpf,
 }
 """Service data planes by the name that `--proxy` takes."""

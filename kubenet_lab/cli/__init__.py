@@ -14,8 +14,10 @@ from collections.abc import Sequence
 import typer
 
 from kubenet_lab.cli.arguments import spread
+from kubenet_lab.cli.coredns import coredns
 from kubenet_lab.cli.course import course
 from kubenet_lab.cli.map import map_
+from kubenet_lab.cli.resolve import resolve
 from kubenet_lab.cli.rules import rules
 from kubenet_lab.cli.slices import slices
 from kubenet_lab.cli.trace import trace
@@ -36,6 +38,8 @@ app.command("validate")(validate)
 app.command("slices")(slices)
 app.command("twin")(twin)
 app.command("map")(map_)
+app.command("resolve")(resolve)
+app.command("coredns")(coredns)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

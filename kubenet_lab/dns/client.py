@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from kubenet_lab.dns import musl
 from kubenet_lab.dns.lookup import Resolution, Unreachable, Via
 from kubenet_lab.dns.records import Query as Question
 from kubenet_lab.dns.records import Response
@@ -34,8 +35,11 @@ class Lookup(Struct):
     resolution: Resolution | None = None
 
 
-def lookup(walk: Walk, ns: Netns, name: str) -> Lookup:
-    """Look a name up as a program in `ns` does: `getent ahosts NAME` there. An address needs no question."""
+def lookup(walk: Walk, ns: Netns, name: str, libc: str = "glibc") -> Lookup:
+    """Look a name up as a program in `ns` does: `getent ahosts NAME` there. An address needs no question.
+
+    `libc` is "glibc" or "musl" (Alpine).
+    """
     try:
         ip_int(name)
     except ValueError:
@@ -43,15 +47,19 @@ def lookup(walk: Walk, ns: Netns, name: str) -> Lookup:
     else:
         return Lookup((name,), [])
     asker = Asker(walk, ns)
-    found = getaddrinfo(
-        name,
-        ns.files.get(RESOLV_CONF, ""),
-        asker.send,
-        hosts=ns.files.get(HOSTS, "127.0.0.1\tlocalhost\n::1\tlocalhost\n"),
-        nsswitch=ns.files.get(NSSWITCH, "hosts: files dns\n"),
-        now=walk.now,
-        usable=lambda address: ns.lookup(address) is not None,
-    )
+    conf = ns.files.get(RESOLV_CONF, "")
+    hosts = ns.files.get(HOSTS, "127.0.0.1\tlocalhost\n::1\tlocalhost\n")
+
+    def usable(address: str) -> bool:
+        return ns.lookup(address) is not None
+
+    if libc == "musl":
+        found = musl.getaddrinfo(name, conf, asker.send, hosts=hosts, now=walk.now, usable=usable)
+    else:
+        nsswitch = ns.files.get(NSSWITCH, "hosts: files dns\n")
+        found = getaddrinfo(
+            name, conf, asker.send, hosts=hosts, nsswitch=nsswitch, now=walk.now, usable=usable
+        )
     return Lookup(
         found.addresses, asker.queries, "" if found.addresses else _failure(found, asker.queries), found
     )

@@ -183,7 +183,7 @@ class CoreDNS:
         self.view = view
         self.upstream = upstream
         self.local_ips = local_ips
-        self.files = {**DEFAULT_FILES, **(files or {})}
+        self.files = {**DEFAULT_FILES, **files} if isinstance(files, dict) else files or DEFAULT_FILES
         self.variables = IN_CLUSTER if variables is None else variables
         self.rng = random.Random(seed)
         self.port = port

@@ -389,7 +389,7 @@ class _Parser(Cursor):
                 raise self.error(f"maximum snippet import depth ({_MAX_IMPORTS}) exceeded")
             words = self.snippets[pattern]
         else:
-            names = [name for name in sorted(self.files) if fnmatch.fnmatchcase(name, pattern)]
+            names = sorted(_matching(self.files, pattern))
             if not names and not any(char in pattern for char in "*?[]"):
                 raise self.error(f"File to import not found: {pattern}")
             words = [token for name in names for token in tokenize(self.files[name], name)]
@@ -420,6 +420,14 @@ class _Parser(Cursor):
             lambda found: self.variables.get(found[1] or found[2] or "", ""),
             text,
         )
+
+
+def _matching(files: Mapping[str, str], pattern: str) -> list[str]:
+    """The files a pattern names. What cannot be listed (a real machine's) says it itself."""
+    matching = getattr(files, "matching", None)
+    if matching is not None:
+        return list(matching(pattern))
+    return [name for name in files if fnmatch.fnmatchcase(name, pattern)]
 
 
 def split_host_port(text: str) -> tuple[list[str], str]:

@@ -1,15 +1,13 @@
 """CoreDNS on real sockets: the same code, asked by any client over UDP and TCP.
 
-    python -m kubenet_lab.dns.server.live --corefile F --manifests F... --bind 127.0.0.1 --port 5300
+    kubenet-lab coredns --corefile Corefile -f objects.yaml --port 5300
 
-`--port 0` takes any free port. The first line printed is `listening on ADDRESS:PORT`. The server stops on
-SIGTERM and SIGINT, and when its standard input is closed, so that it cannot outlive who started it. What it
-does not know goes to the upstreams its Corefile names, over real sockets.
+The server stops on SIGTERM and SIGINT. What it does not know goes to the upstreams its Corefile names, over real
+sockets.
 """
 
 from __future__ import annotations
 
-import argparse
 import select
 import selectors
 import signal
@@ -18,8 +16,9 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -215,65 +214,104 @@ def _plain(address: str) -> str:
     return address.removeprefix("::ffff:").partition("%")[0]
 
 
-def load_manifests(paths: Sequence[str]) -> list[dict[str, Any]]:
-    """Objects of YAML or JSON files ("-" is standard input), Lists unpacked."""
-    import yaml
+class HostFiles(Mapping[str, str]):
+    """The files of this machine, by path. They cannot be listed, only asked for."""
 
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __getitem__(self, path: str) -> str:
+        try:
+            return (self.folder / path).read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            raise KeyError(path) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+    def matching(self, pattern: str) -> list[str]:
+        """Paths that fit a pattern of the shell, from the Corefile's folder."""
+        return glob(str(self.folder / pattern))
+
+
+def load_manifests(paths: Sequence[str]) -> list[dict[str, Any]]:
+    """Objects of YAML or JSON files, folders of them, or "-" for standard input; Lists unpacked.
+
+    They are taken as they are: what the API server would refuse is served too, as CoreDNS does. Raises InputError
+    for a text that is no YAML or JSON.
+    """
+    from kubenet_lab.errors import Fault, InputError
+    from kubenet_lab.manifests.text import documents
+
     found: list[dict[str, Any]] = []
-    for path in paths:
-        text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
-        for document in yaml.load_all(text, Loader=loader):
-            if isinstance(document, dict) and str(document.get("kind", "")).endswith("List"):
-                found += [each for each in document.get("items") or () if isinstance(each, dict)]
-            elif isinstance(document, list):
-                found += [each for each in document if isinstance(each, dict)]
-            elif isinstance(document, dict):
-                found.append(document)
+    faults: list[Fault] = []
+    for path in _files(paths):
+        text = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+        for document in documents(text, "<stdin>" if path == "-" else path):
+            if isinstance(document, Fault):
+                faults.append(document)
+                continue
+            value = document.value
+            items = value if isinstance(value, list) else [value]
+            if isinstance(value, dict) and str(value.get("kind", "")).endswith("List"):
+                items = value.get("items") or []
+            found += [each for each in items if isinstance(each, dict)]
+    if faults:
+        raise InputError(faults)
     return found
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; the exit status is 1 for a Corefile that is refused."""
-    parser = argparse.ArgumentParser(prog="python -m kubenet_lab.dns.server.live", description=__doc__)
-    parser.add_argument("--corefile", required=True, help="the Corefile")
-    parser.add_argument(
-        "--manifests", nargs="*", default=[], help="YAML or JSON files of the cluster's objects"
-    )
-    parser.add_argument("--bind", action="append", help="address to serve (may be given again); 127.0.0.1")
-    parser.add_argument("--port", type=int, default=53, help="port to serve; 0 for any")
-    parser.add_argument("--local-ip", action="append", help="the server's address as its Service knows it")
-    options = parser.parse_args(arguments)
-    addresses = options.bind or ["127.0.0.1"]
-    view = ServiceView.from_objects(load_manifests(options.manifests), time.time())
-    files = {}
-    if Path("/etc/resolv.conf").is_file():
-        files["/etc/resolv.conf"] = Path("/etc/resolv.conf").read_text(encoding="utf-8", errors="replace")
+def _files(paths: Sequence[str]) -> Iterator[str]:
+    from kubenet_lab.manifests.load import SUFFIXES
+
+    for path in paths:
+        folder = Path(path)
+        if path != "-" and folder.is_dir():
+            yield from (str(p) for p in sorted(folder.rglob("*")) if p.suffix in SUFFIXES)
+        else:
+            yield path
+
+
+def main(
+    corefile: Path,
+    manifests: Sequence[str],
+    bind: str = "127.0.0.1",
+    port: int = 53,
+    local_ips: Sequence[str] = (),
+) -> int:
+    """Serve until standard input ends or a signal comes; 1 for a Corefile that CoreDNS refuses.
+
+    The first line on standard output is `listening on ADDRESS:PORT`; port 0 takes a free one.
+    Raises OSError for a file that cannot be read or an address that cannot be bound, InputError for bad manifests.
+    """
+    text = corefile.read_text(encoding="utf-8")
+    view = ServiceView.from_objects(load_manifests(manifests), time.time())
     turn = Turn(ask_upstream)
     try:
         server = CoreDNS(
-            Path(options.corefile).read_text(encoding="utf-8"),
+            text,
             view,
             turn.upstream,
-            local_ips=tuple(options.local_ip or addresses),
-            files=files,
+            local_ips=tuple(local_ips) or (bind,),
+            files=HostFiles(corefile.parent),
             seed=time.time_ns(),
+            hostname=socket.gethostname(),
         )
     except CorefileError as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    udp, tcp = open_sockets(addresses[0], options.port)
+    udp, tcp = open_sockets(bind, port)
     woken, waker = socket.socketpair()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: waker.send(b"."))
-    host, port = udp.getsockname()[:2]
-    sys.stdout.write(f"listening on {f'[{host}]' if ':' in host else host}:{port}\n")
+    host, number = udp.getsockname()[:2]
+    sys.stdout.write(f"listening on {f'[{host}]' if ':' in host else host}:{number}\n")
     sys.stdout.flush()
-    stop: list[Any] = [woken]
-    if not sys.stdin.closed and _can_wait(sys.stdin):
-        stop.append(sys.stdin)
     with udp, tcp, woken, waker:
-        serve(server, udp, tcp, stop=stop, turn=turn)
+        serve(server, udp, tcp, stop=[woken], turn=turn)
     return 0
 
 
@@ -297,17 +335,3 @@ def open_sockets(address: str, port: int) -> tuple[socket.socket, socket.socket]
             continue
         return udp, tcp
     raise OSError(f"no port of {address} is free for UDP and TCP alike")
-
-
-def _can_wait(file: Any) -> bool:
-    """Can this file be waited for? A plain file or a device without an end cannot."""
-    with selectors.DefaultSelector() as selector:
-        try:
-            selector.register(file, selectors.EVENT_READ)
-        except (OSError, ValueError):
-            return False
-    return True
-
-
-if __name__ == "__main__":
-    sys.exit(main())

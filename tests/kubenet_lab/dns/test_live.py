@@ -29,8 +29,8 @@ def process(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     corefile, manifests = tmp_path / "Corefile", tmp_path / "objects.yaml"
     corefile.write_text(KUBEADM)
     manifests.write_text(yaml.safe_dump_all(open_case("dns", "world-big")[:40]))
-    command = [sys.executable, "-m", "kubenet_lab.dns.server.live", "--corefile", str(corefile)]
-    command += ["--manifests", str(manifests), "--bind", "127.0.0.1", "--port", "0"]
+    command = [sys.executable, "-m", "kubenet_lab", "coredns", "--corefile", str(corefile)]
+    command += ["-f", str(manifests), "--port", "0"]
     started = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     with started:
         yield started
@@ -61,10 +61,15 @@ def test_a_real_client_gets_the_models_answers(process: subprocess.Popen[str]) -
     assert process.wait(10) == 0
 
 
-def test_it_stops_when_its_input_is_closed(process: subprocess.Popen[str]) -> None:
-    port(process)
-    assert process.stdin is not None
-    process.stdin.close()
+def test_it_stops_on_ctrl_c_and_takes_a_second_port_only_when_free(process: subprocess.Popen[str]) -> None:
+    where = port(process)
+    again = [*process.args, "--port", str(where)]  # type: ignore[misc]
+    taken = subprocess.run(
+        again, capture_output=True, text=True, timeout=30, stdin=subprocess.DEVNULL, check=False
+    )
+    assert (taken.returncode, taken.stdout) == (1, "")
+    assert f"127.0.0.1:{where}: Address already in use" in taken.stderr
+    process.send_signal(signal.SIGINT)
     assert process.wait(10) == 0
 
 

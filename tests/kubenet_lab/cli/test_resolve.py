@@ -1,0 +1,69 @@
+"""`kubenet-lab resolve` and what `coredns` refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.kubenet_lab.cli.run import SHOP, run
+
+QUERIES = {
+    "backend": ["backend.default.svc.cluster.local. 10.96.0.100"],
+    "backend.default.svc.cluster.local.": ["backend.default.svc.cluster.local. 10.96.0.100"],
+    "example.com": [
+        "example.com.default.svc.cluster.local. NXDOMAIN",
+        "example.com.svc.cluster.local. NXDOMAIN",
+        "example.com.cluster.local. NXDOMAIN",
+        "example.com. 203.0.113.10",
+    ],
+    "10.0.0.1": [],
+}
+
+
+@pytest.mark.parametrize(("name", "expected"), QUERIES.items())
+@pytest.mark.parametrize("libc", ["glibc", "musl"])
+def test_every_query_is_told_in_order(name: str, expected: list[str], libc: str) -> None:
+    ran = run("resolve", name, "--from", "frontend", "-f", SHOP, "--libc", libc, "-o", "json")
+    told = json.loads(ran.out)
+    asked = [
+        f"{q['name']} {', '.join(q['addresses']) or q['rcode']}" for q in told["queries"] if q["type"] == "A"
+    ]
+    assert (ran.status, asked) == (0, expected)
+    assert len(told["queries"]) == 2 * len(expected)
+    assert {q["server"] for q in told["queries"]} <= {"10.96.0.10"}
+    assert told["addresses"]
+
+
+def test_a_name_nobody_has_is_an_answer_too() -> None:
+    ran = run("resolve", "nosuch", "--from", "frontend", "-f", SHOP)
+    assert ran.status == 0
+    text = ran.out.decode()
+    assert "nosuch: Name or service not known (EAI_NONAME, 8 queries" in text
+    assert text.count("NXDOMAIN") == 8
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["resolve", "x", "--from", "nobody", "-f", SHOP], ["nobody", "write namespace/pod"]),
+        (["resolve", "x", "--from", "frontend"], ["-f"]),
+        (["resolve", "x", "-f", SHOP], ["--from"]),
+        (["coredns"], ["--corefile FILE"]),
+        (["coredns", "--corefile", "nothing-here"], ["nothing-here", "no such file"]),
+    ],
+)
+def test_bad_arguments_are_named(argv: list[str], words: list[str]) -> None:
+    ran = run(*argv)
+    assert (ran.status, ran.out) == (2, b"")
+    for word in words:
+        assert word in ran.err
+
+
+def test_a_refused_corefile_ends_with_corednss_own_words(tmp_path: Path) -> None:
+    path = tmp_path / "Corefile"
+    path.write_text(".:53 {\n    forwad . 10.0.0.1\n}\n")
+    ran = run("coredns", "--corefile", str(path), "--port", "0")
+    assert ran.status == 1
+    assert "Corefile:2 - Error during parsing: Unknown directive 'forwad'" in ran.err
