@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.kubenet_lab.cli.run import SHOP, run
+from kubenet_lab.scenarios.shop import MANIFEST
+from tests.kubenet_lab.cli.run import run
+
+SHOP = str(MANIFEST)
 
 QUERIES = {
     "backend": ["backend.default.svc.cluster.local. 10.96.0.100"],
