@@ -41,6 +41,7 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
         "kubenet_lab.store",
         "kubenet_lab.faults",
     ),
+    "kubenet_lab.bgp": tuple(f"kubenet_lab.{name}" for name in KUBERNETES),
     "kubenet_lab.twin": tuple(f"kubenet_lab.{name}" for name in KUBERNETES),
     "kubenet_lab.walk": ("kubenet_lab.views", "kubenet_lab.twin"),
     "kubenet_lab.kernel": ("kubenet_lab.walk", "kubenet_lab.trace", "kubenet_lab.views", "kubenet_lab.twin"),

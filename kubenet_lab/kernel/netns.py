@@ -604,6 +604,59 @@ class Netns:
                 return route
         raise KernelError("ESRCH", dst)
 
+    def program_routes(
+        self, gone: Iterable[Route], new: Iterable[Route]
+    ) -> list[tuple[Route, KernelError]]:
+        """Remove and add many routes at once, as a routing daemon does over one netlink socket.
+
+        A route to remove that is not there is passed over. Returns the routes that the kernel refuses, with its
+        answer: EEXIST (another program has one with that destination and metric), ENODEV, ENETDOWN.
+        """
+        failed: list[tuple[Route, KernelError]] = []
+        links, usable = self.links, set[str]()
+        changed: dict[tuple[int, int], tuple[list[Route], list[Route]]] = {}
+
+        def home(route: Route) -> tuple[dict[tuple[str, int, str], Route], tuple[list[Route], list[Route]]]:
+            where = (6 if ":" in route.dst else 4, route.table)
+            return self.routes.setdefault(where, {}), changed.setdefault(where, ([], []))
+
+        for route in gone:
+            table, news = home(route)
+            if table.get(route.key) == route:
+                del table[route.key]
+                news[0].append(route)
+        last: tuple[bool, int] | None = None
+        for route in new:
+            dst, dev = route.dst, route.dev
+            six = ":" in dst
+            if (six, route.table) != last:
+                last = (six, route.table)
+                table, news = home(route)
+            key = (dst, route.metric, dev if six else "")
+            present = table.get(key)
+            if present is not None:
+                if present.proto != route.proto:
+                    failed.append((route, KernelError("EEXIST", str(route))))
+                    continue
+                news[0].append(present)
+            if dev not in usable:
+                devs = [hop.dev for hop in route.nexthops] or ([dev] if dev else [])
+                lost = next((name for name in devs if name not in links or not links[name].up), None)
+                if lost is not None:
+                    failed.append((route, KernelError("ENETDOWN" if lost in links else "ENODEV", str(route))))
+                    continue
+                if dev:
+                    usable.add(dev)
+            table[key] = route
+            news[1].append(route)
+        fibs = dict(self._fibs)
+        self._changed()
+        for place, fib in fibs.items():
+            if place in changed:
+                fib.update(*changed[place])
+            self._fibs[place] = fib
+        return failed
+
     def route_list(self, fam: int = 4, table: int = TABLE_MAIN) -> list[Route]:
         """Return a table as `ip route` orders it.
 

@@ -138,20 +138,38 @@ def default_rules(family: int) -> tuple[RouteRule, ...]:
 class Fib:
     """One table, indexed by prefix length, longest first."""
 
-    __slots__ = ("levels", "seen")
+    __slots__ = ("_nets", "levels", "seen")
 
     def __init__(self, routes: Iterable[Route]) -> None:
-        levels: dict[int, dict[int, list[Route]]] = {}
-        masks: dict[int, int] = {}
-        for route in routes:
-            block = prefix(route.dst)
-            masks[block.length] = block.mask
-            levels.setdefault(block.length, {}).setdefault(block.net, []).append(route)
-        for nets in levels.values():
-            for candidates in nets.values():
-                candidates.sort(key=lambda route: route.metric)
-        self.levels = [(masks[length], levels[length]) for length in sorted(levels, reverse=True)]
+        self._nets: dict[tuple[int, int], dict[int, list[Route]]] = {}
+        """(prefix length, mask) -> network number -> its routes, by metric."""
+        self.levels: list[tuple[int, dict[int, list[Route]]]] = []
         self.seen: dict[str, tuple[Route, ...]] = {}
+        self.update((), routes)
+
+    def update(self, gone: Iterable[Route], new: Iterable[Route]) -> None:
+        """Take routes out of the index and others in."""
+        nets = self._nets
+        for route in gone:
+            block = prefix(route.dst)
+            level = nets[block.length, block.mask]
+            level[block.net] = [other for other in level[block.net] if other != route]
+            if not level[block.net]:
+                del level[block.net]
+        for route in new:
+            block = prefix(route.dst)
+            place = (block.length, block.mask)
+            known = nets.get(place)
+            if known is None:
+                known = nets[place] = {}
+            present = known.get(block.net)
+            if present is None:
+                known[block.net] = [route]
+            else:
+                present.append(route)
+                present.sort(key=lambda route: route.metric)
+        self.levels = [(place[1], nets[place]) for place in sorted(nets, reverse=True) if nets[place]]
+        self.seen.clear()
 
     def candidates(self, dst: str) -> tuple[Route, ...]:
         """Return every route whose prefix covers `dst`, best first."""

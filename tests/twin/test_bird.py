@@ -1,0 +1,120 @@
+"""Real BIRDs in the twin, one a node, with our configuration: they take it, and their kernels get the same routes."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kubenet_lab.bgp import birdconf
+from kubenet_lab.bgp.config import Config, Peer, Pool
+from kubenet_lab.bgp.daemon import Bird
+from kubenet_lab.bgp.fabric import Fabric
+from kubenet_lab.kernel.dialects import ip_route
+from kubenet_lab.kernel.network import Network
+from kubenet_lab.twin import Twin
+from tests.kubenet_lab.bgp import worlds
+
+PATIENCE = 12.0
+"""Seconds; sessions are there after 2."""
+FAST = {"version": 2, "connect_delay": 1.0, "connect_retry": 1.0, "scan_time": 1.0, "hold_time": 9}
+
+
+def _mesh(nodes: dict[int, str]) -> dict[str, Config]:
+    return {
+        f"node-{n}": Config(
+            a,
+            blocks=worlds.BLOCKS[n],
+            pools=(worlds.POOL,),
+            peers=worlds.peers(nodes, n, passive=True),
+            **FAST,
+        )
+        for n, a in nodes.items()
+    }
+
+
+def _reflector(nodes: dict[int, str]) -> dict[str, Config]:
+    return {
+        f"node-{n}": Config(
+            a, blocks=worlds.BLOCKS[n], pools=(worlds.POOL,), peers=worlds.reflected(nodes, n), **FAST
+        )
+        for n, a in nodes.items()
+    }
+
+
+def _external(nodes: dict[int, str]) -> dict[str, Config]:
+    """Every node is its own AS and speaks with the router of the rack, AS 65000, which has a route of its own."""
+    made = {
+        f"node-{n}": Config(
+            a,
+            asn=65000 + n,
+            blocks=worlds.BLOCKS[n],
+            pools=(worlds.POOL,),
+            peers=(Peer("Node_192_168_1_1", "192.168.1.1", 65000),),
+            **FAST,
+        )
+        for n, a in nodes.items()
+    }
+    made["router"] = Config(
+        "192.168.1.1",
+        asn=65000,
+        blocks=("10.99.0.0/24",),
+        pools=(worlds.POOL, Pool("10.99.0.0/24")),
+        peers=tuple(Peer(f"N{n}", a, 65000 + n, "192.168.1.1") for n, a in nodes.items()),
+        **FAST,
+    )
+    return made
+
+
+WORLDS = {"mesh": _mesh, "reflector": _reflector, "external": _external}
+
+
+def _world() -> Network:
+    network = worlds.network(worlds.addresses())
+    # An address that node-2 borrowed from node-1's block, and a pod in live migration.
+    network.ns("node-2").add_route("10.244.10.33", dev="cali21", metric=1024)
+    network.ns("node-2").add_route("10.244.20.8", dev="cali21", metric=512)
+    return network
+
+
+@pytest.fixture(params=list(WORLDS))
+def real(
+    request: pytest.FixtureRequest, kernel: None, tmp_path: Path
+) -> Iterator[tuple[Twin, dict[str, Config]]]:
+    if shutil.which("bird") is None:
+        pytest.skip("no bird on this machine")
+    configs = WORLDS[request.param](worlds.addresses())
+    with Twin(_world()) as twin:
+        for name, config in configs.items():
+            (tmp_path / f"{name}.conf").write_text(birdconf.bird2(config))
+            where = tmp_path / name
+            done = twin.run(name, f"bird -c {where}.conf -s {where}.ctl -P {where}.pid")
+            assert (done.exit_code, done.stderr) == (0, ""), f"{name}: BIRD refused\n{birdconf.bird2(config)}"
+        yield twin, configs
+        for name in configs:
+            twin.run(name, f"birdc -s {tmp_path / name}.ctl down")
+
+
+def _bird_routes(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if "proto bird" in line]
+
+
+def test_kernel_routes_are_the_models(real: tuple[Twin, dict[str, Config]]) -> None:
+    twin, configs = real
+    fabric = Fabric(_world())
+    for name, config in configs.items():
+        Bird(fabric, name, config).start()
+    fabric.run(10.0)
+    wanted = {name: _bird_routes(ip_route.show(fabric.network.ns(name))) for name in configs}
+    assert all(len(routes) > 3 for routes in wanted.values())
+    end = time.monotonic() + PATIENCE
+    while True:
+        found = {name: _bird_routes(twin.run(name, "ip route").stdout) for name in configs}
+        if found == wanted or time.monotonic() > end:
+            break
+        time.sleep(0.2)
+    for name in configs:
+        assert found[name] == wanted[name], name
