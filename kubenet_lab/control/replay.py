@@ -17,7 +17,9 @@ from kubenet_lab.control.view import pods_of, view_of
 from kubenet_lab.kernel.dialects.iptables import save
 from kubenet_lab.kernel.network import Network
 from kubenet_lab.objects import EndpointSlice, Pod, Service
+from kubenet_lab.packet.packet import PROTO_NUMBERS
 from kubenet_lab.store import Store
+from kubenet_lab.walk.destinations import destinations
 
 
 class World(Protocol):
@@ -68,12 +70,15 @@ class Moment(Struct, frozen=True):
         pods: The pods the Service's selector means, by name.
         endpoints: What its EndpointSlices say.
         rules: The lines of the node's iptables-save that belong to the Service.
+        targets: (address, chance) of what a new connection from the node to the Service's first address and port is
+            sent to, whatever the data plane; () where nothing is translated.
     """
 
     second: float
     pods: tuple[PodMoment, ...]
     endpoints: tuple[EndpointMoment, ...]
     rules: tuple[str, ...]
+    targets: tuple[tuple[str, float], ...] = ()
 
     @property
     def ready(self) -> int:
@@ -104,19 +109,26 @@ def replay(
     """
     if step <= 0:
         raise ValueError(f"a step of a replay takes time, not {step} s")
-    found = world.store.get(Service, service, namespace)
-    begin, rows = world.now, [_moment(world, found, node, 0.0)]
+    begin, rows = world.now, [moment(world, service, namespace, node=node)]
     while world.now + step <= begin + seconds + 1e-9:
         world.advance(step)
-        rows.append(_moment(world, found, node, world.now - begin))
+        rows.append(moment(world, service, namespace, node=node, since=begin))
     return rows
+
+
+def moment(
+    world: World, service: str, namespace: str = "default", *, node: str, since: float | None = None
+) -> Moment:
+    """Note what a Service's pods, slices and rules are now; its second counts from `since`. Raises NotFound."""
+    found = world.store.get(Service, service, namespace)
+    return _moment(world, found, node, 0.0 if since is None else world.now - since)
 
 
 def changes_only(rows: list[Moment]) -> list[Moment]:
     """The moments at which something is other than a moment before."""
 
     def seen(row: Moment) -> object:
-        return (row.pods, row.endpoints, row.rules)
+        return (row.pods, row.endpoints, row.rules, row.targets)
 
     return [row for index, row in enumerate(rows) if not index or seen(row) != seen(rows[index - 1])]
 
@@ -135,6 +147,7 @@ def _moment(world: World, service: Service, node: str, second: float) -> Moment:
             for endpoint in _endpoints(item)
         ),
         _rules(world.network, service, node),
+        _targets(world, service, node),
     )
 
 
@@ -158,6 +171,18 @@ def _endpoints(item: EndpointSlice) -> Iterator[EndpointMoment]:
             endpoint.serving,
             endpoint.terminating,
         )
+
+
+def _targets(world: World, service: Service, node: str) -> tuple[tuple[str, float], ...]:
+    if not service.addresses or not service.spec.ports:
+        return ()
+    port = service.spec.ports[0]
+    proto = PROTO_NUMBERS[(port.protocol or "TCP").lower()]
+    found = destinations(world.network, node, service.addresses[0], port.port, proto, now=world.now)
+    chances: dict[str, float] = {}
+    for (address, _), chance in found.items():
+        chances[address] = chances.get(address, 0.0) + chance
+    return tuple(sorted(chances.items()))
 
 
 def _rules(network: Network, service: Service, node: str) -> tuple[str, ...]:

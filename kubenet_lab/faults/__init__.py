@@ -10,10 +10,20 @@ from typing import Any
 from kubenet_lab.errors import NotFound
 from kubenet_lab.faults.fault import Fault, Undo
 from kubenet_lab.faults.fdb_entry_missing import FdbEntryMissing
+from kubenet_lab.faults.iptables_flushed import IptablesFlushed
 from kubenet_lab.faults.kube_dns_rules_missing import KubeDnsRulesMissing
+from kubenet_lab.faults.kube_proxy_stale import KubeProxyStale
+from kubenet_lab.faults.kube_proxy_stopped import KubeProxyStopped
 from kubenet_lab.faults.pod_not_listening import PodNotListening
 
-FAULTS: tuple[type[Fault], ...] = (PodNotListening, FdbEntryMissing, KubeDnsRulesMissing)
+FAULTS: tuple[type[Fault], ...] = (
+    PodNotListening,
+    FdbEntryMissing,
+    KubeDnsRulesMissing,
+    KubeProxyStopped,
+    KubeProxyStale,
+    IptablesFlushed,
+)
 
 
 def make(name: str, **details: Any) -> Fault:

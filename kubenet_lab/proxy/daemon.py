@@ -26,7 +26,7 @@ from kubenet_lab.kernel.socket import Socket
 from kubenet_lab.objects import EndpointSlice, Node, Pod, Service
 from kubenet_lab.packet.http import Request, Response
 from kubenet_lab.packet.packet import TCP, Packet
-from kubenet_lab.proxy import health, ipvs, iptables, nftables
+from kubenet_lab.proxy import health, iptables, ipvs, nftables
 from kubenet_lab.proxy.config import KubeProxyConfig, ProxyNode, nodeport_blocks, nodeport_ips
 from kubenet_lab.proxy.conntrack import stale_flows, udp_changed
 from kubenet_lab.proxy.mode import MakeProxy, NodeProxy

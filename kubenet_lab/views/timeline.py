@@ -54,8 +54,7 @@ class Second(Struct, frozen=True):
     @property
     def named(self) -> frozenset[str]:
         """Addresses the node's rules send new connections to."""
-        found = (line.partition("--to-destination ")[2] for line in self.moment.rules)
-        return frozenset(text.split()[0].rpartition(":")[0].strip("[]") for text in found if text)
+        return frozenset(address for address, _ in self.moment.targets)
 
 
 class TimeLine(Struct, frozen=True):

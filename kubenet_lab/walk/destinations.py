@@ -45,7 +45,7 @@ def destinations(
 
 def _in_turn(network: Network, ns: str, packet: Packet, now: float) -> list[tuple[Trace, float]]:
     """Open connections one after another until their destinations repeat, as those of IPVS' round robin do."""
-    before = network.snapshot()
+    before = _Before(network)
     try:
         walk = Walk(network, now=now)
         seen: list[tuple[str, int] | None] = []
@@ -57,7 +57,7 @@ def _in_turn(network: Network, ns: str, packet: Packet, now: float) -> list[tupl
             if not odd and seen[:half] == seen[half:]:
                 break
     finally:
-        network.restore(before)
+        before.restore()
     return [(trace, 1 / len(traces)) for trace in traces]
 
 
@@ -68,12 +68,39 @@ def _outcomes(network: Network, ns: str, packet: Packet, now: float) -> Iterator
         if not scripts:
             return
         fate = _Fate(scripts.pop(), scripts)
-        before = network.snapshot()
+        before = _Before(network)
         try:
             trace = Walk(network, now=now, choose=fate).send(ns, packet)
         finally:
-            network.restore(before)
+            before.restore()
+        for hop in trace.hops:
+            network.netns[hop.netns].iptables  # noqa: B018
         yield trace, fate.chance
+
+
+class _Before:
+    """A network as it is now, to be set back to when a packet has passed."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._saved = network.snapshot()
+        # What a walk makes of rules takes longer than the walk; it holds while rules are the same values.
+        self._plans = {
+            name: (ns.generation, dict(ns.plans))
+            for name, ns in network.netns.items()
+            if not (ns.rules_deferred or ns.has_nftables or ns.has_ipvs or ns.ipsets or ns.bpf is not None)
+        }
+
+    def restore(self) -> None:
+        """Set everything back."""
+        same = {
+            name: plans
+            for name, (generation, plans) in self._plans.items()
+            if name in self._network.netns and self._network.netns[name].generation == generation
+        }
+        self._network.restore(self._saved)
+        for name, plans in same.items():
+            self._network.netns[name].plans.update(plans)
 
 
 class _Fate:

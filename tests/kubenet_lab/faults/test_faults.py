@@ -49,6 +49,27 @@ ROWS = [
         "could not resolve",
         "dns-unreachable",
     ),
+    (
+        "kube-proxy-stopped",
+        {},
+        lambda c: c.connect("node/node-2", "http://192.168.1.10:10256/healthz"),
+        "refused",
+        "no-listener",
+    ),
+    (
+        "kube-proxy-stale",
+        {},
+        lambda c: c.connect("frontend", "http://10.96.0.100", choose=first),
+        "timed out",
+        "neighbour-failed",
+    ),
+    (
+        "iptables-flushed",
+        {},
+        lambda c: c.connect("frontend", "http://10.96.0.100"),
+        "timed out",
+        "no-route",
+    ),
 ]
 
 

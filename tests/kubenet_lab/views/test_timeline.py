@@ -36,8 +36,7 @@ def second(
     number: int, *pods: PodMoment, rules: tuple[str, ...] = (), calls: tuple[Call, ...] = ()
 ) -> Second:
     ends = tuple(EndpointMoment("s", p.ip, p.name, p.ready, p.ready, False) for p in pods)
-    lines = tuple(f"-A KUBE-SEP-X -p tcp -j DNAT --to-destination {ip}:8080" for ip in rules)
-    return Second(Moment(float(number), pods, ends, lines), calls)
+    return Second(Moment(float(number), pods, ends, (), tuple((ip, 1 / len(rules)) for ip in rules)), calls)
 
 
 def line(*seconds: Second) -> TimeLine:
