@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from kubenet_lab.packet.packet import Packet, endpoint, proto_name
 from kubenet_lab.trace import RuleRef, Step, Trace
 from kubenet_lab.views.words import Names, place_name, short, who
+from kubenet_lab.walk.nft import NftHit, NftRef
 
 if TYPE_CHECKING:
     from kubenet_lab.trip import Trip
@@ -43,6 +44,8 @@ def needed(trip: Trip, names: Names) -> str:
         ref = lost.decided_by
         if "has no endpoints" in getattr(ref.rule, "comment", ""):
             return "a ready pod behind the Service"
+        if isinstance(ref, NftRef):
+            return _of_nftables(lost, ref, packet, here)
         return f"a rule before rule {ref.number} of {ref.chain} (table {ref.table}) on {here} that accepts it"
     if reason == "policy-drop" and isinstance(lost.decided_by, RuleRef):
         return f"a rule of {lost.decided_by.chain} (table {lost.decided_by.table}) on {here} that accepts it"
@@ -52,6 +55,24 @@ def needed(trip: Trip, names: Names) -> str:
         )
         return f"somebody who answers {here}'s ARP request for {who(asked, names)}" if asked else ""
     return _PLAIN.get(reason, "").format(here=here, src=packet.src)
+
+
+def _of_nftables(lost: Trace, ref: NftRef, packet: Packet, here: str) -> str:
+    """Return what a rule of nftables would have had to find: kube-proxy keeps its reasons in maps and chains."""
+    found = [s.entry for hop in lost.hops for s in hop.steps if isinstance(s.entry, NftHit)]
+    if any(hit.within.startswith("no-endpoint-") for hit in found):
+        # Where no node has a pod it rejects; it drops what pods of other nodes could have served.
+        local = lost.reason == "rule-drop"
+        return "a ready pod behind the Service" + (
+            f" on {here}: its traffic policy is Local" if local else ""
+        )
+    if ref.chain == "cluster-ips-check":
+        return f"a Service port {endpoint(packet.dst, packet.dport)}/{proto_name(packet.proto)}"
+    if ref.chain.startswith("firewall-"):
+        return f"a source range of the load balancer with {packet.src} in it (loadBalancerSourceRanges)"
+    return (
+        f"a rule before rule {ref.number} of chain {ref.chain} (table {ref.table}) on {here} that accepts it"
+    )
 
 
 _PLAIN = {

@@ -27,8 +27,9 @@ from kubenet_lab.packet.packet import (
     tcp_flags,
 )
 from kubenet_lab.trace import Query, RuleRef, Trace
-from kubenet_lab.views import words
+from kubenet_lab.views import nft_words, words
 from kubenet_lab.views.needs import needed
+from kubenet_lab.walk.nft import NftRef
 
 if TYPE_CHECKING:
     from kubenet_lab.trip import Trip
@@ -214,6 +215,8 @@ def headers(now: Frame | Packet | None, before: Frame | Packet | None = None) ->
 def _entry_text(entry: Any) -> str:
     if entry is None or isinstance(entry, (Frame, Packet, Trace)):
         return ""
+    if isinstance(entry, NftRef):
+        return nft_words.entry_text(entry)
     if isinstance(entry, RuleRef):
         return f"-A {entry.chain} {entry.rule}" if entry.number else f"-P {entry.chain} {entry.rule}"
     if isinstance(entry, Socket):
@@ -221,6 +224,13 @@ def _entry_text(entry: Any) -> str:
     if hasattr(entry, "kind") and hasattr(entry, "mtu"):
         return f"{entry.name} ({entry.kind}, MTU {entry.mtu})"
     return str(entry)
+
+
+def _rewrites(ref: RuleRef) -> bool:
+    """True for a rule that has addresses rewritten."""
+    if isinstance(ref, NftRef):
+        return nft_words.rewrites(ref)
+    return words.target_of(ref)[0] in ("DNAT", "SNAT", "MASQUERADE", "REDIRECT", "NETMAP")
 
 
 def _conntrack(kind: str, *texts: str) -> str:
@@ -241,8 +251,7 @@ def rows_of(
             conntrack = _conntrack(step.kind, entry, step.note)
             entry = "" if entry == conntrack else entry
             if step.kind == "rule" and isinstance(step.entry, RuleRef):
-                target, _ = words.target_of(step.entry)
-                if target in ("DNAT", "SNAT", "MASQUERADE", "REDIRECT", "NETMAP"):
+                if _rewrites(step.entry):
                     rewrite = (entry, words.command(step, hop, trace.packet))
             if isinstance(step.entry, Frame):
                 current = step.entry

@@ -23,6 +23,8 @@ from kubenet_lab.packet.packet import (
     proto_name,
 )
 from kubenet_lab.trace import REASONS, Hop, Place, RuleRef, Step, Trace
+from kubenet_lab.views import nft_words
+from kubenet_lab.walk.nft import NftRef
 
 Names = Mapping[str, str]
 """Address -> "pod default/backend-1", "Service default/backend", "node node-1"."""
@@ -120,8 +122,9 @@ CHAINS: tuple[tuple[str, str], ...] = (
 
 
 def chain_meaning(chain: str) -> str:
-    """Return what a chain is for, or ""."""
-    return next((words for start, words in CHAINS if chain.startswith(start)), "")
+    """Return what a chain of kube-proxy or Flannel is for, in iptables or in nftables, or ""."""
+    known = next((words for start, words in CHAINS if chain.startswith(start)), "")
+    return known or nft_words.chain_meaning(chain)
 
 
 def _chain(chain: str) -> str:
@@ -136,6 +139,8 @@ def _comment(ref: RuleRef) -> str:
 
 def _rule(step: Step, hop: Hop, names: Names) -> str:
     ref = step.entry
+    if isinstance(ref, NftRef):
+        return nft_words.sentence(ref, lambda address: _named(address, names))
     if not isinstance(ref, RuleRef):
         return _plain(step, hop, names)
     if ref.number == 0:
@@ -367,6 +372,8 @@ def title(step: Step, trace: Trace) -> str:
             if trace.role not in ("request", "onward")
             else f"{side.capitalize()} rewritten"
         )
+    if step.kind == "rule" and isinstance(step.entry, NftRef):
+        return nft_words.title(step.entry) or TITLES["rule"]
     if step.kind == "rule" and isinstance(step.entry, RuleRef):
         target, _ = target_of(step.entry)
         if target in ("DROP", "REJECT", "ACCEPT", "RETURN", "MARK"):
@@ -418,6 +425,8 @@ def is_main(step: Step, hop: Hop) -> bool:
     if kind == "route":
         sort: str = getattr(step.entry, "type", "unicast")
         return sort not in ("local", "broadcast") and not hop.encapsulated
+    if kind == "rule" and isinstance(step.entry, NftRef):
+        return nft_words.is_main(step.entry)
     if kind == "rule" and isinstance(step.entry, RuleRef):
         target, _ = target_of(step.entry)
         if step.entry.number == 0:
@@ -439,6 +448,8 @@ def command(step: Step, hop: Hop, packet: Packet) -> str:
     v6 = ":" in packet.src
     if step.kind == "route":
         return f"ip {'-6 ' if v6 else ''}route get {packet.dst}"
+    if step.kind == "rule" and isinstance(step.entry, NftRef):
+        return nft_words.command(step.entry)
     if step.kind == "rule" and isinstance(step.entry, RuleRef):
         return f"{'ip6tables' if v6 else 'iptables'} -t {step.entry.table} -S {step.entry.chain}"
     if step.kind in ("nat", "conntrack"):

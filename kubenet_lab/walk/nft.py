@@ -13,6 +13,7 @@ from typing import Any
 
 from kubenet_lab.kernel.nftables import expressions as ex
 from kubenet_lab.kernel.nftables import statements as st
+from kubenet_lab.kernel.nftables.expressions import Element
 from kubenet_lab.kernel.nftables.objects import Chain, Rule, Table
 from kubenet_lab.kernel.nftables.ruleset import Ruleset
 from kubenet_lab.trace import RuleRef, Step
@@ -42,6 +43,45 @@ class NftRef(RuleRef):
         if self.number == 0:
             return f"{self.table} {self.chain} policy {self.rule}"
         return f"{self.table} {self.chain} rule {self.number}: {self.rule}"
+
+
+class NftHit(NftRef):
+    """A rule that matched by what a set or map holds: the element, and its set's name ("" for one in the rule)."""
+
+    # No __slots__: a tuple of varying length may have none that are not empty.
+    element: Element
+    within: str
+    types: tuple[tuple[str, ...], tuple[str, ...]]
+    """Datatypes of key and data."""
+
+    @classmethod
+    def of(cls, ref: NftRef, table: Table, found: tuple[ex.SetRef | ex.SetLiteral, Element]) -> NftHit:
+        """Return a rule with the element that its look-up found."""
+        hit = cls(*ref)
+        data, hit.element = found
+        if isinstance(data, ex.SetRef):
+            one = table.sets[data.name]
+            hit.within, hit.types = data.name, (one.key, one.data)
+        else:
+            hit.within, hit.types = "", (data.key, data.data)
+        return hit
+
+    @property
+    def element_text(self) -> str:
+        """The element as nft prints it: "10.96.0.100 . tcp . 80 : goto service-..."."""
+        from kubenet_lab.kernel.dialects.nft.printer import data_text, key_text
+
+        key, data = self.types
+        text = key_text(key, self.element.key)
+        return (
+            f"{text} : {data_text(data, self.element.data)}"
+            if data and self.element.data is not None
+            else text
+        )
+
+    def __str__(self) -> str:
+        where = f"@{self.within} has" if self.within else "found"
+        return f"{super().__str__()}  ({where} {self.element_text})"
 
 
 def statement_words(one: st.Statement) -> str:
@@ -128,6 +168,7 @@ def evaluate(ruleset: Ruleset, table: Table, chain: Chain, skb: Skb, hook: str, 
             index += 1
             tried += 1
             run.ref = rule.ref
+            run.found = None
             outcome: Any = None
             for act in rule.acts:
                 outcome = act(run)
@@ -135,24 +176,25 @@ def evaluate(ruleset: Ruleset, table: Table, chain: Chain, skb: Skb, hook: str, 
                     break
             if outcome is BREAK:
                 continue
+            ref = rule.ref if run.found is None else NftHit.of(rule.ref, table, run.found)
             if outcome is None:
-                steps.append(Step("rule", ready.spot, rule.ref, rule.words))
+                steps.append(Step("rule", ready.spot, ref, rule.words))
                 continue
             if isinstance(outcome, Verdict):
-                steps.append(Step("rule", ready.spot, rule.ref, rule.words))
+                steps.append(Step("rule", ready.spot, ref, rule.words))
                 return outcome
             if isinstance(outcome, Inside):
-                steps.append(Step("rule", ready.spot, rule.ref, outcome.kind))
+                steps.append(Step("rule", ready.spot, ref, outcome.kind))
                 if outcome.kind == "jump":
                     stack.append((ready, rules, index))
                 rules, index = _inside(ruleset, table, ready, rule, outcome), 0
                 continue
             kind = outcome.kind
-            steps.append(Step("rule", ready.spot, rule.ref, f"{kind} {outcome.chain}".strip()))
+            steps.append(Step("rule", ready.spot, ref, f"{kind} {outcome.chain}".strip()))
             if kind == "accept":
-                return Verdict(ACCEPT, rule.ref)
+                return Verdict(ACCEPT, ref)
             if kind == "drop":
-                return Verdict(DROP, rule.ref)
+                return Verdict(DROP, ref)
             if kind == "return":
                 if not stack:
                     return base.policy

@@ -26,12 +26,14 @@ from kubenet_lab.walk.xtables import HookContext, NotModelled
 class Run:
     """One packet in one base chain: what readers and statements may ask."""
 
-    __slots__ = ("ctx", "hook", "ref", "ruleset", "skb", "table")
+    __slots__ = ("ctx", "found", "hook", "ref", "ruleset", "skb", "table")
 
     def __init__(self, skb: Skb, ctx: HookContext, ruleset: Ruleset, table: Table, hook: str) -> None:
         self.skb, self.ctx, self.ruleset, self.table, self.hook = skb, ctx, ruleset, table, hook
         self.ref: RuleRef
         """The rule that is being tried."""
+        self.found: tuple[ex.SetRef | ex.SetLiteral, ex.Element] | None = None
+        """The set or map that was looked into last, and what was found there."""
 
 
 Reader = Callable[[Run], Any]
@@ -663,14 +665,17 @@ def _literal(data: ex.SetLiteral) -> Find:
 
 
 def _lookup(expr: ex.Lookup, place: Place) -> Reader:
-    key, find = reader(expr.key, place), finder(expr.data)
+    key, data, find = reader(expr.key, place), expr.data, finder(expr.data)
 
     def of(run: Run) -> Any:
         value = key(run)
         if value is None:
             return None
         found = find(run, value)
-        return None if found is None else found.data
+        if found is None:
+            return None
+        run.found = (data, found)
+        return found.data
 
     return of
 

@@ -60,7 +60,14 @@ def _match(one: st.Match, place: Place, family: str) -> Act:
 
         def in_set(run: Run) -> Any:
             value = left(run)
-            return None if value is not None and (find(run, value) is not None) == wanted else BREAK
+            if value is None:
+                return BREAK
+            found = find(run, value)
+            if (found is not None) != wanted:
+                return BREAK
+            if found is not None:
+                run.found = (right, found)
+            return None
 
         return in_set
     assert isinstance(right, ex.Constant)
@@ -134,7 +141,7 @@ def _verdict(one: st.VerdictStatement, place: Place, family: str) -> Act:
 
 
 def _vmap(one: st.Vmap, place: Place, family: str) -> Act:
-    key, find = reader(one.key, place), finder(one.data)
+    key, data, find = reader(one.key, place), one.data, finder(one.data)
 
     def act(run: Run) -> Any:
         value = key(run)
@@ -143,6 +150,7 @@ def _vmap(one: st.Vmap, place: Place, family: str) -> Act:
         found = find(run, value)
         if found is None:
             return BREAK
+        run.found = (data, found)
         verdict = found.data
         assert isinstance(verdict, ex.Verdict)
         return None if verdict.kind == "continue" else verdict
