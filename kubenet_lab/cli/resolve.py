@@ -24,10 +24,11 @@ class Form(StrEnum):
 
 
 class Libc(StrEnum):
-    """Whose resolver the pod's image has: Debian, Ubuntu and others (glibc), or Alpine (musl)."""
+    """Whose resolver the program has: Debian, Ubuntu and others (glibc), Alpine (musl), or Go's own (go)."""
 
     glibc = "glibc"
     musl = "musl"
+    go = "go"
 
 
 def resolve(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from kubenet_lab.dns import musl
+from kubenet_lab.dns import go, musl
 from kubenet_lab.dns.lookup import Resolution, Unreachable, Via
 from kubenet_lab.dns.records import Query as Question
 from kubenet_lab.dns.records import Response
@@ -38,7 +38,7 @@ class Lookup(Struct):
 def lookup(walk: Walk, ns: Netns, name: str, libc: str = "glibc") -> Lookup:
     """Look a name up as a program in `ns` does: `getent ahosts NAME` there. An address needs no question.
 
-    `libc` is "glibc" or "musl" (Alpine).
+    `libc` is "glibc", "musl" (Alpine) or "go" (a Go program without cgo).
     """
     try:
         ip_int(name)
@@ -55,6 +55,12 @@ def lookup(walk: Walk, ns: Netns, name: str, libc: str = "glibc") -> Lookup:
 
     if libc == "musl":
         found = musl.getaddrinfo(name, conf, asker.send, hosts=hosts, now=walk.now, usable=usable)
+    elif libc == "go":
+        local = next((a.local for a in ns.addrs("eth0")), "127.0.0.1")
+        nsswitch = ns.files.get(NSSWITCH, "hosts: files dns\n")
+        found = go.getaddrinfo(
+            name, conf, asker.send, hosts=hosts, nsswitch=nsswitch, now=walk.now, local=local, usable=usable
+        )
     else:
         nsswitch = ns.files.get(NSSWITCH, "hosts: files dns\n")
         found = getaddrinfo(

@@ -87,6 +87,7 @@ class Resolution(Struct, frozen=True):
         queries: Everything sent, in order.
         seconds: How long the call took.
         source: Where the answer came from: "literal", "files", "dns" or "".
+        text: The program's own words for the error, where it does not print getaddrinfo's.
     """
 
     name: str
@@ -96,11 +97,12 @@ class Resolution(Struct, frozen=True):
     queries: tuple[Sent, ...] = ()
     seconds: float = 0.0
     source: str = ""
+    text: str = ""
 
     @property
     def message(self) -> str:
         """What `gai_strerror` says of the error, as programs print it."""
-        return ERRORS.get(self.error, ("", ""))[1]
+        return self.text or ERRORS.get(self.error, ("", ""))[1]
 
 
 ERRORS: dict[str, tuple[str, str]] = {
