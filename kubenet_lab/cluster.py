@@ -42,6 +42,7 @@ from kubenet_lab.proxy.daemon import KubeProxies, KubeProxyView
 from kubenet_lab.proxy.ebpf import ProxyEbpf
 from kubenet_lab.proxy.iptables import KubeProxyIptables
 from kubenet_lab.proxy.ipvs import KubeProxyIpvs
+from kubenet_lab.proxy.ipvs import KubeProxyIpvs
 from kubenet_lab.proxy.mode import MakeProxy
 from kubenet_lab.proxy.nftables import KubeProxyNftables
 from kubenet_lab.store import Store
@@ -745,6 +746,7 @@ CNIS: dict[str, MakePodNetwork] = {"flannel": Flannel, "none": NoNetwork}
 PROXIES: dict[str, MakeProxy] = {
     "iptables": KubeProxyIptables,
     "nftables": KubeProxyNftables,
+    "ipvs": KubeProxyIpvs,
     "ipvs": KubeProxyIpvs,
     "ebpf": ProxyEbpf,
 }

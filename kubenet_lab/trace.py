@@ -20,7 +20,7 @@ REASONS: dict[str, str] = {
     "socket": "a socket took it",
     "raw-socket": "the kernel itself answered it",
     "bridged-to-nobody": "no port of the bridge has that MAC",
-    "no-listener": "nothing listens on that port: TCP answers with RST, SCTP with ABORT, UDP with ICMP port unreachable",
+    "no-listener": "nothing listens on that port: TCP answers with RST, UDP with ICMP port unreachable",
     "no-connection": "the listener knows no such connection: TCP answers with RST",
     "backlog-full": "the listener's accept queue is full, so the SYN was dropped",
     "rule-drop": "a netfilter rule dropped it",
@@ -46,6 +46,9 @@ REASONS: dict[str, str] = {
     "conntrack-full": "the conntrack table is full",
     "conntrack-clash": "another connection took the same tuple",
     "conntrack-invalid": "it belongs to no known connection",
+    "ipvs-no-server": "the virtual server has no real server to send it to: IPVS answers with ICMP port unreachable",
+    "ipvs-server-gone": "its connection's real server is gone: IPVS drops this packet and forgets the connection",
+    "ipvs-old-connection": "its port was used before, and conntrack still knows that connection: IPVS drops the packet",
     "icmp-ignored": "sysctl says not to answer pings",
     "broadcast": "broadcasts are not answered here",
     "no-protocol": "nothing here speaks that protocol",
@@ -95,7 +98,7 @@ class Step(Struct, gc=False):
     """One thing the kernel did. `entry` is what decided (Route, RuleRef, Neighbour, FdbEntry, Socket, Frame...).
 
     `kind` is one of: send, receive, route, neighbour, arp, hook, rule, nat, conntrack, bridge, fdb, encapsulate,
-    decapsulate, ttl, mtu, transmit, deliver, answer, end. `spot` names the hook, link or table.
+    decapsulate, bpf, ipvs, ttl, mtu, transmit, deliver, answer, end. `spot` names the hook, link or table.
     `before`/`after` are the packet's headers where the step changed them.
     """
 

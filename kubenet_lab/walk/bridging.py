@@ -167,6 +167,7 @@ def _forward(
         mine = Skb(skb.pkt, ns, bridge.name, skb.length)
         for name in ("mark", "ct", "ctinfo", "reply", "notrack", "zone", "physin", "src_mac", "dst_mac"):
             setattr(mine, name, getattr(skb, name))
+        mine.ipvs = skb.ipvs
         mine.outdev, mine.physout = bridge.name, target.name
         if not hooks.forward(w, mine):
             return

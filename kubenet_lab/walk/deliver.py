@@ -233,7 +233,10 @@ def _error_arrived(w: Walk, skb: Skb, quoted: Packet) -> None:
         ns.pmtu[quoted.dst] = (pkt.icmp_mtu, w.now + PMTU_EXPIRES)
         w.step("mtu", "learned", note=f"path MTU to {quoted.dst} is {pkt.icmp_mtu}")
     port = quoted.icmp_id if quoted.proto in (ICMP, ICMPV6) else quoted.sport
-    if (ns.name, quoted.proto, port) in w.clients:
+    key = (ns.name, quoted.proto, port)
+    # A connection's socket hears of its own packets only, not of a reset the kernel sent to somebody else.
+    other = quoted.proto in (TCP, SCTP) and w.peers.get(key, ("", 0)) != (quoted.dst, quoted.dport)
+    if key in w.clients and not other:
         w.delivered(skb, "socket", f"the socket that sent {quoted}", "socket")
     else:
         w.end("lost", "not-for-anyone", ns, "icmp", note=f"no open socket sent {quoted}")

@@ -87,7 +87,8 @@ class Walk:
     Args:
         network: The world; the walk changes what packets change there (conntrack, neighbours, FDB, counters).
         now: Simulated time in s.
-        choose: Decides random rules; by default a generator seeded with `seed`.
+        choose: Decides random rules, and whose turn it is in an IPVS scheduler that goes by turns or load; by default
+            a generator seeded with `seed`, and the scheduler itself.
         seed: Seeds the default chooser and the ports of `--random-fully`.
     """
 
@@ -99,6 +100,8 @@ class Walk:
         self._seed = seed
         self._rng: random.Random | None = None
         self.choose: Chooser = choose or self._chance
+        self.scripted = choose is not None
+        """True where the caller chooses, so that every way can be tried."""
         self.clients: set[tuple[str, int, int]] = set()
         """Open client sockets: (namespace, protocol, port or ICMP id)."""
         self.peers: dict[tuple[str, int, int], tuple[str, int]] = {}

@@ -117,8 +117,12 @@ def judge(request: Trace, ns: str, patience: float = 5.0) -> Exchange:
                 decider = (
                     request if request.verdict != DELIVERED or verdict in (CONNECTED, ANSWERED) else trace
                 )
-                if request.reason == "rule-reject" and request.packet.proto not in (TCP, SCTP) and _unsent(request):
-                    # The rule's own verdict comes back from sendto(2) first; the ICMP error waits in the queue.
+                if (
+                    request.reason in ("rule-reject", "ipvs-no-server")
+                    and request.packet.proto not in (TCP, SCTP)
+                    and _unsent(request)
+                ):
+                    # The hook's own verdict comes back from sendto(2) first; the ICMP error waits in the queue.
                     verdict, errno = NOT_PERMITTED, "EPERM"
                 break
             verdict, errno, answer = TIMED_OUT, "ETIMEDOUT", None

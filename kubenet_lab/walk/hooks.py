@@ -1,9 +1,9 @@
 """Netfilter at each hook, in the kernel's order of priorities.
 
     PREROUTING   raw -300, conntrack -200, mangle -150, nat (destination) -100
-    INPUT        mangle -150, filter 0, security 50, nat (source) 100, confirm
-    FORWARD      mangle -150, filter 0, security 50
-    OUTPUT       raw -300, conntrack -200, mangle -150, nat (destination) -100, filter 0, security 50
+    INPUT        mangle -150, filter 0, security 50, IPVS 98 and 99, nat (source) 100, confirm
+    FORWARD      mangle -150, filter 0, security 50, IPVS 99 and 100
+    OUTPUT       raw -300, conntrack -200, mangle -150, nat (destination) -100, IPVS -99 and -98, filter 0, security 50
     POSTROUTING  mangle -150, nat (source) 100, confirm
 
 include/uapi/linux/netfilter_ipv4.h. Base chains of nftables stand among these by their own priorities; those of type
@@ -20,7 +20,7 @@ from kubenet_lab.kernel.netns import Netns
 from kubenet_lab.kernel.nftables.objects import Chain, Table
 from kubenet_lab.kernel.nftables.ruleset import Ruleset as NftRuleset
 from kubenet_lab.packet.packet import ICMP, ICMPV6, RST, TCP, Frame, Packet
-from kubenet_lab.walk import deliver, nat, nft, routing
+from kubenet_lab.walk import deliver, ipvs, nat, nft, routing
 from kubenet_lab.walk.conntracking import confirm, track
 from kubenet_lab.walk.engine import Walk
 from kubenet_lab.walk.skb import Skb
@@ -42,12 +42,21 @@ Part = Callable[[Walk, Skb], bool]
 class Plan:
     """What the hooks of one family have to do, worked out once.
 
-    `parts` is there only where nftables has base chains: hook -> everything registered there, by priority.
+    `parts` is there only where nftables has base chains or IPVS is in use: hook -> everything registered there, by
+    priority.
     """
 
     __slots__ = ("hooks", "idle", "nat", "parts", "tracking")
 
-    def __init__(self, rules: Ruleset, tables: NftRuleset | None, fam: int) -> None:
+    def __init__(
+        self,
+        rules: Ruleset,
+        tables: NftRuleset | None,
+        fam: int,
+        *,
+        virtual: bool = False,
+        tracked: bool = False,
+    ) -> None:
         self.hooks = rules.hooks
         self.tracking = any(
             any(match.name in _TRACKING_MATCHES for match in rule.matches)
@@ -58,16 +67,18 @@ class Plan:
             )
             for _table, _chain, _number, rule in rules
         )
+        self.tracking = self.tracking or tracked
         chains = _base_chains(tables, fam) if tables else []
         if tables and not self.tracking:
             self.tracking = _nft_tracks(tables, fam)
         self.nat = self.tracking and (
             "nat" in rules.tables or any(chain.type == "nat" for _t, chain in chains)
         )
-        self.idle = not self.tracking and not any(self.hooks.values()) and not chains
+        self.idle = not self.tracking and not any(self.hooks.values()) and not chains and not virtual
         self.parts: dict[str, tuple[Part, ...]] | None = None
-        if chains and tables is not None:
-            self.parts = {hook: _parts(self, tables, chains, fam, hook) for hook in _NFT_HOOKS}
+        if chains or virtual:
+            tables = tables if tables is not None else NftRuleset()
+            self.parts = {hook: _parts(self, tables, chains, fam, hook, virtual) for hook in _NFT_HOOKS}
 
 
 _NFT_HOOKS = {
@@ -101,7 +112,7 @@ def _nft_tracks(tables: NftRuleset, fam: int) -> bool:
 
 
 def _parts(
-    plan: Plan, tables: NftRuleset, chains: list[tuple[Table, Chain]], fam: int, hook: str
+    plan: Plan, tables: NftRuleset, chains: list[tuple[Table, Chain]], fam: int, hook: str, virtual: bool
 ) -> tuple[Part, ...]:
     """Return everything registered at a hook, by priority; of equal ones the later comes first, xtables last.
 
@@ -134,6 +145,8 @@ def _parts(
             return hook != "OUTPUT" or skb.pkt.dst == before or routing.can_go(w, skb)
 
         rows.append((at, translate))
+    if virtual:
+        rows += _IPVS.get(hook, ())
     parts = [part for _priority, part in sorted(rows, key=lambda row: row[0])]
     if plan.tracking and hook in ("INPUT", "POSTROUTING"):
         parts.append(confirm)
@@ -155,6 +168,23 @@ def _nft_part(tables: NftRuleset, table: Table, chain: Chain, fam: int, hook: st
         return not reroutes or not _moved(skb, before, mark) or routing.can_go(w, skb)
 
     return part
+
+
+_IPVS: dict[str, tuple[tuple[int, Part], ...]] = {
+    "INPUT": (
+        (98, lambda w, skb: ipvs.reply(w, skb, "INPUT")),
+        (99, lambda w, skb: ipvs.request(w, skb, "INPUT")),
+    ),
+    "FORWARD": (
+        (99, lambda w, skb: ipvs.forward_error(w, skb, "FORWARD")),
+        (100, lambda w, skb: ipvs.reply(w, skb, "FORWARD")),
+    ),
+    "OUTPUT": (
+        (-99, lambda w, skb: ipvs.reply(w, skb, "OUTPUT")),
+        (-98, lambda w, skb: ipvs.request(w, skb, "OUTPUT")),
+    ),
+}
+"""IPVS at the hooks: beside the nat hooks, answers before requests (`ip_vs_ops4`)."""
 
 
 def _run(parts: tuple[Part, ...], w: Walk, skb: Skb) -> bool:
@@ -210,7 +240,9 @@ def plan_of(ns: Netns, fam: int) -> Plan:
     plan = ns.plans.get(fam)
     if plan is None:
         rules, tables = ns.iptables[fam], ns.nftables if ns.has_nftables else None
-        plan = ns.plans[fam] = Plan(rules, tables, fam)
+        # Conntrack is needed once IPVS is to tell it of its connections (`ip_vs_register_conntrack`).
+        tracked = ns.has_ipvs and ns.sysctl("net.ipv4.vs.conntrack") == "1"
+        plan = ns.plans[fam] = Plan(rules, tables, fam, virtual=ns.has_ipvs, tracked=tracked)
     return plan
 
 

@@ -61,7 +61,7 @@ def transmit(
         assert skb is not None
         again = Skb(skb.pkt, ns, dev, skb.length)
         again.ct, again.ctinfo, again.reply, again.mark = skb.ct, skb.ctinfo, skb.reply, skb.mark
-        again.notrack, again.zone = skb.notrack, skb.zone
+        again.notrack, again.zone, again.ipvs = skb.notrack, skb.zone, skb.ipvs
         routing.receive_ip(w, again)
     elif kind == "physical":
         _to_wire(w, ns, link, frame)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kubenet_lab.kernel.conntrack import Flow
+from kubenet_lab.kernel.ipvs import Conn
 from kubenet_lab.kernel.netns import Netns
 from kubenet_lab.packet.packet import Packet
 
@@ -16,6 +17,7 @@ class Skb:
         "dst_mac",
         "gid",
         "indev",
+        "ipvs",
         "length",
         "mark",
         "notrack",
@@ -44,6 +46,8 @@ class Skb:
         self.mark = 0
         self.ct: Flow | None = None
         self.ctinfo = ""
+        self.ipvs: Conn | None = None
+        """The IPVS connection of a packet that IPVS translated (`ipvs_property`): it looks at none twice."""
         self.reply = False
         self.uid: int | None = None
         self.gid: int | None = None

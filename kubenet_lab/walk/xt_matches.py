@@ -16,7 +16,7 @@ from kubenet_lab.kernel.netfilter.extension import Match
 from kubenet_lab.kernel.netfilter.ports import PORT_PROTOCOLS, Range
 from kubenet_lab.kernel.netns import Netns
 from kubenet_lab.kernel.route import TABLE_LOCAL
-from kubenet_lab.packet.ip import IP_INT, ip_text
+from kubenet_lab.packet.ip import IP_INT, PREFIX, ip_text
 from kubenet_lab.walk.skb import Skb
 from kubenet_lab.walk.xtables import HookContext, NotModelled, Site, Test
 
@@ -329,6 +329,42 @@ def _tos(match: m.Tos, site: Site) -> Made:
 def _mac(match: m.Mac, site: Site) -> Made:
     source, negated = match.source, match.negated
     return PURE, lambda skb, ctx: skb.src_mac != "" and (skb.src_mac == source) != negated
+
+
+def _ipvs(match: m.Ipvs, site: Site) -> Made:
+    """Whether IPVS has translated the packet, and for which virtual server (net/netfilter/xt_ipvs.c)."""
+    block = PREFIX[match.address] if match.address else None
+    methods = {"masq": "MASQ", "route": "GATE", "tunnel": "IPIP"}
+
+    def test(skb: Skb, ctx: HookContext) -> bool:
+        conn = skb.ipvs
+        if match.present is not None and (conn is not None) != match.present:
+            return False
+        conditions: list[tuple[str, bool]] = []
+        if match.proto:
+            conditions.append(("--vproto", skb.pkt.proto == match.proto))
+        if conn is None:
+            return match.present is not None and not (
+                match.proto or block or match.port or match.direction or match.method or match.control_port
+            )
+        if block is not None:
+            conditions.append(("--vaddr", conn.virtual[0] in block))
+        if match.port:
+            conditions.append(("--vport", conn.virtual[1] == match.port))
+        if match.control_port:
+            control = conn.control
+            conditions.append(
+                ("--vportctl", control is not None and control.virtual[1] == match.control_port)
+            )
+        if match.direction:
+            if skb.ct is None:
+                return False
+            conditions.append(("--vdir", (match.direction == "REPLY") == skb.reply))
+        if match.method:
+            conditions.append(("--vmethod", methods[conn.forward] == match.method))
+        return all(holds != (name in match.negated) for name, holds in conditions)
+
+    return PURE, test
 
 
 def _pkttype(match: m.PktType, site: Site) -> Made:
@@ -696,6 +732,7 @@ _READY: dict[type[Match], Callable[[Any, Site], Made]] = {
     m.Icmp: _icmp,
     m.Icmp6: _icmp6,
     m.IpRange: _iprange,
+    m.Ipvs: _ipvs,
     m.Length: _length,
     m.Limit: _limit,
     m.Mac: _mac,

@@ -190,6 +190,15 @@ nftables: the chain cluster-ips-check rejects what no port of a cluster IP takes
 """
 
 INSTEAD: dict[str, dict[str, dict[str, object]]] = {
+    "ipvs": {
+        # The address is the node's own: IPVS refuses with it as the source, and KUBE-IPVS-FILTER all other ports.
+        "Service without endpoints": {"icmp": (3, 3, EMPTY_SERVICE)},
+        "Service without endpoints, from a node": {"icmp": (3, 3, EMPTY_SERVICE)},
+        "Service, wrong port": {"end": "refused", "icmp": (3, 3, BACKEND)},
+        "ping a Service": {"end": "refused", "icmp": (3, 3, BACKEND)},
+        # The packet comes up to the node and is sent anew; it is the answer that the bridge would have to turn round.
+        "hairpin off": {"servers": ("alone",), "sources": ("10.244.1.1",)},
+    },
     "ebpf": {
         # The socket is given a backend, so nothing is translated on the way, and a pod's call of itself stays inside.
         "Service, maybe itself (hairpin)": {"sources": (B1,)},

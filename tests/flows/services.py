@@ -14,6 +14,7 @@ from kubenet_lab.packet.packet import ICMP, SCTP, TCP, UDP
 from kubenet_lab.twin import Flow
 from tests.flows.flows import address, place
 from tests.flows.services_ebpf import EBPF
+from tests.flows.services_ipvs import IPVS
 from tests.flows.services_worlds import HAND, OBJECTS
 
 PROTOCOLS = {"tcp": TCP, "udp": UDP, "sctp": SCTP, "icmp": ICMP}
@@ -121,10 +122,11 @@ DIFFERENCES: tuple[Difference, ...] = (
     ),
     *(
         Difference(
-            mode="ebpf", why=one.why, services=(one.service,), callers=(one.caller,), targets=(one.target,),
+            mode=mode, why=one.why, services=(one.service,), callers=(one.caller,), targets=(one.target,),
             end=one.end, servers=one.servers, sources=one.sources,
         )
-        for one in EBPF
+        for mode, others in (("ebpf", EBPF), ("ipvs", IPVS))
+        for one in others
     ),
 )  # fmt: skip
 

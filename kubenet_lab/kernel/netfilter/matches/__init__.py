@@ -13,6 +13,7 @@ from kubenet_lab.kernel.netfilter.matches.hl import HopLimit
 from kubenet_lab.kernel.netfilter.matches.icmp import Icmp
 from kubenet_lab.kernel.netfilter.matches.icmp6 import Icmp6
 from kubenet_lab.kernel.netfilter.matches.iprange import IpRange
+from kubenet_lab.kernel.netfilter.matches.ipvs import Ipvs
 from kubenet_lab.kernel.netfilter.matches.length import Length
 from kubenet_lab.kernel.netfilter.matches.limit import Limit
 from kubenet_lab.kernel.netfilter.matches.mac import Mac
@@ -50,6 +51,7 @@ MATCHES: tuple[type[Match], ...] = (
     Icmp,
     Icmp6,
     IpRange,
+    Ipvs,
     Length,
     Limit,
     Mac,
@@ -89,6 +91,7 @@ __all__ = [
     "Icmp",
     "Icmp6",
     "IpRange",
+    "Ipvs",
     "Length",
     "Limit",
     "Mac",
