@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from kubenet_lab.objects import AnyObject
 
-MODES = ("iptables", "nftables")
+MODES = ("iptables", "nftables", "ipvs")
 """As in `kubenet_lab.proxy.render`, which is only imported when it is needed."""
 
 
@@ -29,7 +29,7 @@ class Form(StrEnum):
 
 
 class How(StrEnum):
-    """`written`: fed to iptables-restore or nft. `saved`: printed by iptables-save or nft list."""
+    """`written`: fed to iptables-restore, nft, ipset or ipvsadm. `saved`: printed by iptables-save, nft list, ..."""
 
     written = "written"
     saved = "saved"
@@ -52,7 +52,9 @@ def rules(
     ] = None,
     mode: Annotated[
         str,
-        typer.Option("--mode", help="kube-proxy's --proxy-mode: iptables, nftables, or both with a comma."),
+        typer.Option(
+            "--mode", help="kube-proxy's --proxy-mode: iptables, nftables, ipvs, or several with commas."
+        ),
     ] = "iptables",
     family: Annotated[Family, typer.Option("--family")] = Family.ipv4,
     how: Annotated[
@@ -67,6 +69,15 @@ def rules(
             help="Manifests of an earlier state; may repeat. What is printed is what the second sync writes.",
         ),
     ] = None,
+    active: Annotated[
+        int,
+        typer.Option(
+            "--active-connections",
+            min=0,
+            metavar="N",
+            help="With --changed-from, in ipvs mode: connections every real server has when the second sync comes.",
+        ),
+    ] = 0,
     flag: Annotated[
         list[str] | None,
         typer.Option("--kube-proxy-flag", metavar="FLAG", help="A flag kube-proxy runs with; may repeat."),
@@ -83,7 +94,8 @@ def rules(
     EndpointSlices in the files are taken as they are. Where the files hold none but have pods, or Services
     without an address, the cluster of `kubenet-lab trace` is built first and its Services and slices are used.
 
-    Several modes follow each other, each after a line that names it. With --changed-from kube-proxy has synced
+    Several modes follow each other, each after a line that names it. In ipvs mode there is a part for each of ipset,
+    ip, ipvsadm and iptables. With --changed-from kube-proxy has synced
     those objects before: it writes only what differs, and nothing if nothing does.
     """
     from kubenet_lab.proxy import render
@@ -100,12 +112,14 @@ def rules(
         raise InputError(faults)
     flags = flag or []
     if form is Form.json:
-        out.write(out.json_text(render.rules_document(given, node, flags, modes, before)), output)
+        out.write(
+            out.json_text(render.rules_document(given, node, flags, modes, before, active=active)), output
+        )
         return
     wanted = 4 if family is Family.ipv4 else 6
     texts = []
     for name in modes:
-        lines = render.rules(given, node, flags, wanted, how.value, mode=name, before=before)
+        lines = render.rules(given, node, flags, wanted, how.value, mode=name, before=before, active=active)
         texts.append("\n".join([f"# {name}", *(lines or [""])] if len(modes) > 1 else lines))
     out.write("".join(texts), output)
 

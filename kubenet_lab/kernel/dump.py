@@ -15,6 +15,7 @@ from kubenet_lab.errors import Fault, InputError
 from kubenet_lab.kernel.address import Address
 from kubenet_lab.kernel.bridge import FdbEntry
 from kubenet_lab.kernel.conntrack import Flow
+from kubenet_lab.kernel.ipvs import Conn, IpvsTable
 from kubenet_lab.kernel.link import Link
 from kubenet_lab.kernel.neighbour import Neighbour
 from kubenet_lab.kernel.netns import Netns
@@ -62,9 +63,28 @@ def dump_netns(ns: Netns) -> dict[str, Any]:
         "ipsets": ipset.save(ns.ipsets).splitlines(),
         "iptables": {str(fam): iptables.save(ns.iptables[fam], counters=True).splitlines() for fam in (4, 6)},
     }
+    if ns.has_ipvs:
+        document["ipvs"] = _dump_ipvs(ns.ipvs)
     if ns.has_nftables:
         document["nftables"] = nft.list_ruleset(ns.nftables).splitlines()
     return document
+
+
+def _dump_ipvs(table: IpvsTable) -> dict[str, Any]:
+    """Virtual servers as `ipvsadm -Sn` text, connections as fields; which template a connection has is its key."""
+    from kubenet_lab.kernel.dialects import ipvsadm
+
+    connections = []
+    for conn in sorted(table, key=lambda one: (one.template, one.incoming)):
+        fields = _plain(conn, "control", "controlled")
+        if conn.control is not None:
+            fields["control"] = list(conn.control.incoming)
+        connections.append(fields)
+    return {
+        "services": ipvsadm.save(table).splitlines(),
+        "timeouts": [table.timeouts.tcp, table.timeouts.tcp_fin, table.timeouts.udp],
+        "connections": connections,
+    }
 
 
 def _sorted_routes(routes: Any) -> list[Route]:
@@ -210,11 +230,29 @@ def _load_netns(network: Network, item: dict[str, Any], reader: _Reader, path: s
         for fam in (4, 6):
             text = "".join(line + "\n" for line in item.get("iptables", {}).get(str(fam), []))
             ns.set_iptables(fam, iptables.load(text, family=fam, file=f"{path}.iptables.{fam}"))
+        if item.get("ipvs"):
+            ns.set_ipvs(_load_ipvs(item["ipvs"], reader, f"{path}.ipvs"))
         if item.get("nftables"):
             text = "".join(line + "\n" for line in item["nftables"])
             ns.set_nftables(nft.load(text, file=f"{path}.nftables"))
     except InputError as error:
         reader.faults += error.faults
+
+
+def _load_ipvs(item: dict[str, Any], reader: _Reader, path: str) -> IpvsTable:
+    from kubenet_lab.kernel.dialects import ipvsadm
+
+    table = ipvsadm.load("".join(line + "\n" for line in item.get("services", [])), file=path)
+    table.set_timeouts(*item.get("timeouts", []))
+    rows = [dict(row) for row in item.get("connections", [])]
+    controls = [row.pop("control", None) for row in rows]
+    conns = reader.rows({"connections": rows}, "connections", Conn, path)
+    templates = {conn.incoming: conn for conn in conns if conn.template}
+    for conn, control in zip(conns, controls, strict=len(conns) == len(rows)):
+        conn.control = templates.get(tuple(control)) if control else None
+    for conn in conns:
+        table.enter(conn)
+    return table
 
 
 def _load_conntrack(ns: Netns, item: dict[str, Any], reader: _Reader, path: str) -> None:

@@ -452,6 +452,15 @@ class IpvsTable:
 
     def connect(self, conn: Conn, now: float) -> Conn:
         """Enter a new connection or template. Its time starts now."""
+        if not conn.template:
+            for place in ((conn.service, conn.real), (conn.service, None)):
+                self.stats.setdefault(place, Stats()).conns += 1
+        self._touch(conn, now)
+        self.enter(conn)
+        return conn
+
+    def enter(self, conn: Conn) -> None:
+        """Enter a connection or template as it is."""
         if conn.template:
             self.templates[conn.incoming] = conn
         else:
@@ -459,11 +468,8 @@ class IpvsTable:
             self.by_real[conn.outgoing] = conn
             if conn.control is not None:
                 conn.control.controlled += 1
-            for place in ((conn.service, conn.real), (conn.service, None)):
-                self.stats.setdefault(place, Stats()).conns += 1
-        self._count(conn, 2 if conn.template else 1, 1)
-        self._touch(conn, now)
-        return conn
+        self._count(conn, 2 if conn.template else 1 if conn.inactive else 0, 1)
+        self._next_expiry = min(self._next_expiry, conn.expires)
 
     def _count(self, conn: Conn, which: int, by: int) -> None:
         if self.available(conn) is not None:

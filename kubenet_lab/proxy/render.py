@@ -6,16 +6,21 @@ No cluster is built: Services and EndpointSlices go in as they are, no slice is 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from msgspec import Struct
 
 from kubenet_lab.errors import NotFound
 from kubenet_lab.kernel.dialects.iptables import save
+from kubenet_lab.kernel.ipset import IpSet
+from kubenet_lab.kernel.ipvs import IpvsTable, VirtualServer
 from kubenet_lab.kernel.netfilter import Ruleset
+from kubenet_lab.kernel.netns import Netns
 from kubenet_lab.objects import AnyObject, EndpointSlice, Json, Node, Service, default_nodes, from_manifest
-from kubenet_lab.proxy.config import KubeProxyConfig, ProxyNode
+from kubenet_lab.proxy.config import KubeProxyConfig, ProxyNode, duration_text
 from kubenet_lab.proxy.iptables import KubeProxyIptables
+from kubenet_lab.proxy.ipvs import KubeProxyIpvs, state_document, sysctl_path
+from kubenet_lab.proxy.ipvs_rules import DUMMY
 from kubenet_lab.proxy.nftables import KubeProxyNftables
 from kubenet_lab.proxy.nftables_rules import TABLE
 
@@ -25,7 +30,7 @@ CLUSTER_CIDRS = ("10.244.0.0/16", "fd00:10:244::/56")
 SERVICE_CIDRS = ("10.96.0.0/16", "fd00:10:96::/112")
 """Where Services' addresses come from."""
 
-MODES = ("iptables", "nftables")
+MODES = ("iptables", "nftables", "ipvs")
 """kube-proxy's modes (`--proxy-mode`) that can be rendered."""
 
 As = Literal["written", "saved"]
@@ -67,6 +72,134 @@ def _watched(objects: Iterable[AnyObject]) -> tuple[list[Service], list[Endpoint
     )
 
 
+class _IpvsNode(NamedTuple):
+    """A node in IPVS mode after a sync, and what was there before it.
+
+    `texts` are the iptables texts by family, `written` those of the last sync alone.
+    """
+
+    proxy: KubeProxyIpvs
+    space: Netns
+    texts: dict[int, list[str]]
+    sets: dict[str, IpSet]
+    bound: list[str]
+    table: IpvsTable
+    written: dict[int, list[str]] = {}
+
+    def document(self) -> dict[str, Any]:
+        """The members of an IPVS case, as lists and numbers."""
+        timeouts = self.proxy.config.ipvs_timeouts
+        terminating = self.proxy.terminating
+        return {
+            **state_document(self.space),
+            "iptables": {f"IPv{f}": "\n".join(self.texts[f]) for f in (4, 6)},
+            "healthCheckNodePorts": [
+                {"service": check.service, "port": check.port, "localEndpoints": check.local_endpoints}
+                for check in self.proxy.health_checks()
+            ],
+            "sysctls": {sysctl_path(name): value for name, value in self.proxy.sysctls.items()},
+            **({"ipvsTimeouts": [*map(duration_text, timeouts)]} if any(timeouts) else {}),
+            **({"terminatingRealServers": terminating} if terminating else {}),
+        }
+
+    def written_lines(self, fam: int) -> list[str]:
+        """What kube-proxy does in one family, as commands of the tools: sets, addresses, virtual servers, rules."""
+        from kubenet_lab.kernel.dialects import ipset
+
+        here = "inet6" if fam == 6 else "inet"
+        out: list[str] = []
+        for name, made in self.space.ipsets.items():
+            if (name.startswith("KUBE-6-")) != (fam == 6):
+                continue
+            before = self.sets.get(name)
+            if before is None:
+                out += ipset.save({name: made}).splitlines()
+            else:
+                out += [f"add {name} {one}" for one in made.entries if one not in before.entries]
+                out += [f"del {name} {one}" for one in before.entries if one not in made.entries]
+        bound = [a.local for a in self.space.addrs(DUMMY, fam)]
+        addresses = [f"address add {one} dev {DUMMY}" for one in bound if one not in self.bound]
+        addresses += [
+            f"address del {one} dev {DUMMY}"
+            for one in self.bound
+            if one not in bound and (":" in one) == (here == "inet6")
+        ]
+        return [
+            *_section("ipset restore", out),
+            *_section("ip -batch -", addresses),
+            *_section("ipvsadm -R", _ipvsadm_changes(self.table, self.space.ipvs, fam)),
+            *_section(f"{RESTORE[fam]} --noflush --counters", self.written.get(fam, [""])[:-1]),
+            "",
+        ]
+
+    def saved_lines(self, fam: int) -> list[str]:
+        """What `ipvsadm -Sn`, `ipset save` and `iptables-save` print then, for one family."""
+        from kubenet_lab.kernel.dialects import ipset, ipvsadm
+
+        sets = {
+            name: made for name, made in self.space.ipsets.items() if name.startswith("KUBE-6-") == (fam == 6)
+        }
+        return [
+            *_section("ipvsadm -Sn", ipvsadm.save(_of_family(self.space.ipvs, fam)).splitlines()),
+            *_section("ipset save", ipset.save(sets).splitlines()),
+            *_section(SAVE[fam], save(self.space.iptables[fam]).splitlines()),
+            "",
+        ]
+
+
+def _section(command: str, lines: list[str]) -> list[str]:
+    return [f"# {command}", *lines] if lines else []
+
+
+def _of_family(table: IpvsTable, fam: int) -> IpvsTable:
+    made = IpvsTable()
+    made.services = {key: one for key, one in table.services.items() if one.family == fam}
+    made.reals = {key: table.reals[key] for key in made.services}
+    return made
+
+
+def _ipvsadm_changes(before: IpvsTable, after: IpvsTable, fam: int) -> list[str]:
+    """Return the ipvsadm command lines that lead from one table to another."""
+    from kubenet_lab.kernel.dialects import ipvsadm
+    from kubenet_lab.kernel.ipvs import RealServer, socket_text
+
+    def lines(virtual: VirtualServer, reals: dict[Any, RealServer]) -> list[str]:
+        one = IpvsTable()
+        one.services, one.reals = {virtual.key: virtual}, {virtual.key: reals}
+        return ipvsadm.save(one).splitlines()
+
+    out: list[str] = []
+    for virtual in ipvsadm.sorted_services(_of_family(after, fam)):
+        key, old = virtual.key, before.services.get(virtual.key)
+        if old is None:
+            out += lines(virtual, after.reals[key])
+            continue
+        if old != virtual:
+            out.append("-E" + lines(virtual, {})[0][2:])
+        have, want = before.reals[key], after.reals[key]
+        new = {server: real for server, real in want.items() if server not in have}
+        other = {server: real for server, real in want.items() if have.get(server, real) != real}
+        out += lines(virtual, new)[1:]
+        out += ["-e" + line[2:] for line in lines(virtual, other)[1:]]
+        where = " ".join(lines(virtual, {})[0].split()[1:3])
+        out += [f"-d {where} -r {socket_text(*server)}" for server in have if server not in want]
+    for virtual in ipvsadm.sorted_services(_of_family(before, fam)):
+        if virtual.key not in after.services:
+            out.append("-D " + " ".join(lines(virtual, {})[0].split()[1:3]))
+    return out
+
+
+def node_space(node: ProxyNode) -> Netns:
+    """Return a node's kernel as kube-proxy finds it: its own addresses on eth0, and nothing else."""
+    space = Netns(node.name)
+    space.add_link("eth0", "physical", mac="02:00:00:00:00:01", up=True)
+    present = {a.local for a in space.addrs()}
+    for address in dict.fromkeys((*node.interface_addresses, *node.ips)):
+        if address not in present:
+            space.add_address("eth0", f"{address}/{64 if ':' in address else 24}")
+    return space
+
+
 class _World(Struct, frozen=True):
     """What one kube-proxy sees: its node, its settings, and the states of the API in turn."""
 
@@ -98,6 +231,22 @@ class _World(Struct, frozen=True):
         proxy = KubeProxyNftables(self.node, self.config)
         written = [proxy.sync(*state) for state in self.states][-1]
         return {4: written.ip, 6: written.ip6}
+
+    def ipvs(self, active: int = 0) -> _IpvsNode:
+        """Program a node in IPVS mode; before the last sync every real server has `active` active connections."""
+        proxy = KubeProxyIpvs(self.node, self.config)
+        now = _IpvsNode(proxy, node_space(self.node), {}, {}, [], IpvsTable())
+        for number, state in enumerate(self.states):
+            if number:
+                space = now.space
+                for key, reals in space.ipvs.reals.items():
+                    for server in reals if active else ():
+                        space.ipvs.counts[key, server] = [active, 0, 0]
+                bound = [a.local for a in space.addrs(DUMMY)]
+                now = now._replace(sets=dict(space.ipsets), bound=bound, table=space.ipvs.copy(), written={})
+            now.texts.update(written := proxy.sync(now.space, *state))
+            now = now._replace(written=written)
+        return now
 
     def nftables_saved(self) -> dict[int, list[str]]:
         from kubenet_lab.kernel import nftables
@@ -136,13 +285,20 @@ def rules(
     *,
     mode: str = "iptables",
     before: Objects | None = None,
+    active: int = 0,
 ) -> list[str]:
     """Return one text: `family` is 4 or 6; `as_` is as kube-proxy writes or as the kernel's tool prints it.
 
     `mode` is one of `MODES`. With `before`, the objects of an earlier sync, it is what a second sync writes, []
     where it writes nothing, and what is printed then. Several transactions are parted by an empty line.
+
+    In IPVS mode the text has a part for each tool, after a line with its command ("# ipset restore"); `active` is how
+    many active connections every real server has when the second sync comes.
     """
     world = _World.of(objects, node, flags, before)
+    if mode == "ipvs":
+        node_now = world.ipvs(active)
+        return node_now.written_lines(family) if as_ == "written" else node_now.saved_lines(family)
     if mode == "iptables":
         return (world.iptables_written() if as_ == "written" else world.iptables_saved()).get(family, [])
     if as_ == "saved":
@@ -156,15 +312,19 @@ def rules_document(
     flags: Iterable[str] = (),
     modes: Sequence[str] = ("iptables",),
     before: Objects | None = None,
-) -> dict[str, dict[str, dict[str, Any]]]:
+    *,
+    active: int = 0,
+) -> dict[str, dict[str, Any]]:
     """Return all texts of some modes, each a list of lines.
 
     {"iptables": {"written": {"iptables-restore": ..., "ip6tables-restore": ...}, "saved": {"iptables-save": ...,
     "ip6tables-save": ...}}, "nftables": {"written": {"nft": [transaction, ...]}, "saved": {"nft list ruleset":
-    ...}}}. With `before` they are those of a second sync; a family for which it writes nothing has no member.
+    ...}}, "ipvs": {"virtualServers", "ipsets", "kubeIpvs0", "iptables", "healthCheckNodePorts", "sysctls", where there
+    are any "ipvsTimeouts" and "terminatingRealServers": see `proxy.ipvs.state_document`}}. With `before` they are those
+    of a second sync; a family for which it writes nothing has no member. `active` is as for `rules`.
     """
     world = _World.of(objects, node, flags, None if before is None else list(before))
-    document: dict[str, dict[str, dict[str, Any]]] = {}
+    document: dict[str, dict[str, Any]] = {}
     if "iptables" in modes:
         document["iptables"] = {
             "written": {RESTORE[f]: text for f, text in world.iptables_written().items()},
@@ -175,6 +335,8 @@ def rules_document(
             "written": {"nft": [text for texts in world.nftables_written().values() for text in texts]},
             "saved": {"nft list ruleset": _joined(world.nftables_saved().values())},
         }
+    if "ipvs" in modes:
+        document["ipvs"] = world.ipvs(active).document()
     return document
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from kubenet_lab.kernel.conntrack import Flow
 from kubenet_lab.kernel.dialects.iptables import load, restore, rule
 from kubenet_lab.kernel.ipset import IpSet
+from kubenet_lab.kernel.ipvs import Conn
 from kubenet_lab.kernel.netfilter import MATCHES, TARGETS, Goto, Jump, Ruleset
 from kubenet_lab.kernel.netfilter.targets import Accept, Drop, Return
 from kubenet_lab.kernel.netns import Netns
@@ -76,6 +77,16 @@ def a_flow(**changes: Any) -> Flow:
         "dst_nat": True,
     }
     return Flow(**{**fields, **changes})
+
+
+VIRTUAL = Conn(
+    protocol=TCP,
+    client=(CLIENT, 33333),
+    virtual=(SERVICE, 80),
+    real=("10.244.1.5", 8080),
+    service=(TCP, SERVICE, 80),
+)
+"""The default packet's connection in IPVS."""
 
 
 def a_packet(**changes: Any) -> Packet:
@@ -241,6 +252,16 @@ CONDITIONS: list[tuple[str, dict[str, Any], bool]] = [
     ("-m pkttype --pkt-type broadcast", {"dst_mac": "ff:ff:ff:ff:ff:ff"}, True),
     ("-m pkttype --pkt-type unicast", {"dst_mac": "0a:58:0a:f4:00:01"}, True),
     ("-m nfacct --nfacct-name hits", {}, True),
+    ("-m ipvs --ipvs", {}, False),
+    ("-m ipvs ! --ipvs", {}, True),
+    ("-m ipvs --ipvs", {"ipvs": VIRTUAL}, True),
+    ("-m ipvs --vaddr 10.96.0.100 --vproto tcp --vport 80", {"ipvs": VIRTUAL}, True),
+    ("-m ipvs --vaddr 10.96.0.100 --vproto tcp --vport 80", {}, False),
+    ("-m ipvs --vaddr 10.96.0.0/16 --vmethod MASQ", {"ipvs": VIRTUAL}, True),
+    ("-m ipvs ! --vaddr 10.96.0.0/16", {"ipvs": VIRTUAL}, False),
+    ("-m ipvs --vport 81", {"ipvs": VIRTUAL}, False),
+    ("-m ipvs --vdir ORIGINAL", {"ipvs": VIRTUAL, "ct": a_flow()}, True),
+    ("-m ipvs --vdir REPLY", {"ipvs": VIRTUAL, "ct": a_flow()}, False),
     ("-m statistic --mode random --probability 0.5", {}, True),
     ("-m statistic --mode nth --every 2 --packet 0", {}, True),
     ("-m statistic --mode nth --every 2 --packet 1", {}, False),
