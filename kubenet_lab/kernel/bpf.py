@@ -366,12 +366,8 @@ class Datapath(Struct, frozen=True):
     node_port: bool = True
     mode: str = "snat"
     """How packets reach backends elsewhere: "snat", "dsr" or "hybrid", which is DSR for TCP (--bpf-lb-mode)."""
-    dsr_dispatch: str = "opt"
-    """"opt": the frontend travels as an IP option or extension header (--bpf-lb-dsr-dispatch)."""
     no_backend: str = "reject"
     """"reject" answers with ICMP, "drop" does not (--service-no-backend-response)."""
-    external_cluster_ip: bool = False
-    """Serve cluster IPs to packets from outside (--bpf-lb-external-clusterip)."""
     sctp: bool = False
     tunnel: str = ""
     """The overlay's protocol, "vxlan" or "geneve"; "" for routes of the underlying network."""

@@ -123,7 +123,6 @@ class ProxyEbpf:
             node_port=True,
             mode=o.mode,
             no_backend=o.no_backend,
-            external_cluster_ip=o.external_cluster_ip,
             sctp=o.sctp,
             direct={f: ip for f in (4, 6) if (ip := self.node.ip(f))},
         )

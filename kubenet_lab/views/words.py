@@ -23,7 +23,7 @@ from kubenet_lab.packet.packet import (
     proto_name,
 )
 from kubenet_lab.trace import REASONS, Hop, Place, RuleRef, Step, Trace
-from kubenet_lab.views import nft_words
+from kubenet_lab.views import bpf_words, nft_words
 from kubenet_lab.walk.nft import NftRef
 
 Names = Mapping[str, str]
@@ -316,6 +316,7 @@ _SENTENCES: dict[str, Callable[[Step, Hop, Names], str]] = {
     "fdb": _fdb,
     "bridge": _bridge,
     "encapsulate": _encapsulate,
+    "bpf": lambda step, hop, names: bpf_words.sentence(step, hop, names, who),
     "decapsulate": lambda step, hop, names: (
         f"The device {step.spot} opens the outer packet and takes the frame out that was inside."
     ),
@@ -372,6 +373,8 @@ def title(step: Step, trace: Trace) -> str:
             if trace.role not in ("request", "onward")
             else f"{side.capitalize()} rewritten"
         )
+    if step.kind == "bpf":
+        return bpf_words.title(step)
     if step.kind == "rule" and isinstance(step.entry, NftRef):
         return nft_words.title(step.entry) or TITLES["rule"]
     if step.kind == "rule" and isinstance(step.entry, RuleRef):
@@ -403,6 +406,7 @@ LAYERS: dict[str, str] = {
     "rule": "rules",
     "nat": "rules",
     "conntrack": "rules",
+    "bpf": "rules",
     "encapsulate": "tunnel",
     "decapsulate": "tunnel",
     "neighbour": "links",
@@ -437,6 +441,8 @@ def is_main(step: Step, hop: Hop) -> bool:
         return bool(getattr(step.entry, "dst", "")) or (bridged and bool(getattr(step.entry, "master", "")))
     if kind == "mtu":
         return True
+    if kind == "bpf":
+        return bpf_words.is_main(step)
     return kind == "conntrack" and step.spot in ("invalid", "related")
 
 
@@ -452,6 +458,8 @@ def command(step: Step, hop: Hop, packet: Packet) -> str:
         return nft_words.command(step.entry)
     if step.kind == "rule" and isinstance(step.entry, RuleRef):
         return f"{'ip6tables' if v6 else 'iptables'} -t {step.entry.table} -S {step.entry.chain}"
+    if step.kind == "bpf" or (step.kind == "end" and bpf_words.command(step.entry)):
+        return bpf_words.command(step.entry)
     if step.kind in ("nat", "conntrack"):
         return "conntrack -L"
     if step.kind in ("neighbour", "arp"):

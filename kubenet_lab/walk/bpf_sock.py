@@ -27,6 +27,7 @@ from kubenet_lab.kernel.bpf import (
     MapEntry,
     RevNat,
     SocketKey,
+    slot_of,
 )
 from kubenet_lab.kernel.netns import Netns
 from kubenet_lab.packet.ip import prefix
@@ -136,16 +137,15 @@ def _same_slot(
     ns: Netns, maps: FamilyMaps, key: LbKey, service: LbService, pkt: Packet
 ) -> tuple[int, MapEntry]:
     """The backend that this datagram socket was given before for this frontend, 0 for none."""
-    for known, seen in maps.reverse_sk.items():
-        if (known.netns, known.proto, known.sport) != (ns.name, UDP, pkt.sport):
+    for slot in range(1, service.count + 1):
+        number = maps.services[slot_of(key, slot)].backend
+        backend = maps.backends.get(number)
+        if backend is None:
             continue
-        if (seen.address, seen.port) != (pkt.dst, pkt.dport):
-            continue
-        for slot in range(1, service.count + 1):
-            place = LbKey(key.address, key.port, key.proto, slot, key.scope)
-            backend = maps.backends.get(maps.services[place].backend)
-            if backend is not None and (backend.address, backend.port) == (known.address, known.port):
-                return maps.services[place].backend, MapEntry(maps.name("reverse_sk"), known, seen)
+        known = SocketKey(ns.name, UDP, pkt.sport, backend.address, backend.port)
+        seen = maps.reverse_sk.get(known)
+        if seen is not None and (seen.address, seen.port) == (pkt.dst, pkt.dport):
+            return number, MapEntry(maps.name("reverse_sk"), known, seen)
     return 0, MapEntry("", "", None)
 
 
