@@ -10,7 +10,7 @@ from kubenet_lab.kernel.link import Link
 from kubenet_lab.kernel.netns import Netns
 from kubenet_lab.packet.packet import BROADCAST_MAC, Arp, Frame, Packet
 from kubenet_lab.trace import Step
-from kubenet_lab.walk import bpf, bridging, neighbours, routing, tunnel
+from kubenet_lab.walk import bpf, bridging, neighbours, nft_frames, routing, tunnel
 from kubenet_lab.walk.engine import MAX_DEPTH, Walk
 from kubenet_lab.walk.skb import Skb
 
@@ -44,6 +44,11 @@ def transmit(
         w.end("lost", "loop", ns, dev)
         return
     w.hop.outdev = dev
+    if ns.has_nftables:
+        kept = nft_frames.at_link(w, ns, "egress", dev, frame)
+        if kept is None:
+            return
+        frame = kept
     if ns.bpf is not None and not past_bpf:
         seen = bpf.egress(w, ns, ns.bpf, link, frame, skb)
         if seen is None:
@@ -121,6 +126,11 @@ def receive(w: Walk, ns: Netns, dev: str, frame: Frame) -> None:
         if seen is None:
             return
         frame = seen
+    if ns.has_nftables:
+        kept = nft_frames.at_link(w, ns, "ingress", dev, frame)
+        if kept is None:
+            return
+        frame = kept
     if link.master:
         bridging.from_port(w, ns, link, frame)
         return

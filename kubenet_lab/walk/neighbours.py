@@ -14,7 +14,7 @@ from kubenet_lab.kernel.netns import Netns
 from kubenet_lab.kernel.socket import Socket
 from kubenet_lab.packet.packet import BROADCAST_MAC, ETH_ARP, Arp, Frame, Packet
 from kubenet_lab.trace import Step, Trace
-from kubenet_lab.walk import links
+from kubenet_lab.walk import links, nft_frames
 from kubenet_lab.walk.engine import Walk
 
 ZERO = "00:00:00:00:00:00"
@@ -50,13 +50,22 @@ def _ask(w: Walk, ns: Netns, dev: str, address: str, source: str) -> Trace:
     asked = Trace(Packet(sender or address, address, 0), "arp", [], caused=[])
     w.trace = asked
     w.begin_hop(ns, "", asked.packet)
-    links.transmit(w, ns, dev, question)
+    if _goes_out(w, ns, dev, question):
+        links.transmit(w, ns, dev, question)
     w.trace, w.hop, w.steps, w.depth = saved
     return asked
 
 
+def _goes_out(w: Walk, ns: Netns, dev: str, frame: Frame) -> bool:
+    return not ns.has_nftables or (
+        isinstance(frame.body, Arp) and nft_frames.arp(w, ns, "output", dev, frame.body)
+    )
+
+
 def receive_arp(w: Walk, ns: Netns, dev: str, arp: Arp) -> None:
     """Answer a question about an address of ours, or learn from an answer to ours."""
+    if ns.has_nftables and not nft_frames.arp(w, ns, "input", dev, arp):
+        return
     if arp.sender_ip == arp.target_ip:
         _announced(w, ns, dev, arp)
         return
@@ -73,12 +82,9 @@ def receive_arp(w: Walk, ns: Netns, dev: str, arp: Arp) -> None:
         ns.neighbours[dev, arp.sender_ip] = Neighbour(dev, arp.sender_ip, arp.sender_mac, state, w.now)
     mac = ns.links[dev].mac
     w.step("arp", dev, note=f"{arp.target_ip} is at {mac}")
-    links.transmit(
-        w,
-        ns,
-        dev,
-        Frame(mac, arp.sender_mac, Arp("reply", mac, arp.target_ip, arp.sender_mac, arp.sender_ip)),
-    )
+    answer = Frame(mac, arp.sender_mac, Arp("reply", mac, arp.target_ip, arp.sender_mac, arp.sender_ip))
+    if _goes_out(w, ns, dev, answer):
+        links.transmit(w, ns, dev, answer)
 
 
 def responder(ns: Netns, dev: str, address: str) -> Socket | None:
@@ -102,7 +108,9 @@ def announce(w: Walk, ns: Netns, dev: str, address: str) -> Trace:
     w.trace = told = Trace(Packet(address, address, 0), GRATUITOUS, [], caused=[])
     w.depth = 0
     w.begin_hop(ns, "", told.packet)
-    links.transmit(w, ns, dev, Frame(mac, BROADCAST_MAC, Arp("reply", mac, address, BROADCAST_MAC, address)))
+    told_all = Frame(mac, BROADCAST_MAC, Arp("reply", mac, address, BROADCAST_MAC, address))
+    if _goes_out(w, ns, dev, told_all):
+        links.transmit(w, ns, dev, told_all)
     return told
 
 

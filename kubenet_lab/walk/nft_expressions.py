@@ -16,7 +16,7 @@ from kubenet_lab.kernel.nftables.datatypes import TYPES, value_bytes, value_int,
 from kubenet_lab.kernel.nftables.objects import Set, Table
 from kubenet_lab.kernel.nftables.ruleset import Ruleset, span
 from kubenet_lab.packet.ip import IP_INT
-from kubenet_lab.packet.packet import ICMP, ICMPV6, TCP
+from kubenet_lab.packet.packet import ETH_ARP, ICMP, ICMPV6, TCP, Arp
 from kubenet_lab.trace import RuleRef
 from kubenet_lab.walk.skb import Skb
 from kubenet_lab.walk.xt_matches import address_type
@@ -105,6 +105,8 @@ def _th(field: str) -> Reader:
             raise NotModelled(run.ref, "ports of a packet that travels in fragments")
         if pkt.proto in _PORTED:
             return pkt.sport if source else pkt.dport
+        if run.skb.arp is not None:
+            return None
         if pkt.proto in (ICMP, ICMPV6) and source:
             return pkt.icmp_type << 8 | pkt.icmp_code
         # What lies there in other headers (a checksum, an SPI) is no port that anybody asks for.
@@ -136,7 +138,7 @@ _TRANSPORT: dict[tuple[str, str], Callable[[Skb], Any]] = {
 
 
 def _four(read: Callable[[Skb], Any]) -> Reader:
-    return lambda run: None if ":" in run.skb.pkt.src else read(run.skb)
+    return lambda run: read(run.skb) if "." in run.skb.pkt.src else None
 
 
 def _six(read: Callable[[Skb], Any]) -> Reader:
@@ -145,6 +147,16 @@ def _six(read: Callable[[Skb], Any]) -> Reader:
 
 def _link(read: Callable[[Skb], Any]) -> Reader:
     return lambda run: read(run.skb) if run.skb.src_mac else None
+
+
+def _arp(read: Callable[[Arp], Any]) -> Reader:
+    return lambda run: read(run.skb.arp) if run.skb.arp is not None else None
+
+
+def _ether_type(skb: Skb) -> int:
+    if skb.arp is not None:
+        return ETH_ARP
+    return 0x86DD if ":" in skb.pkt.src else 0x0800
 
 
 _NETWORK: dict[tuple[str, str], Reader] = {
@@ -169,7 +181,16 @@ _NETWORK: dict[tuple[str, str], Reader] = {
     ("ip6", "version"): _six(lambda s: 6),
     ("ether", "saddr"): _link(lambda s: s.src_mac),
     ("ether", "daddr"): _link(lambda s: s.dst_mac),
-    ("ether", "type"): _link(lambda s: 0x86DD if ":" in s.pkt.src else 0x0800),
+    ("ether", "type"): _link(lambda s: _ether_type(s)),
+    ("arp", "htype"): _arp(lambda a: 1),
+    ("arp", "ptype"): _arp(lambda a: 0x0800),
+    ("arp", "hlen"): _arp(lambda a: 6),
+    ("arp", "plen"): _arp(lambda a: 4),
+    ("arp", "operation"): _arp(lambda a: 1 if a.op == "request" else 2),
+    ("arp", "saddr ether"): _arp(lambda a: a.sender_mac),
+    ("arp", "saddr ip"): _arp(lambda a: a.sender_ip),
+    ("arp", "daddr ether"): _arp(lambda a: a.target_mac),
+    ("arp", "daddr ip"): _arp(lambda a: a.target_ip),
 }
 
 
@@ -214,9 +235,9 @@ _KERNEL = -1
 
 _META: dict[str, Callable[[Skb], Any]] = {
     "length": lambda s: s.length,
-    "protocol": lambda s: 0x86DD if ":" in s.pkt.src else 0x0800,
+    "protocol": _ether_type,
     "nfproto": lambda s: 10 if ":" in s.pkt.src else 2,
-    "l4proto": lambda s: s.pkt.proto,
+    "l4proto": lambda s: s.pkt.proto if s.arp is None else None,
     "mark": lambda s: s.mark,
     "iif": lambda s: s.indev or None,
     "iifname": lambda s: s.indev or None,
@@ -331,6 +352,12 @@ def _ct(expr: ex.Ct, place: Place) -> Reader:
 
 
 def _fib(expr: ex.Fib, place: Place) -> Reader:
+    """`nft_fib_netdev_eval`: a frame without an IP packet fits no rule."""
+    read = _fib_of(expr)
+    return lambda run: read(run) if run.skb.arp is None else None
+
+
+def _fib_of(expr: ex.Fib) -> Reader:
     source = "saddr" in expr.flags
     with_mark, iif, oif = ("mark" in expr.flags), ("iif" in expr.flags), ("oif" in expr.flags)
     names = TYPES["fib_addrtype"].symbols

@@ -11,6 +11,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from kubenet_lab.kernel.conntrack import Flow, tuple_of
 from kubenet_lab.kernel.nftables import expressions as ex
 from kubenet_lab.kernel.nftables import statements as st
 from kubenet_lab.kernel.nftables.datatypes import value_int, value_of
@@ -293,6 +294,28 @@ def _spend(one: st.Quota, cell: list[float]) -> Act:
     return act
 
 
+def _connections(one: st.ConnLimit, place: Place, family: str) -> Act:
+    """`nft_connlimit_eval`: how many connections that came by here still stand, this packet's among them."""
+    seen: list[Any] = place.ruleset.state.setdefault((*place.key, "connections"), [])
+    limit, over = one.count, one.over
+
+    def act(run: Run) -> Any:
+        skb = run.skb
+        this = skb.ct.orig if skb.ct is not None else tuple_of(skb.pkt, skb.zone)
+        table, now = skb.ns.conntrack, run.ctx.now
+        seen[:] = [one for one in seen if one == this or _stands(table.find(one, now))]
+        if this not in seen:
+            seen.append(this)
+        return None if (len(seen) > limit) == over else BREAK
+
+    return act
+
+
+def _stands(flow: Flow | None) -> bool:
+    """False for what `already_closed` leaves out of the count."""
+    return flow is not None and not (flow.orig[0] == TCP and flow.state in ("TIME_WAIT", "CLOSE"))
+
+
 def _object_act(one: NamedObject, place: Place) -> Act:
     value = one.value
     key = ("object", one.handle, one.kind, one.name)
@@ -371,8 +394,6 @@ def _update(one: st.SetUpdate, place: Place, family: str) -> Act:
 def _run_inner(statements: tuple[st.Statement, ...], place: Place, key: tuple[Any, ...], run: Run) -> Any:
     """The statements of one element: each has a memory of its own."""
     for number, inner in enumerate(statements):
-        if isinstance(inner, st.ConnLimit):
-            raise NotModelled(run.ref, "ct count")
         at = Place(place.ruleset, ("element", run.table.handle, *key, number))
         if act_of(inner, at, run.table.family)(run) is BREAK:
             return BREAK
@@ -525,7 +546,7 @@ _ACTS: dict[type, Callable[[Any, Place, str], Act]] = {
     st.Counter: _counter,
     st.Limit: _limit,
     st.Quota: _quota,
-    st.ConnLimit: _not_modelled,
+    st.ConnLimit: _connections,
     st.ObjectRef: _object,
     st.Log: _goes_on,
     st.Reject: _reject,

@@ -5,13 +5,14 @@ from __future__ import annotations
 from kubenet_lab.kernel.conntrack import Flow
 from kubenet_lab.kernel.ipvs import Conn
 from kubenet_lab.kernel.netns import Netns
-from kubenet_lab.packet.packet import Packet
+from kubenet_lab.packet.packet import Arp, Packet
 
 
 class Skb:
     """Mutable while one namespace handles it; everything it refers to is a frozen value or kernel state."""
 
     __slots__ = (
+        "arp",
         "ct",
         "ctinfo",
         "dst_mac",
@@ -43,6 +44,8 @@ class Skb:
         self.physout = ""
         self.src_mac = ""
         self.dst_mac = ""
+        self.arp: Arp | None = None
+        """The ARP message of a frame that carries one; `pkt` is then a packet of no family."""
         self.mark = 0
         self.ct: Flow | None = None
         self.ctinfo = ""

@@ -69,6 +69,55 @@ def test_a_failed_transaction_of_the_cluster_leaves_the_rules_as_they_were() -> 
     assert "30080" in cluster.node("node-1").nft_list_ruleset()
 
 
+STICKY = """
+apiVersion: v1
+kind: Service
+metadata: {name: sticky}
+spec:
+  clusterIP: 10.96.9.1
+  sessionAffinity: ClientIP
+  sessionAffinityConfig: {clientIP: {timeoutSeconds: 600}}
+  selector: {app: backend}
+  ports: [{port: 80, targetPort: 8080}]
+"""
+
+
+def test_affinity_lasts_from_call_to_call_and_ends_by_its_time() -> None:
+    cluster = shop(proxy="nftables")
+    cluster.apply(STICKY)
+    node = cluster.node("node-1")
+    assert "expires" not in node.nft_list_ruleset()
+    first = cluster.connect("frontend", "http://10.96.9.1").server
+    assert "elements = { 10.244.0.2 expires 10m }" in node.nft_list_ruleset()
+    cluster.advance(300)
+    assert "elements = { 10.244.0.2 expires 5m }" in node.nft_list_ruleset()
+    for _ in range(8):
+        assert cluster.connect("frontend", "http://10.96.9.1").server == first
+    assert "elements = { 10.244.0.2 expires 10m }" in node.nft_list_ruleset()
+    cluster.advance(601)
+    assert "expires" not in node.nft_list_ruleset()
+    servers = set()
+    for _ in range(12):
+        servers.add(cluster.connect("frontend", "http://10.96.9.1").server)
+        cluster.advance(601)
+    assert len(servers) > 1
+
+
+def test_a_flow_that_is_tried_leaves_no_affinity() -> None:
+    from kubenet_lab.twin.compare import model_outcomes
+    from kubenet_lab.twin.flow import Flow
+
+    cluster = shop(proxy="nftables")
+    cluster.apply(STICKY)
+    before = cluster.node("node-1").nft_list_ruleset()
+    for _ in range(2):
+        outcomes, _trace = model_outcomes(
+            cluster.network, Flow(ns="default/frontend", dst="10.96.9.1", port=80)
+        )
+        assert len({o.server for o in outcomes}) == 3
+        assert cluster.node("node-1").nft_list_ruleset() == before
+
+
 def test_an_unknown_mode_is_refused() -> None:
     with pytest.raises(InputError, match="iptables, nftables"):
         Cluster(proxy="userspace")

@@ -339,7 +339,15 @@ def test_jhash_spreads() -> None:
 
 @pytest.mark.parametrize(
     "rule",
-    ["queue to 1", "@nh,96,8 10", "ct count 3", "tproxy to :5", "dup to 10.0.0.1", "exthdr frag exists"],
+    [
+        "queue to 1",
+        "@nh,96,8 10",
+        "tproxy to :5",
+        "dup to 10.0.0.1",
+        "exthdr frag exists",
+        "socket transparent 1 accept",
+        "tcp flags syn synproxy mss 1460 wscale 7",
+    ],
 )
 def test_what_is_not_modelled_says_so_when_a_packet_comes(rule: str) -> None:
     family = "inet" if "exthdr" in rule else "ip"
