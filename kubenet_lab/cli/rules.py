@@ -106,7 +106,7 @@ def rules(
     world.collect(faults, lambda: world.need_files(file or []))
     if "-" in (file or []) and "-" in (changed_from or []):
         faults.append(Fault("standard input can be read once only", "--changed-from", help="give a file"))
-    given = _read(faults, file or [], nodes, lenient)
+    given = _read(faults, file or [], nodes, lenient, told=True)
     before = _read(faults, changed_from, nodes, lenient) if changed_from else None
     if faults:
         raise InputError(faults)
@@ -124,12 +124,16 @@ def rules(
     out.write("".join(texts), output)
 
 
-def _read(faults: list[Fault], files: list[str], nodes: int, lenient: bool) -> list[AnyObject]:
-    """Return what kube-proxy reads of some files, [] after faults."""
+def _read(
+    faults: list[Fault], files: list[str], nodes: int, lenient: bool, told: bool = False
+) -> list[AnyObject]:
+    """Return what kube-proxy reads of some files, [] after faults; contradictions among them may be told."""
     inputs = world.Inputs(files, lenient=lenient)
     objects = world.collect(faults, inputs.objects) if files else None
     if faults or objects is None:
         return []
+    if told:
+        inputs.warn_of(objects)
     return completed(objects, inputs, nodes)
 
 

@@ -69,7 +69,11 @@ def trace(
     world.collect(faults, lambda: world.need_files(file or []))
     world.collect(faults, lambda: parse_target(target))
     inputs = world.Inputs(file or [], lenient=lenient)
-    cluster = world.collect(faults, lambda: inputs.cluster(nodes, seed, cni=cni, proxy=proxy)) if file else None
+    cluster = (
+        world.collect(faults, lambda: inputs.cluster(nodes, seed, told=True, cni=cni, proxy=proxy))
+        if file
+        else None
+    )
     if cluster is not None:
         try:
             world.collect(faults, lambda: cluster.namespace_of(source))

@@ -86,6 +86,12 @@ def validate(
     faults = manifests.placed(found, admitted.refusals, *paths, stdin=inputs.stdin())
     for warning in found.warnings:
         typer.echo(f"warning: {warning}", err=True)
+    from kubenet_lab.manifests.contradictions import contradictions
+
+    refused = [(refusal.index, refusal.cause.field) for refusal in admitted.refusals]
+    told = contradictions(obj for index, obj in enumerate(found.objects) if index not in found.refused)
+    for warning in world.contradicted(told, found.objects, found, *paths, stdin=inputs.stdin(), but=refused):
+        typer.echo(f"warning: {warning}", err=True)
     if print_defaults:
         if faults:
             typer.echo("".join(f"error: {fault}\n" for fault in faults), nl=False, err=True)

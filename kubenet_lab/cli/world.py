@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO, TypeVar
 
@@ -15,6 +15,8 @@ from kubenet_lab.errors import Fault, InputError, Invalid
 
 if TYPE_CHECKING:
     from kubenet_lab.cluster import Cluster
+    from kubenet_lab.manifests import Checked
+    from kubenet_lab.manifests.contradictions import Contradiction
     from kubenet_lab.objects import AnyObject
 
 T = TypeVar("T")
@@ -57,6 +59,21 @@ class Inputs:
             typer.echo(f"warning: {warning}", err=True)
         return list(found.objects)
 
+    def warn_of(self, objects: Sequence[AnyObject]) -> None:
+        """Say on standard error where Services and slices that `objects` read contradict each other, with places."""
+        from kubenet_lab import manifests
+        from kubenet_lab.manifests.contradictions import contradictions
+
+        found = contradictions(objects)
+        if found:
+            checked = manifests.check(*self.files, lenient=True, stdin=self.stdin())
+            if len(checked.objects) == len(objects):
+                places = contradicted(found, objects, checked, *self.files, stdin=self.stdin())
+                told = [str(one) for one in places]
+            else:
+                told = [str(one) for one in found]
+            typer.echo("".join(f"warning: {one}\n" for one in told), nl=False, err=True)
+
     def build(self, objects: Sequence[AnyObject], nodes: int, seed: int = 0, **options: Any) -> Cluster:
         """Build the world of some objects, CoreDNS added where they bring none. Raises InputError.
 
@@ -69,10 +86,17 @@ class Inputs:
         except Invalid as error:
             raise self.refused(error) from error
 
-    def cluster(self, nodes: int, seed: int = 0, **options: Any) -> Cluster:
-        """Read the files and build their world, as `build` does. Raises InputError."""
+    def cluster(self, nodes: int, seed: int = 0, told: bool = False, **options: Any) -> Cluster:
+        """Read the files and build their world, as `build` does. Raises InputError.
+
+        With `told` contradictions among them are told too.
+        """
         check_options(**options)
-        return self.build(self.objects(), nodes, seed, **options)
+        objects = self.objects()
+        built = self.build(objects, nodes, seed, **options)
+        if told:
+            self.warn_of(objects)
+        return built
 
     def refused(self, error: Invalid) -> InputError:
         """A refusal of the API server, with its place in the files."""
@@ -113,6 +137,35 @@ class Inputs:
             else:
                 texts.append((name, path.read_text("utf-8-sig")))
         return texts
+
+
+def contradicted(
+    found: Iterable[Contradiction],
+    objects: Sequence[AnyObject],
+    checked: Checked,
+    *files: str,
+    stdin: TextIO,
+    but: Iterable[tuple[int, str]] = (),
+) -> list[Fault]:
+    """Return contradictions at their places in the files; not those of (object's number, field) in `but`."""
+    from msgspec.structs import replace
+
+    from kubenet_lab.errors import Cause
+    from kubenet_lab.manifests import Refusal, placed
+
+    at = {id(obj): index for index, obj in enumerate(objects)}
+    known = set(but)
+    refusals = [
+        Refusal(
+            at[id(one.object)],
+            Cause(one.field, one.message, "Warning"),
+            one.help,
+            at[id(one.other)] if one.other is not None else None,
+        )
+        for one in found
+        if (at[id(one.object)], one.field) not in known
+    ]
+    return list(placed(replace(checked, faults=()), refusals, *files, stdin=stdin))
 
 
 def check_options(cni: str = "flannel", proxy: str = "iptables", **_others: str) -> None:

@@ -19,6 +19,11 @@ NAMES = cases("kube-proxy")
 SHAPES = ("list", "documents", "json")
 
 
+def only_warnings(text: str) -> bool:
+    """Whether there is nothing but warnings and their help: recorded sets contradict themselves on purpose."""
+    return all(line.startswith(("warning: ", "    help: ")) for line in text.splitlines())
+
+
 def write(case: dict[str, Any], shape: str, folder: Path) -> Path:
     """A case's objects as a file: one List, YAML documents, or JSON."""
     objects = [*case["services"], *case["endpointSlices"]]
@@ -41,7 +46,8 @@ def test_prints_what_kube_proxy_wrote_and_the_kernel_saved(index: int, name: str
     flags = [f"--kube-proxy-flag={flag}" for flag in case["flags"]]
     where = ["-f", str(path), "--node", case["node"], *flags]
     ran = run("rules", *where, "--mode", "iptables,nftables", "-o", "json")
-    assert (ran.status, ran.err) == (0, "")
+    assert ran.status == 0, ran.err
+    assert only_warnings(ran.err)
     document = json.loads(ran.out)
     assert document.keys() == {"iptables", "nftables"}
     nftables = document["nftables"]
@@ -66,7 +72,8 @@ def test_text_is_the_same_text_as_in_the_document(
     where = ["-f", str(path), "--node", "node-2"]
     document = json.loads(run("rules", *where, "-o", "json").out)
     ran = run("rules", *where, "--family", family, "--as", how)
-    assert (ran.status, ran.err) == (0, "")
+    assert ran.status == 0, ran.err
+    assert only_warnings(ran.err)
     assert ran.text == "\n".join(document["iptables"][how][prefix + tool])
     assert ran.text.endswith("COMMIT\n")
 
@@ -138,7 +145,7 @@ def test_given_nodes_are_the_only_ones(tmp_path: Path) -> None:
     assert "-d 172.18.0.2 -j KUBE-NODEPORTS" in run("rules", *files, "--node", "worker", flag).text
     refused = run("rules", *files, "--node", "node-1")
     assert (refused.status, refused.out) == (2, b"")
-    assert refused.err == 'error: nodes "node-1" not found; there are: worker\n'
+    assert refused.err.endswith('error: nodes "node-1" not found; there are: worker\n')
 
 
 @pytest.mark.parametrize(
@@ -199,4 +206,4 @@ def test_prints_what_the_second_sync_writes(name: str, tmp_path: Path) -> None:
 def test_a_second_sync_that_changes_nothing_prints_nothing(tmp_path: Path) -> None:
     path = str(write(open_case("kube-proxy", "clusterip-two"), "documents", tmp_path))
     ran = run("rules", "-f", path, "--node", "node-1", "--changed-from", path)
-    assert (ran.status, ran.text, ran.err) == (0, "", "")
+    assert (ran.status, ran.text) == (0, "")
