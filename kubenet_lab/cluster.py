@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from kubenet_lab import control, manifests
 from kubenet_lab.announce import BgpAnnouncer, Layer2Announcer
 from kubenet_lab.clock import Clock
-from kubenet_lab.cni.flannel.network import Flannel
+from kubenet_lab.cni.flannel.network import Flannel, FlannelHostGw
 from kubenet_lab.cni.nothing import NoNetwork
 from kubenet_lab.cni.pod_network import MakePodNetwork
 from kubenet_lab.cni.runtime import Runtime
@@ -41,7 +41,6 @@ from kubenet_lab.packet.packet import ICMP, ICMPV6, SYN, TCP, UDP, Packet
 from kubenet_lab.proxy.daemon import KubeProxies, KubeProxyView
 from kubenet_lab.proxy.ebpf import ProxyEbpf
 from kubenet_lab.proxy.iptables import KubeProxyIptables
-from kubenet_lab.proxy.ipvs import KubeProxyIpvs
 from kubenet_lab.proxy.ipvs import KubeProxyIpvs
 from kubenet_lab.proxy.mode import MakeProxy
 from kubenet_lab.proxy.nftables import KubeProxyNftables
@@ -741,12 +740,11 @@ class NodeView:
         return conntrack.show(self.ns.conntrack, now)
 
 
-CNIS: dict[str, MakePodNetwork] = {"flannel": Flannel, "none": NoNetwork}
+CNIS: dict[str, MakePodNetwork] = {"flannel": Flannel, "flannel-host-gw": FlannelHostGw, "none": NoNetwork}
 """Pod networks by the name that `--cni` takes."""
 PROXIES: dict[str, MakeProxy] = {
     "iptables": KubeProxyIptables,
     "nftables": KubeProxyNftables,
-    "ipvs": KubeProxyIpvs,
     "ipvs": KubeProxyIpvs,
     "ebpf": ProxyEbpf,
 }

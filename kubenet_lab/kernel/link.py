@@ -197,6 +197,8 @@ class Link(Struct, frozen=True, kw_only=True):
     def flags(self) -> tuple[str, ...]:
         """Flags in the order `ip link` prints them."""
         out = list(_BIRTH_FLAGS.get(self.kind, ("BROADCAST", "MULTICAST")))
+        if self.kind == "tun" and not self.mac:  # a tun carries packets, a tap frames
+            out = ["POINTOPOINT", "MULTICAST", "NOARP"]
         if self.up and not self.carrier:
             out.insert(0, "NO-CARRIER")
         if self.noarp and "NOARP" not in out:

@@ -19,6 +19,7 @@ from kubenet_lab.kernel.conntrack import ConntrackTable
 from kubenet_lab.kernel.errors import KernelError
 from kubenet_lab.kernel.ipset import IpSet
 from kubenet_lab.kernel.ipvs import IpvsTable
+from kubenet_lab.kernel.late import copied
 from kubenet_lab.kernel.link import Link, Peer
 from kubenet_lab.kernel.neighbour import Neighbour
 from kubenet_lab.kernel.netfilter import Ruleset
@@ -134,8 +135,8 @@ class Netns:
 
     def snapshot(self) -> dict[str, Any]:
         """Return what `restore` needs to bring the present state back (values are shared, they are frozen)."""
-        saved: dict[str, Any] = {name: dict(getattr(self, name)) for name in _TABLES}
-        saved["routes"] = {key: dict(table) for key, table in self.routes.items()}
+        saved: dict[str, Any] = {name: copied(getattr(self, name)) for name in _TABLES}
+        saved["routes"] = {key: copied(table) for key, table in self.routes.items()}
         saved["_iptables"] = dict(self._iptables)
         saved["_build_rules"] = self._build_rules
         saved["_nftables"] = self._nftables.snapshot() if self._nftables is not None else None
@@ -154,10 +155,10 @@ class Netns:
             if name == "_nftables":
                 self._nftables = value.restore() if value is not None else None
             else:
-                setattr(self, name, {k: dict(v) for k, v in value.items()} if name == "routes" else value)
+                setattr(self, name, {k: copied(v) for k, v in value.items()} if name == "routes" else value)
         for name in _TABLES:
             if name != "routes":
-                setattr(self, name, dict(getattr(self, name)))
+                setattr(self, name, copied(getattr(self, name)))
         self._changed()
 
     def _changed(self) -> None:
@@ -342,6 +343,7 @@ class Netns:
         if (
             not link.up
             or link.kind == "loopback"
+            or not link.mac
             or self.sysctl(sysctl.conf(6, link.name, "disable_ipv6")) != "0"
         ):
             return
@@ -479,6 +481,9 @@ class Netns:
         if not link.up or address.length == full or link.kind == "loopback":
             if address.family == 4 and link.kind == "loopback" and address.length < 31:
                 self._broadcast(address)
+            elif address.family == 6 and link.up and link.kind != "loopback":
+                # A /128 gets a connected route as well (addrconf_prefix_route); a /32 gets none.
+                self._put(Route(str(address.network), address.dev, proto="kernel", metric=256), keep=True)
             return
         if "noprefixroute" not in address.flags:
             if address.family == 4:
@@ -512,6 +517,11 @@ class Netns:
     def _put(self, route: Route, keep: bool = False) -> None:
         table = self.routes.setdefault((route.family, route.table), {})
         if keep and route.key in table:
+            there = table[route.key]
+            if there.family == 6 or there.dev == route.dev:
+                return
+            # The kernel appends its own route behind one that has the same destination and metric.
+            table[route.dst, route.metric, route.dev] = route
             return
         table[route.key] = route
 

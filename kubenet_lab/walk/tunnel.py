@@ -95,6 +95,8 @@ def decapsulate(w: Walk, skb: Skb) -> bool:
         options = link.vxlan
         if options is None or options.port != outer.dport or not link.up:
             continue
+        if options.local and (":" in options.local) != (":" in outer.dst):
+            continue  # a device has a socket of its local address's family only
         listening = True
         if options.vni != outer.vni:
             continue

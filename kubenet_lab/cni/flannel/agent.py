@@ -1,92 +1,76 @@
-"""flanneld: the daemon on each node that tells the others about its pod subnet and routes to theirs.
+"""flanneld: the daemon on each node that tells the others about its pod subnets and routes to theirs.
 
-It keeps a lease a node in that Node's annotations, makes `flannel.<VNI>`, and for each other lease one
-route, one permanent neighbour and one FDB entry, so that no broadcast ever crosses the tunnel. Like the
-real one it acts on lease events only: what is deleted by hand stays deleted until the daemon restarts (a
-new `Agent`) or the lease changes. Source: https://github.com/flannel-io/flannel (v0.28):
-`pkg/backend/vxlan`, `pkg/backend/hostgw`, `pkg/trafficmngr/iptables`.
+It keeps a lease a node in that Node's annotations, makes its backend's device, and for each other lease what that
+backend needs: with vxlan one route, one permanent neighbour and one FDB entry, so that no broadcast ever crosses the
+tunnel. Like the real one it acts on lease events only: what is deleted by hand stays deleted until the daemon restarts
+(a new `Agent`) or the lease changes; only its rules are looked at again every few seconds. Source:
+https://github.com/flannel-io/flannel (v0.28): `main.go`, `pkg/backend`, `pkg/trafficmngr`.
 """
 
 from __future__ import annotations
 
-import json
+import base64
+import hashlib
 from collections.abc import Callable, Iterable
+from typing import Any
 
-from msgspec import Struct
 from msgspec.structs import replace
 
-from kubenet_lab.cni.flannel.config import NetConf
+from kubenet_lab.cni.flannel import rules
+from kubenet_lab.cni.flannel.config import BACKENDS, Flags, NetConf
+from kubenet_lab.cni.flannel.lease import PREFIX, Half, Lease, pod_cidr, with_lease
 from kubenet_lab.cni.flannel.plugin import SUBNET_FILE
-from kubenet_lab.cni.plugin import add_lines, chain_lines
-from kubenet_lab.errors import InputError
 from kubenet_lab.kernel.bridge import FdbEntry
 from kubenet_lab.kernel.errors import KernelError
-from kubenet_lab.kernel.link import VxlanOptions
+from kubenet_lab.kernel.link import TunnelOptions, VxlanOptions, WireguardOptions, WireguardPeer
 from kubenet_lab.kernel.netns import Netns
 from kubenet_lab.kernel.network import Network
 from kubenet_lab.objects.node import Node, NodeCondition
 from kubenet_lab.packet.ip import ip_text, mac_from, prefix
 
-PREFIX = "flannel.alpha.coreos.com/"
-VXLAN_OVERHEAD = 50
-"""Bytes that outer Ethernet, IPv4, UDP and VXLAN headers take from the link's MTU."""
+__all__ = ["PREFIX", "Agent", "Lease"]
+
+OVERHEAD = {"vxlan": {4: 50, 6: 70}, "wireguard": {4: 80, 6: 80}, "ipip": {4: 20}, "udp": {4: 28}}
+"""Bytes that a backend's outer headers take from the link's MTU."""
+DEFAULT_VXLAN_PORT = 8472
+UP = NodeCondition(
+    type="NetworkUnavailable",
+    status="False",
+    reason="FlannelIsUp",
+    message="Flannel is running on this node",
+)
 
 
-class Lease(Struct, frozen=True):
-    """What one node offers: its pod subnet, and how to reach it (the Node's annotations, read)."""
-
-    node: str
-    subnet: str
-    public_ip: str
-    backend_type: str
-    vtep_mac: str = ""
-
-    @property
-    def network_address(self) -> str:
-        """First address of the subnet: the VTEP's own address, and next hop of the route."""
-        return self.subnet.partition("/")[0]
-
-    @classmethod
-    def of(cls, node: Node) -> Lease | None:
-        """Read a Node's lease; None while its flanneld has not written one."""
-        notes = node.metadata.annotations
-        if notes.get(PREFIX + "kube-subnet-manager") != "true" or not _pod_cidr(node):
-            return None
-        data = json.loads(notes.get(PREFIX + "backend-data") or "null") or {}
-        return cls(
-            node.name,
-            _pod_cidr(node),
-            notes.get(PREFIX + "public-ip", ""),
-            notes.get(PREFIX + "backend-type", ""),
-            data.get("VtepMAC", ""),
-        )
-
-
-def _pod_cidr(node: Node) -> str:
-    cidrs = node.spec.pod_cidrs or ((node.spec.pod_cidr,) if node.spec.pod_cidr else ())
-    return next((str(prefix(c)) for c in cidrs if ":" not in c), "")
+class _Exit(Exception):
+    """flanneld gives up; the message is what it logs."""
 
 
 class Agent:
-    """flanneld on one node. `leases` are those it has programmed, by node name."""
+    """flanneld on one node.
+
+    Attributes:
+        leases: The leases it has programmed, by node name.
+        log: What it logged, in the form of its own lines without the time.
+        exited: Its exit status, None while it runs.
+    """
 
     def __init__(
         self,
         network: Network,
         node: str,
         conf: NetConf | None = None,
-        *,
-        iface: str = "eth0",
-        ip_masq: bool = True,
+        flags: Flags | None = None,
     ) -> None:
         self.network = network
         self.node = node
         self.conf = conf or NetConf()
-        self.iface = iface
-        self.ip_masq = ip_masq
+        self.flags = flags or Flags()
         self.leases: dict[str, Lease] = {}
         self.log: list[str] = []
-        self._subnet = ""
+        self.exited: int | None = None
+        self.subnets: dict[int, str] = {}
+        """The node's own pod subnets by family; empty until it has its lease."""
+        self._addresses: dict[int, str] = {}
         self._read: dict[str, tuple[Node, Lease | None]] = {}
 
     @property
@@ -95,54 +79,95 @@ class Agent:
         return self.network.ns(self.node)
 
     @property
-    def device(self) -> str:
-        """Name of the tunnel's link."""
-        return f"flannel.{self.conf.backend.vni}"
+    def backend(self) -> str:
+        """The backend's name."""
+        return self.conf.backend.type
 
-    @property
-    def mtu(self) -> int:
-        """What pods get: the link's MTU, less the tunnel's headers."""
-        mtu = self.conf.backend.mtu or self.netns.link(self.iface).mtu
-        return mtu - VXLAN_OVERHEAD if self.conf.backend.type == "vxlan" else mtu
+    def device(self, fam: int) -> str:
+        """Name of the link that packets to other nodes leave by."""
+        vni = self.conf.backend.vni
+        names = {
+            "vxlan": {4: f"flannel.{vni}", 6: f"flannel-v6.{vni}"},
+            "wireguard": {4: "flannel-wg", 6: "flannel-wg-v6"},
+            "ipip": {4: "flannel.ipip"},
+            "udp": {4: "flannel0"},
+        }
+        return names.get(self.backend, {}).get(fam, self.flags.iface)
+
+    def mtu(self, fam: int = 4) -> int:
+        """The MTU of the backend's device: the link's, less the outer headers. `FLANNEL_MTU` is always IPv4's."""
+        mtu = (self.conf.backend.mtu if self.backend in ("vxlan", "wireguard") else 0) or self.netns.link(
+            self.flags.iface
+        ).mtu
+        return mtu - OVERHEAD.get(self.backend, {}).get(fam, 0)
+
+    def say(self, level: str, text: str) -> None:
+        """Log a line: level (I, W or E) and text."""
+        self.log.append(f"{level} {text}")
 
     def reconcile(self, nodes: Iterable[Node]) -> list[Node]:
-        """Bring this node's routes in line with the leases of `nodes`; return the own Node if it changed.
+        """Bring this node's state in line with the leases of `nodes`; return the own Node if it changed.
 
-        Does nothing, and returns nothing, while the own Node is not there. Raises InputError when it has no
-        pod CIDR (the real daemon exits with that message).
+        Does nothing while the own Node is not there, and nothing once the daemon has exited.
         """
         all_nodes = {node.name: node for node in nodes}
-        own = all_nodes.get(self.node)
-        changed: list[Node] = []
-        if own is not None:
-            subnet = _pod_cidr(own)
-            if not subnet:
-                raise InputError(f'failed to acquire lease: node "{self.node}" pod cidr not assigned')
-            if not self._subnet:
-                self._start(own, subnet)
-        if self._subnet and self.conf.backend.type == "vxlan" and self.device not in self.netns.links:
-            # Deleted under the daemon: it makes it again, but routes and entries only come with a lease
-            # event.
-            self._make_device(own)
-        if own is not None:
-            if (wished := self._announce(own)) != own:
-                changed.append(wished)
-        if not self._subnet:
+        changed = self.announce(all_nodes.get(self.node))
+        if not self.subnets:
             return changed
+        self.follow(
+            {name: lease for name, node in all_nodes.items() if (lease := self._lease(node)) is not None}
+        )
+        return changed
+
+    def announce(self, own: Node | None) -> list[Node]:
+        """Start if it has not yet, keep its device, and return the own Node where its lease has to be written."""
+        if self.exited is not None:
+            return []
+        if own is not None and not self.subnets:
+            try:
+                written = self._start(own)
+            except _Exit as fault:
+                self.say("E", str(fault))
+                if self._addresses:
+                    self.say("I", "main.go:519] Stopping shutdownHandler...")
+                self.exited = 1
+                return self._half_written(own)
+            return [written] if written != own else []
+        if self.subnets and self.backend == "vxlan" and 4 in self.conf.families:
+            self._watch_device(own)
+        if own is None:
+            return []
+        written = self._with_lease(own)
+        return [written] if written is not own else []
+
+    def _watch_device(self, own: Node | None) -> None:
+        """Make the tunnel again when it was deleted under the daemon; routes and entries only come with a lease event.
+
+        Only IPv4's device is watched; IPv6's comes back along with it.
+        """
+        if self.device(4) in self.netns.links:
+            return
+        self.say("I", f"vxlan_network.go:172] Interface {self.device(4)} deleted")
+        self.say("I", "vxlan_network.go:102] vxlan device missing, attempting to recreate...")
+        for fam in self.conf.families:
+            self._make_vxlan(own, fam)
+            self._address(fam)
+            name = self.device(fam)
+            self.say("I", f"vxlan.go:199] Interface {name} mac address set to: {self.netns.link(name).mac}")
+            self.say("I", f"vxlan_network.go:308] VXLAN device {name} recreated successfully")
+
+    def follow(self, leases: dict[str, Lease]) -> None:
+        """Forget and learn what differs from what is programmed."""
+        kind = "" if self.backend in ("udp", "alloc") else self.backend
         wanted = {
-            name: lease
-            for name, node in all_nodes.items()
-            if name != self.node
-            and (lease := self._lease(node)) is not None
-            and lease.backend_type == self.conf.backend.type
+            name: lease for name, lease in leases.items() if name != self.node and lease.backend_type == kind
         }
         for name in [name for name in self.leases if self.leases[name] != wanted.get(name)]:
-            self._forget(self.leases.pop(name))
+            self.forget(self.leases.pop(name))
         for name, lease in wanted.items():
             if name not in self.leases:
-                self._learn(lease)
+                self.learn(lease)
                 self.leases[name] = lease
-        return changed
 
     def _lease(self, node: Node) -> Lease | None:
         """A Node's lease, read again only when the Node changed."""
@@ -151,148 +176,366 @@ class Agent:
             seen = self._read[node.name] = (node, Lease.of(node))
         return seen[1]
 
-    # -- the node's own part -------------------------------------------------------------------------------
+    # -- starting --------------------------------------------------------------------------------------------------
 
-    def _start(self, own: Node, subnet: str) -> None:
-        self._subnet = subnet
-        if self.conf.backend.type == "vxlan":
-            self._make_device(own)
-        for table, builtin, text in (
-            ("nat", "POSTROUTING", self._masquerading()),
-            ("filter", "FORWARD", self._forwarding()),
-        ):
-            # Rules of an earlier run stay when flanneld stops; only what is missing is added.
-            present = set(chain_lines(self.netns, 4, table, builtin))
-            lines = [line for line in text.splitlines() if line not in present]
-            add_lines(self.netns, 4, "\n".join(lines) + "\n") if text else None
+    def _start(self, own: Node) -> Node:
+        """flanneld's main: link, backend, lease, rules, subnet.env. Raises _Exit where it gives up."""
+        conf = self.conf
+        self.say("I", f"main.go:254] Created subnet manager: Kubernetes Subnet Manager - {self.node}")
+        self.say("I", f"main.go:539] Found network config - Backend type: {self.backend}")
+        if not conf.families:
+            raise _Exit("main.go:283] none defined stack")
+        self._find_link()
+        if self.backend not in BACKENDS:
+            raise _Exit(f"main.go:375] Error fetching backend: unknown backend type: {self.backend}")
+        before = "main.go:383] Error registering network: "
+        self._describe_backend()
+        self._half: dict[int, Any] = {}
+        try:
+            # ipip asks for its lease before it makes its device, the others after.
+            if self.backend == "ipip":
+                self._half = dict.fromkeys(conf.families)
+            for fam in conf.families:
+                self._make_device(own, fam)
+            self._half = self._data()
+            subnets = {fam: self._acquire(own, fam) for fam in conf.families}
+        except KernelError as fault:
+            what = "could not create wireguard interface: " if self.backend == "wireguard" else ""
+            raise _Exit(f"{before}{what}{fault.strerror}") from fault
+        except _Exit as fault:
+            raise _Exit(f"{before}{fault}") from None
+        self.subnets = subnets
+        for fam in conf.families:
+            self._address(fam)
+        self._write_rules()
+        if self.flags.blackhole_route:
+            for subnet in subnets.values():
+                self.netns.add_route(subnet, type="blackhole", replace_existing=True)
         self.netns.files[SUBNET_FILE] = self.subnet_env()
+        self.say("I", f"main.go:480] Wrote subnet file to {SUBNET_FILE}")
+        self.say("I", "main.go:483] flannel is ready")
+        self.say("I", "main.go:487] Running backend.")
+        if self.backend == "vxlan" and 4 not in conf.families:
+            self.say("E", "vxlan_network.go:128] vxlan device is nil, cannot watch for events")
+        return self._with_lease(own)
 
-    def _make_device(self, own: Node | None) -> None:
-        """`ip link add flannel.1 type vxlan id 1 local IP dev eth0 dstport 8472 nolearning`; its address."""
-        ns, backend = self.netns, self.conf.backend
-        lease = Lease.of(own) if own is not None else None
-        # Random at first, then taken from the annotation, so that a restart keeps it.
-        mac = (lease.vtep_mac if lease else "") or mac_from(self.node, self.device, first=0x02)
-        if self.device not in ns.links:
-            options = VxlanOptions(
-                vni=backend.vni,
-                local=self._own_address(),
-                link=self.iface,
-                port=backend.port,
-                learning=backend.learning,
+    def _find_link(self) -> None:
+        ns, dev = self.netns, self.flags.iface
+        if dev not in ns.links:
+            said = f"error looking up interface {dev}: route ip+net: no such network interface"
+            raise _Exit(f"main.go:357] Failed to find any valid interface to use: {said}")
+        for fam in self.conf.families:
+            found = [a.local for a in ns.addrs(dev, fam) if a.scope == "global"]
+            if not found:
+                said = f"failed to find IPv{fam} address for interface {dev}"
+                raise _Exit(f"main.go:357] Failed to find any valid interface to use: {said}")
+            self._addresses[fam] = found[0]
+            v6, at = ("v6 ", 304) if fam == 6 else ("", 291)
+            self.say(
+                "I",
+                f"match.go:{269 if fam == 4 else 272}] Using interface with name {dev} and {v6}address {found[0]}",
             )
-            ns.add_link(self.device, "vxlan", mac=mac, mtu=self.mtu, vxlan=options)
-        address = f"{self._subnet.partition('/')[0]}/32"
-        if not any(f"{a.local}/{a.length}" == address for a in ns.addrs(self.device, 4)):
-            ns.add_address(self.device, address)
-        if not ns.link(self.device).up:
-            ns.set_link(self.device, up=True)
+            self.say("I", f"match.go:{at}] Defaulting external {v6}address to interface address ({found[0]})")
 
-    def _own_address(self) -> str:
-        found = [a.local for a in self.netns.addrs(self.iface, 4) if a.scope == "global"]
-        if not found:
-            raise InputError(f"failed to find IPv4 address for interface {self.iface}")
-        return found[0]
+    def _describe_backend(self) -> None:
+        b = self.conf.backend
+        word = {True: "true", False: "false"}
+        if b.type == "vxlan":
+            self.say(
+                "I",
+                f"vxlan.go:128] VXLAN config: VNI={b.vni} Port={b.port} GBP={word[b.gbp]} "
+                f"Learning={word[b.learning]} DirectRouting={word[b.direct_routing]}",
+            )
+        elif b.type == "ipip":
+            self.say("I", f"ipip.go:68] IPIP config: DirectRouting={word[b.direct_routing]}")
 
-    def _announce(self, own: Node) -> Node:
-        """The own Node with the lease in its annotations and NetworkUnavailable cleared."""
-        notes = dict(own.metadata.annotations)
-        backend = self.conf.backend
-        data = (
-            {"VNI": backend.vni, "VtepMAC": self.netns.link(self.device).mac}
-            if backend.type == "vxlan"
-            else None
+    def _acquire(self, own: Node, fam: int) -> str:
+        """The node's subnet of a family. Raises _Exit: it has none, or one outside the range."""
+        subnet, network = pod_cidr(own, fam), self.conf.range(fam)
+        if not subnet:
+            raise _Exit(f'failed to acquire lease: node "{self.node}" pod cidr not assigned')
+        inside, whole = prefix(subnet), prefix(network) if network else None
+        if whole is None or whole.length > inside.length or ip_text(inside.net, fam) not in whole:
+            raise _Exit(
+                f'failed to acquire lease: subnet "{network}" specified in the flannel net config doesn\'t contain '
+                f'"{subnet}" PodCIDR of the "{self.node}" node'
+            )
+        return subnet
+
+    def _half_written(self, own: Node) -> list[Node]:
+        """What a daemon that gave up had already told the API server: the lease, where it had come so far."""
+        half = getattr(self, "_half", {})
+        if not half:
+            return []
+        notes = with_lease(own.metadata.annotations, self.backend, self._addresses, half)
+        return [own.with_metadata(annotations=notes)] if notes != own.metadata.annotations else []
+
+    def _write_rules(self) -> None:
+        conf, ns = self.conf, self.netns
+        self.say("I", "main.go:391] Cleaning-up unused traffic manager rules")
+        if conf.enable_nftables:
+            self.say("I", "nftables.go:43] Starting flannel in nftables mode...")
+            rules.ensure_nftables(
+                ns,
+                [
+                    rules.nftables_text(
+                        conf.range(fam) if fam in conf.families else "",
+                        self.subnets.get(fam, ""),
+                        fam,
+                        self.flags,
+                    )
+                    for fam in (4, 6)
+                ],
+            )
+            return
+        self.say("I", "iptables.go:50] Starting flannel in iptables mode...")
+        self.resync()
+
+    def resync(self) -> None:
+        """Write the iptables rules that are missing, as the daemon does every few seconds."""
+        if self.conf.enable_nftables:
+            return
+        for fam in (4, 6):
+            # IPv4's rules are written even where IPv4 is off, as recorded.
+            if fam in self.conf.families or fam == 4:
+                own = self.subnets.get(fam, "")
+                rules.ensure_iptables(self.netns, self.conf.range(fam), own, fam, self.flags)
+
+    @property
+    def rules_missing(self) -> bool:
+        """Whether somebody took its iptables rules away; `resync` brings them back."""
+        if self.conf.enable_nftables or not self.subnets or self.exited is not None:
+            return False
+        return any(rules.iptables_missing(self.netns, fam, self.flags) for fam in self.conf.families)
+
+    def stop(self) -> None:
+        """SIGTERM: the daemon goes with exit status 0 and leaves its state; tun and WireGuard devices vanish."""
+        if self.exited is None and self.backend in ("udp", "wireguard"):
+            for fam in self.conf.families:
+                if self.device(fam) in self.netns.links:
+                    self.netns.delete_link(self.device(fam))
+        self.say("I", "main.go:523] shutdownHandler sent cancel signal...")
+        self.say("I", "main.go:511] Exiting cleanly...")
+        self.exited = 0 if self.exited is None else self.exited
+
+    # -- the node's own part ---------------------------------------------------------------------------------------
+
+    def _make_device(self, own: Node | None, fam: int) -> None:
+        if self.backend == "vxlan":
+            self._make_vxlan(own, fam)
+        elif self.backend == "wireguard":
+            name = self.device(fam)
+            if name in self.netns.links:
+                self.netns.delete_link(name)
+            port = self.conf.backend.listen_port if fam == 4 else self.conf.backend.listen_port_v6
+            options = WireguardOptions(self.public_key, port)
+            self.netns.add_link(name, "wireguard", mac="", mtu=self.mtu(fam), wireguard=options)
+        elif self.backend in ("ipip", "udp") and fam == 6:
+            raise _Exit(f"{self.backend} backend does not support IPv6")
+        elif self.backend == "ipip":
+            options_ = TunnelOptions(local=self._addresses[4])
+            present = self.netns.links.get(self.device(4))
+            if present is not None and present.tunnel != options_:
+                self.netns.delete_link(present.name)
+                present = None
+            if present is None:
+                self.netns.add_link(self.device(4), "ipip", mac="", mtu=self.mtu(), tunnel=options_)
+        elif self.backend == "udp" and self.device(4) not in self.netns.links:
+            self.netns.add_link(self.device(4), "tun", mac="", mtu=self.mtu(), txqlen=500)
+
+    @property
+    def public_key(self) -> str:
+        """The WireGuard key: random in reality, and kept in /run/flannel/wgkey; derived here so that worlds repeat."""
+        return base64.b64encode(hashlib.sha256(f"{self.node}/wgkey".encode()).digest()).decode()
+
+    def _make_vxlan(self, own: Node | None, fam: int) -> None:
+        """`ip link add flannel.1 type vxlan id 1 local IP dev eth0 dstport 8472 nolearning`.
+
+        A device of that name with other options is made anew.
+        """
+        ns, backend, name = self.netns, self.conf.backend, self.device(fam)
+        lease = Lease.of(own) if own is not None else None
+        half = lease.half(fam) if lease is not None else None
+        # Random at first, then taken from the annotation, so that a restart keeps it.
+        mac = (half.mac if half else "") or mac_from(self.node, name, first=0x02)
+        options = VxlanOptions(
+            vni=backend.vni,
+            local=self._addresses[fam],
+            link=self.flags.iface,
+            port=backend.port or DEFAULT_VXLAN_PORT,
+            learning=backend.learning,
         )
-        notes[PREFIX + "backend-data"] = json.dumps(data, separators=(",", ":"))
-        notes[PREFIX + "backend-type"] = backend.type
-        notes[PREFIX + "kube-subnet-manager"] = "true"
-        notes[PREFIX + "public-ip"] = notes.get(PREFIX + "public-ip-overwrite") or self._own_address()
-        up = NodeCondition(
-            type="NetworkUnavailable",
-            status="False",
-            reason="FlannelIsUp",
-            message="Flannel is running on this node",
-        )
-        conditions = tuple(c for c in own.status.conditions if c.type != up.type)
-        if up not in own.status.conditions:
-            own = replace(own, status=replace(own.status, conditions=(*conditions, up)))
-        changed: Node = own.with_metadata(annotations=notes) if notes != own.metadata.annotations else own
-        return changed
+        present = ns.links.get(name)
+        if present is not None and present.vxlan != options:
+            self.say(
+                "W",
+                f'vxlan device: "{name}" already exists with incompatible configuration; recreating device',
+            )
+            ns.delete_link(name)
+            present = None
+        if present is None:
+            ns.add_link(name, "vxlan", mac=mac, mtu=self.mtu(fam), vxlan=options)
+
+    def _address(self, fam: int) -> None:
+        """Put the own subnet's first address on the device and set it up; udp and wireguard have one route for all."""
+        ns, name = self.netns, self.device(fam)
+        if name == self.flags.iface:
+            return
+        network = self.subnets[fam].partition("/")[0]
+        address = f"{network}/{32 if fam == 4 else 128}"
+        present = [f"{a.local}/{a.length}" for a in ns.addrs(name, fam) if a.scope == "global"]
+        for old in present:
+            if old != address:
+                ns.delete_address(name, old)
+        if address not in present:
+            ns.add_address(name, address)
+        if not ns.link(name).up:
+            ns.set_link(name, up=True)
+        if self.backend == "udp":
+            ns.add_route(self.conf.network, dev=name, scope="global", replace_existing=True)
+        elif self.backend == "wireguard":
+            scope: dict[str, str] = {"scope": "link"} if fam == 4 else {}
+            ns.add_route(self.conf.range(fam), dev=name, replace_existing=True, **scope)
+
+    def _data(self) -> dict[int, Any]:
+        """What the backend says about this node in the lease, by family."""
+        out: dict[int, Any] = dict.fromkeys(self.conf.families)
+        for fam in self.conf.families:
+            if self.backend == "vxlan":
+                out[fam] = {"VNI": self.conf.backend.vni, "VtepMAC": self.netns.link(self.device(fam)).mac}
+            elif self.backend == "wireguard":
+                out[fam] = {"PublicKey": self.public_key, "Port": self._wireguard(fam).port}
+        return out
+
+    def _wireguard(self, fam: int) -> WireguardOptions:
+        options = self.netns.link(self.device(fam)).wireguard
+        assert options is not None
+        return options
+
+    def _with_lease(self, own: Node) -> Node:
+        """The own Node with the lease in its annotations and NetworkUnavailable cleared; itself when it has both."""
+        kind = "" if self.backend in ("udp", "alloc") else self.backend
+        notes = with_lease(own.metadata.annotations, kind, self._addresses, self._data())
+        if UP not in own.status.conditions:
+            conditions = tuple(c for c in own.status.conditions if c.type != UP.type)
+            own = replace(own, status=replace(own.status, conditions=(*conditions, UP)))
+        return own.with_metadata(annotations=notes) if notes != own.metadata.annotations else own
 
     def subnet_env(self) -> str:
         """Text of /run/flannel/subnet.env, for the CNI plugin. FLANNEL_SUBNET holds the bridge's address."""
-        block = prefix(self._subnet)
-        return (
-            f"FLANNEL_NETWORK={self.conf.network}\n"
-            f"FLANNEL_SUBNET={ip_text(block.net + 1, 4)}/{block.length}\n"
-            f"FLANNEL_MTU={self.mtu}\n"
-            f"FLANNEL_IPMASQ={'true' if self.ip_masq else 'false'}\n"
-        )
+        lines = []
+        for fam, subnet in self.subnets.items():
+            block, six = prefix(subnet), "_IPV6" if fam == 6 else ""
+            lines.append(f"FLANNEL{six}_NETWORK={self.conf.range(fam)}")
+            lines.append(f"FLANNEL{six}_SUBNET={ip_text(block.net + 1, fam)}/{block.length}")
+        lines.append(f"FLANNEL_MTU={self.mtu()}")
+        lines.append(f"FLANNEL_IPMASQ={'true' if self.flags.ip_masq else 'false'}")
+        return "\n".join(lines) + "\n"
 
-    def _forwarding(self) -> str:
-        net, comment = self.conf.network, '-m comment --comment "flanneld forward"'
-        return (
-            "*filter\n:FLANNEL-FWD - [0:0]\n"
-            f"-A FORWARD {comment} -j FLANNEL-FWD\n"
-            f"-A FLANNEL-FWD -s {net} {comment} -j ACCEPT\n"
-            f"-A FLANNEL-FWD -d {net} {comment} -j ACCEPT\nCOMMIT\n"
-        )
+    # -- the other nodes -------------------------------------------------------------------------------------------
 
-    def _masquerading(self) -> str:
-        """What leaves the pod network gets the node's address; 0x4000 is kube-proxy's own mark."""
-        if not self.ip_masq:
-            return ""
-        net, own, comment = self.conf.network, self._subnet, '-m comment --comment "flanneld masq"'
-        return (
-            "*nat\n:FLANNEL-POSTRTG - [0:0]\n"
-            f"-A POSTROUTING {comment} -j FLANNEL-POSTRTG\n"
-            f"-A FLANNEL-POSTRTG -m mark --mark 0x4000/0x4000 {comment} -j RETURN\n"
-            f"-A FLANNEL-POSTRTG -s {own} -d {net} {comment} -j RETURN\n"
-            f"-A FLANNEL-POSTRTG -s {net} -d {own} {comment} -j RETURN\n"
-            f"-A FLANNEL-POSTRTG ! -s {net} -d {own} {comment} -j RETURN\n"
-            f"-A FLANNEL-POSTRTG -s {net} ! -d 224.0.0.0/4 {comment} -j MASQUERADE --random-fully\n"
-            f"-A FLANNEL-POSTRTG ! -s {net} -d {net} {comment} -j MASQUERADE --random-fully\nCOMMIT\n"
-        )
-
-    # -- the other nodes -----------------------------------------------------------------------------------
-
-    def _direct(self, lease: Lease) -> bool:
+    def direct(self, public_ip: str) -> bool:
         """True when the other node is on our link, so that no tunnel is needed (DirectRouting)."""
         if not self.conf.backend.direct_routing:
             return False
-        way = self.netns.lookup(lease.public_ip)
+        way = self.netns.lookup(public_ip)
         return way is not None and not way.via
 
-    def _learn(self, lease: Lease) -> None:
-        ns, dev = self.netns, self.device
-        self.log.append(
-            f"Received Subnet Event: BackendType: {lease.backend_type}, PublicIP: {lease.public_ip}"
-        )
-        try:
-            if self.conf.backend.type == "host-gw" or self._direct(lease):
-                ns.add_route(lease.subnet, via=lease.public_ip, dev=self.iface, replace_existing=True)
-                return
-            ns.set_neighbour(dev, lease.network_address, lease.vtep_mac)
-            entry = FdbEntry(dev, lease.vtep_mac, dst=lease.public_ip, state="permanent")
-            ns.add_fdb(entry, replace_existing=True)
-            ns.add_route(lease.subnet, via=lease.network_address, dev=dev, onlink=True, replace_existing=True)
-        except KernelError as fault:
-            # "network is unreachable" for a host-gw peer in another subnet: logged, and the daemon goes on
-            # without it.
-            self.log.append(f"failed to add route to {lease.subnet}: {fault}")
-
-    def _forget(self, lease: Lease) -> None:
-        ns, dev = self.netns, self.device
-        if self.conf.backend.type == "host-gw" or self._direct(lease):
-            steps: list[Callable[[], object]] = [lambda: ns.delete_route(lease.subnet, via=lease.public_ip)]
-        else:
-            steps = [
-                lambda: ns.delete_neighbour(dev, lease.network_address),
-                lambda: ns.delete_fdb(dev, lease.vtep_mac, lease.public_ip),
-                lambda: ns.delete_route(lease.subnet, via=lease.network_address),
-            ]
-        for step in steps:
+    def learn(self, lease: Lease) -> None:
+        """A lease came: program the way to its subnets. What the kernel refuses is logged, and the daemon goes on."""
+        for fam in self.conf.families:
+            half = lease.half(fam)
+            if half is None:
+                continue
             try:
-                step()
+                self._learn(lease, fam, half)
             except KernelError as fault:
-                self.log.append(f"failed to remove {lease.subnet}: {fault}")
+                # "network is unreachable" for a host-gw peer in another subnet, for one.
+                index = self.netns.link(self.flags.iface).index
+                route = (
+                    f"{{Ifindex: {index} Dst: {half.subnet} Src: <nil> Gw: {half.public_ip} "
+                    "Flags: [] Table: 0 Realm: 0}"
+                )
+                self.say("E", f"route_network.go:168] Error adding route to {route}: {fault.strerror}")
+
+    def _learn(self, lease: Lease, fam: int, half: Half) -> None:
+        ns, dev = self.netns, self.device(fam)
+        if self.backend == "host-gw":
+            self.say(
+                "I",
+                f"route_network.go:{93 if fam == 4 else 100}] Subnet added: {half.subnet} via {half.public_ip}",
+            )
+            ns.add_route(half.subnet, via=half.public_ip, dev=self.flags.iface, replace_existing=True)
+        elif self.backend == "vxlan":
+            if fam == self.conf.families[0]:
+                self.say(
+                    "I",
+                    f"vxlan_network.go:340] Received Subnet Event with VxLan: {_event(lease, self.conf.backend.vni)}",
+                )
+            if self.direct(half.public_ip):
+                ns.add_route(half.subnet, via=half.public_ip, dev=self.flags.iface, replace_existing=True)
+                return
+            ns.set_neighbour(dev, half.network_address, half.mac)
+            entry = FdbEntry(dev, half.mac, dst=half.public_ip, state="permanent")
+            ns.add_fdb(entry, replace_existing=True)
+            ns.add_route(half.subnet, via=half.network_address, dev=dev, onlink=True, replace_existing=True)
+        elif self.backend == "ipip":
+            self.say("I", f"route_network.go:93] Subnet added: {half.subnet} via {half.public_ip}")
+            link = self.flags.iface if self.direct(half.public_ip) else dev
+            ns.add_route(half.subnet, via=half.public_ip, dev=link, onlink=True, replace_existing=True)
+        elif self.backend == "wireguard":
+            address = half.public_ip if fam == 4 else f"[{half.public_ip}]"
+            endpoint = f"{address}:{half.port}"
+            self.say("I", f"wireguard_network.go:175] Subnet added: {half.subnet} via {endpoint}")
+            keepalive = self.conf.backend.persistent_keepalive_interval
+            peer = WireguardPeer(half.key, endpoint, (half.subnet,), keepalive)
+            self._set_peers(fam, (*self._peers_but(fam, half.key), peer))
+        elif self.backend == "udp":
+            self.say("I", f"udp_network_amd64.go:205] Subnet added: {half.subnet}")
+
+    def _peers_but(self, fam: int, key: str) -> tuple[WireguardPeer, ...]:
+        return tuple(peer for peer in self._wireguard(fam).peers if peer.public_key != key)
+
+    def _set_peers(self, fam: int, peers: tuple[WireguardPeer, ...]) -> None:
+        self.netns.set_link(self.device(fam), wireguard=replace(self._wireguard(fam), peers=peers))
+
+    def forget(self, lease: Lease) -> None:
+        """A lease is gone: take back what it brought; what is not there any more is logged."""
+        for fam in self.conf.families:
+            half = lease.half(fam)
+            for step in self._undo(fam, half) if half is not None else ():
+                try:
+                    step()
+                except KernelError as fault:
+                    self.say("E", f"failed to remove {half.subnet if half else ''}: {fault.strerror}")
+
+    def _undo(self, fam: int, half: Half) -> list[Callable[[], object]]:
+        ns, dev = self.netns, self.device(fam)
+        direct = self.backend == "host-gw" or (
+            self.backend in ("vxlan", "ipip") and self.direct(half.public_ip)
+        )
+        if direct or self.backend == "ipip":
+            return [lambda: ns.delete_route(half.subnet, via=half.public_ip)]
+        if self.backend == "vxlan":
+            return [
+                lambda: ns.delete_neighbour(dev, half.network_address),
+                lambda: ns.delete_fdb(dev, half.mac, half.public_ip),
+                lambda: ns.delete_route(half.subnet, via=half.network_address),
+            ]
+        if self.backend == "wireguard":
+            return [lambda: self._set_peers(fam, self._peers_but(fam, half.key))]
+        return []
+
+
+def _event(lease: Lease, vni: int) -> str:
+    """How a vxlan backend logs a lease."""
+    v4, v6 = lease.half(4), lease.half(6)
+
+    def data(half: Half | None) -> str:
+        return f'{{"VNI":{vni},"VtepMAC":"{half.mac}"}}' if half is not None else "(nil)"
+
+    address = v4.public_ip if v4 is not None else "0.0.0.0"
+    return (
+        f"BackendType: {lease.backend_type}, PublicIP: {address}, PublicIPv6: {v6.public_ip if v6 else '(nil)'}, "
+        f"BackendData: {data(v4)}, BackendV6Data: {data(v6)}"
+    )

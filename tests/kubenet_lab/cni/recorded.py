@@ -185,7 +185,10 @@ def _addresses(ns: Netns, name: str) -> list[Json]:
 
 def _route(route: Route) -> Json:
     return {
-        "dst": "default" if route.dst in ("0.0.0.0/0", "::/0") else route.dst.removesuffix("/32"),
+        "type": "" if route.type == "unicast" else route.type,
+        "dst": "default"
+        if route.dst in ("0.0.0.0/0", "::/0")
+        else route.dst.removesuffix("/32").removesuffix("/128"),
         "gateway": route.via,
         "dev": route.dev,
         "protocol": "" if route.proto == "boot" else route.proto,
@@ -247,7 +250,7 @@ def recorded_link(item: Json) -> Json:
         "ifname": item["ifname"],
         "flags": sorted(item["flags"]),
         "mtu": item["mtu"],
-        "address": item["address"],
+        "address": item.get("address", ""),
     }
     body |= {
         "operstate": item["operstate"],
@@ -256,8 +259,9 @@ def recorded_link(item: Json) -> Json:
         "outside": outside,
     }
     if kind == "vxlan":
-        keys = ("id", "local", "link", "port", "learning", "ttl", "df")
-        body["vxlan"] = {key: info["info_data"][key] for key in keys}
+        keys = ("id", "link", "port", "learning", "ttl", "df")
+        data = info["info_data"]
+        body["vxlan"] = {key: data[key] for key in keys} | {"local": data.get("local", data.get("local6"))}
     if kind == "macvlan":
         body["mode"] = info["info_data"]["mode"]
     if "txqlen" in item:
@@ -277,7 +281,9 @@ def recorded_address(item: Json) -> Json:
 
 def recorded_route(item: Json) -> Json:
     """One route of `ip -j route`; `linkdown` depends on when the carrier was noticed."""
-    body = {key: item.get(key, "") for key in ("dst", "gateway", "dev", "protocol", "scope", "prefsrc")}
+    body = {
+        key: item.get(key, "") for key in ("type", "dst", "gateway", "dev", "protocol", "scope", "prefsrc")
+    }
     return body | {"metric": item.get("metric", 0), "flags": [f for f in item["flags"] if f != "linkdown"]}
 
 
