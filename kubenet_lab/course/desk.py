@@ -15,7 +15,10 @@ NOTEBOOKS: dict[str, str] = {
     "00": "00_start_here",
     "05": "05_across_nodes",
     "10": "10_why_services",
+    "11": "11_cluster_ip",
     "12": "12_iptables_line_by_line",
+    "14": "14_outside",
+    "15": "15_other_services",
 }
 """Every notebook that has exercises, in the order of the course: number -> file name without its ending."""
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from kubenet_lab.scenarios.kinds import kinds
 from kubenet_lab.scenarios.outside import outside
 from kubenet_lab.scenarios.shop import shop
 
-__all__ = ["outside", "shop"]
+__all__ = ["kinds", "outside", "shop"]
