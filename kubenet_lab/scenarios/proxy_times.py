@@ -121,7 +121,7 @@ def stopped(proxy: str = "iptables") -> TimeLine:
 
 
 def flushed(proxy: str = "iptables") -> TimeLine:
-    """Somebody flushes node-1's rules; in iptables mode the canary is missed, in nftables mode the next change fails."""
+    """Somebody flushes node-1's rules: the canary is missed, or (nftables mode) the next change fails."""
     world = _shop("--iptables-sync-period=10s", proxy=proxy)
 
     def flush() -> None:

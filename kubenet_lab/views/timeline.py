@@ -58,12 +58,16 @@ class Second(Struct, frozen=True):
 
 
 class TimeLine(Struct, frozen=True):
-    """A Service's seconds. `node` is the one whose rules are shown, `caller` who called."""
+    """A Service's seconds. `node` is the one whose rules are shown, `caller` who called.
+
+    With `who` the picture shows in each pod's lane how many calls it answered.
+    """
 
     service: str
     node: str
     caller: str
     seconds: tuple[Second, ...]
+    who: bool = False
 
     @property
     def calls(self) -> list[Call]:
@@ -276,7 +280,7 @@ def _draw_lane(svg: Svg, line: TimeLine, lane: Lane, y: float) -> None:
     svg.text(14, y + 31, f"{lane.pod.ip or 'no address'} on {lane.pod.node or 'no node'}", 10.5, mono=True)
     for bar in lane.bars:
         box = Box(left + bar.begin * wide + 0.5, y + 5, (bar.end - bar.begin) * wide - 1, 20)
-        _draw_bar(svg, box, bar.state, role)
+        _draw_bar(svg, box, bar.state, role, named=not (line.who and bar.state == READY))
     for column in lane.restarts:
         svg.text(left + column * wide + 2, y + 19, "↻", 13, bold=True)
     for begin, end in _runs(lane.named):
@@ -284,6 +288,12 @@ def _draw_lane(svg: Svg, line: TimeLine, lane: Lane, y: float) -> None:
         svg.rect(box, "t-serviceline", radius=2)
     for begin, end in _runs(lane.dead):
         _dead(svg, left + begin * wide, left + end * wide, y + 30.5)
+    for column, second in enumerate(line.seconds if line.who else ()):
+        answered = sum(call.good and call.pod == lane.pod.name for call in second.calls)
+        if answered:
+            x = left + (column + 0.5) * wide
+            svg.rect(Box(x - 8, y + 7, 16, 16), "f-bg s-line", radius=8)
+            svg.text(x, y + 19, str(answered), 11, anchor="middle", bold=True, cls="t-good")
 
 
 def _dead(svg: Svg, begin: float, end: float, y: float) -> None:
@@ -293,7 +303,7 @@ def _dead(svg: Svg, begin: float, end: float, y: float) -> None:
     )
 
 
-def _draw_bar(svg: Svg, box: Box, state: str, role: str) -> None:
+def _draw_bar(svg: Svg, box: Box, state: str, role: str, named: bool = True) -> None:
     style, dash, words = {
         READY: (f"f-{role or 'pod'} s-{role or 'pod'}line", ' stroke-width="1.6"', ""),
         STARTING: ("f-bg s-line", ' stroke-width="1.2" stroke-dasharray="2 2"', "t-soft"),
@@ -302,7 +312,7 @@ def _draw_bar(svg: Svg, box: Box, state: str, role: str) -> None:
         ENDING: ("f-band s-line", ' stroke-width="1.2" stroke-dasharray="5 3"', "t-soft"),
     }[state]
     svg.rect(box, style, radius=4, extra=dash)
-    for word in (state, _SHORT[state]):
+    for word in (state, _SHORT[state]) if named else ():
         if text_width(word, 11.5) <= box.w - 6:
             svg.text(box.cx, box.y + 14.5, word, 11.5, anchor="middle", cls=words)
             return
@@ -382,6 +392,12 @@ def _legend(svg: Svg, line: TimeLine, y: float) -> float:
     svg.rect(Box(x, y + 4, 26, 5), "t-serviceline", radius=2)
     svg.text(x + 32, y + 11, words, 11)
     x += 32 + text_width(words, 11) + 22
+    if line.who:
+        words = "how many calls it answered"
+        svg.rect(Box(x, y - 1, 16, 16), "f-bg s-line", radius=8)
+        svg.text(x + 8, y + 11, "n", 11, anchor="middle", bold=True, cls="t-good")
+        svg.text(x + 22, y + 11, words, 11)
+        x += 22 + text_width(words, 11) + 22
     if any(second.named & second.dead for second in line.seconds):
         words = "and nobody answers there"
         _dead(svg, x, x + 26, y + 6.5)
