@@ -17,6 +17,7 @@ from kubenet_lab.cli.arguments import spread
 from kubenet_lab.cli.coredns import coredns
 from kubenet_lab.cli.course import course
 from kubenet_lab.cli.map import map_
+from kubenet_lab.cli.policy import policy
 from kubenet_lab.cli.resolve import resolve
 from kubenet_lab.cli.rules import rules
 from kubenet_lab.cli.slices import slices
@@ -38,6 +39,7 @@ app.command("validate")(validate)
 app.command("slices")(slices)
 app.command("twin")(twin)
 app.command("map")(map_)
+app.command("policy")(policy)
 app.command("resolve")(resolve)
 app.command("coredns")(coredns)
 

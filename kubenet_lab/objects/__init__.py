@@ -10,6 +10,11 @@ from typing import TypeAlias
 
 import msgspec
 
+from kubenet_lab.objects.adminpolicy import (
+    AdminNetworkPolicy,
+    BaselineAdminNetworkPolicy,
+    ClusterNetworkPolicy,
+)
 from kubenet_lab.objects.configmap import ConfigMap
 from kubenet_lab.objects.defaults import with_defaults
 from kubenet_lab.objects.endpoints import EndpointAddress, Endpoints, EndpointsPort, EndpointSubset
@@ -80,6 +85,9 @@ KINDS: tuple[type[ApiObject], ...] = (
     Job,
     Endpoints,
     NetworkPolicy,
+    AdminNetworkPolicy,
+    BaselineAdminNetworkPolicy,
+    ClusterNetworkPolicy,
     Ingress,
     IngressClass,
     Secret,
@@ -145,8 +153,11 @@ def _without_nulls(value: object) -> object:
 
 __all__ = [
     "KINDS",
+    "AdminNetworkPolicy",
     "AnyObject",
     "ApiObject",
+    "BaselineAdminNetworkPolicy",
+    "ClusterNetworkPolicy",
     "ConfigMap",
     "Container",
     "ContainerPort",
