@@ -565,6 +565,14 @@ class Servers:
         self.record(data, wanted, peer, local)
         if data.startswith(b"PROBE "):
             connection.sendall(data)
+        elif wanted["handler"] and data.split(b" ", 1)[0] in METHODS:
+
+            def respond(answer: bytes | None) -> None:
+                if answer is not None:
+                    connection.sendall(answer)
+                self.forget(connection)
+
+            self.agent.ask(question(wanted, data, peer, local), respond)
         elif wanted["handler"]:
 
             def send(answer: bytes | None) -> None:
@@ -572,7 +580,7 @@ class Servers:
                     connection.sendall(len(answer).to_bytes(2, "big") + answer)
 
             self.agent.ask(question(wanted, data[2:], peer, local), send)
-        elif data.split(b" ", 1)[0] in (b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH"):
+        elif data.split(b" ", 1)[0] in METHODS:
             body = (
                 b""
                 if data.startswith(b"HEAD")
@@ -583,6 +591,10 @@ class Servers:
             self.forget(connection)
         else:
             connection.sendall(data)
+
+
+METHODS = (b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH")
+"""What an HTTP request begins with."""
 
 
 def note(text: str) -> None:

@@ -112,7 +112,10 @@ ROWS: list[tuple[tuple[str, ...], str, Callable[[Cluster], object], object, obje
     (
         ("--iptables-masquerade-bit=20",),
         "iptables",
-        lambda c: (seen(c, OUTSIDE, f"http://{NODE_1}:30080") != OUTSIDE, "0x100000" in c.node("node-1").iptables_save()),
+        lambda c: (
+            seen(c, OUTSIDE, f"http://{NODE_1}:30080") != OUTSIDE,
+            "0x100000" in c.node("node-1").iptables_save(),
+        ),
         (True, True),
         (True, False),
     ),
