@@ -149,7 +149,7 @@ class Cluster:
         self._labels: dict[str, str] | None = None
         wanted = list(objects)
         if not any(isinstance(obj, Node) for obj in wanted):
-            wanted = [*default_nodes(nodes), *wanted]
+            wanted = [*default_nodes(nodes, dual_stack=len(self.settings.cluster_cidr) > 1), *wanted]
         self.store.apply_all(wanted)
         self.settle()
         self._built = True
@@ -324,7 +324,8 @@ class Cluster:
                 raise InputError(
                     f"Node {name}: status.addresses has no IPv4 InternalIP; the nodes' network here is IPv4"
                 )
-            space = machine.build_node(self.network, name, f"{address}/24")
+            six = next((f"{ip}/64" for ip in node.internal_ips if ":" in ip), "")
+            space = machine.build_node(self.network, name, f"{address}/24", address6=six)
             self.pod_network.prepare(node, space)
             self._machine_names.add(name)
             changed = True

@@ -65,13 +65,15 @@ def build_node(
     address: str = "192.168.1.10/24",
     *,
     gateway: str = "",
+    address6: str = "",
     mtu: int = 1500,
     sysctls: dict[str, str] | None = None,
 ) -> Netns:
     """Build one node: root namespace `name`, eth0, default route, sysctls, the kubelet's port.
 
     A node in another subnet than the first gets a wire of its own behind the router. `gateway` defaults to
-    the subnet's first address. Raises KernelError EEXIST when the name is taken.
+    the subnet's first address. With `address6` ("fd00:192:168:1::10/64") node and router speak IPv6 on that wire too.
+    Raises KernelError EEXIST when the name is taken.
     """
     if UNDERLAY not in network.wires:
         build_underlay(network, subnet=str(prefix(address)), mtu=mtu)
@@ -81,6 +83,8 @@ def build_node(
     gateway = gateway or _first(address)
     _plug(network, node, "eth0", _wire_of(network, address, gateway, mtu), address, mtu)
     node.add_route("default", via=gateway, dev="eth0")
+    if address6:
+        _speak_ipv6(network, node, address6)
     node.files["/etc/resolv.conf"] = f"nameserver {gateway}\n"
     node.files["/etc/hosts"] = f"127.0.0.1\tlocalhost\n{address.partition('/')[0]}\t{name}\n"
     node.listen(Socket(TCP, "::", KUBELET_PORT, "kubelet"))
@@ -92,6 +96,19 @@ def remove_node(network: Network, name: str) -> None:
     for ns in [ns for ns in network.netns.values() if ns.host == name and ns.name != name]:
         network.delete_netns(ns.name)
     network.delete_netns(name)
+
+
+def _speak_ipv6(network: Network, node: Netns, address: str) -> None:
+    """A second family on the node's link; the router has the subnet's first address there."""
+    gateway = _first(address)
+    router = network.ns(ROUTER)
+    wire = node.link("eth0").wire
+    dev = next(link.name for link in router.links.values() if link.wire == wire)
+    if all(present.local != gateway for present in router.addrs(dev, 6)):
+        router.set_sysctl("net.ipv6.conf.all.forwarding", 1)
+        router.add_address(dev, f"{gateway}/{prefix(address).length}")
+    node.add_address("eth0", address)
+    node.add_route("default", via=gateway, dev="eth0")
 
 
 def _first(cidr: str) -> str:
