@@ -21,11 +21,14 @@ from kubenet_lab.kernel.nftables.expressions import (
     CatchAll,
     Concat,
     Constant,
+    Ct,
     Element,
     Expression,
     Interval,
     Key,
     Lookup,
+    Meta,
+    Payload,
     SetLiteral,
     SetRef,
     Verdict,
@@ -685,8 +688,17 @@ def references(rule: Rule) -> tuple[str, ...]:
     return tuple(found)
 
 
+def _is_plain(one: st.Statement) -> bool:
+    """True for what can name nothing and hold no set: `ip saddr 10.0.0.1`, `counter`."""
+    if type(one) is st.Match:
+        return type(one.right) is Constant and type(one.left) in (Payload, Meta, Ct)
+    return type(one) is st.Counter
+
+
 def _statement_references(statements: Iterable[st.Statement], found: list[str]) -> None:
     for one in statements:
+        if _is_plain(one):
+            continue
         if isinstance(one, st.VerdictStatement):
             if one.verdict.chain:
                 found.append(one.verdict.chain)
@@ -745,6 +757,8 @@ def anonymous_sets(statements: Iterable[st.Statement]) -> int:
     """Return how many sets and chains without a name the statements need: each takes a handle of its table."""
     count = 0
     for one in statements:
+        if _is_plain(one) or type(one) is st.VerdictStatement:
+            continue
         if isinstance(one, st.Inline):
             count += 1 + sum(1 + anonymous_sets(inner) for inner, _comment in one.rules)
             continue

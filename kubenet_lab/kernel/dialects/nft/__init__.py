@@ -15,9 +15,10 @@ from __future__ import annotations
 import gc
 
 from kubenet_lab.errors import Fault, InputError
+from kubenet_lab.kernel.dialects.nft.cursor import SyntaxFault
 from kubenet_lab.kernel.dialects.nft.json_in import commands
 from kubenet_lab.kernel.dialects.nft.json_out import listing
-from kubenet_lab.kernel.dialects.nft.parser import Parser, SyntaxFault
+from kubenet_lab.kernel.dialects.nft.parser import Parser
 from kubenet_lab.kernel.dialects.nft.printer import Printer
 from kubenet_lab.kernel.dialects.nft.scanner import place
 from kubenet_lab.kernel.nftables.ruleset import Edit, NftError, Ruleset
@@ -74,9 +75,8 @@ def apply(
         return edit.commit()
     except SyntaxFault as fault:
         line, column = place(text, fault.index)
-        raise InputError(
-            [Fault(fault.message, file=file, line=line, column=column, help=fault.help)]
-        ) from None
+        advice = fault.help or _advice(text, fault.message)
+        raise InputError([Fault(fault.message, file=file, line=line, column=column, help=advice)]) from None
     except NftError as error:
         line, column = place(text, parser.start)
         message = f"{error}: {error.what}" if error.what else str(error)
@@ -84,6 +84,21 @@ def apply(
     finally:
         if collecting:
             gc.enable()
+
+
+def _advice(text: str, message: str) -> str:
+    """Say what a text that nft refuses with `message` probably is, or ""."""
+    first = next((line for line in text.splitlines() if line.strip() and not line.startswith("#")), "")
+    if first.startswith(("*", "-A ", "-N ", "-P ")):
+        return "this is iptables' own text (iptables-save), not nftables'"
+    if first.startswith("{"):
+        return "this is JSON (nft -j list ruleset); read it as JSON"
+    if first.startswith("Chain ") and "(policy" in first:
+        return "this is what iptables -L prints, which cannot be read back; take iptables-save, or nft list ruleset"
+    if "unexpected end of file" in message:
+        opened = [line.strip(" \t{") for line in text.splitlines() if line.rstrip().endswith("{")]
+        return f"the text was cut off; it ends in {opened[-1]}" if opened else "the text was cut off"
+    return ""
 
 
 def list_ruleset(

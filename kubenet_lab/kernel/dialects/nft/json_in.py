@@ -22,10 +22,12 @@ def commands(document: str | dict[str, Any]) -> str:
         InputError: It is no JSON, or not in the schema.
     """
     if isinstance(document, str):
+        text = document
         try:
-            document = json.loads(document)
+            document = json.loads(text)
         except ValueError as error:
-            raise InputError(f"JSON parsing error: {error}") from None
+            hint = "" if text.lstrip().startswith("{") else "; this is no JSON: nft list ruleset without -j?"
+            raise InputError(f"JSON parsing error: {error}{hint}") from None
     members = document.get("nftables") if isinstance(document, dict) else None
     if not isinstance(members, list):
         raise InputError('JSON schema: an object with a list "nftables" was expected')

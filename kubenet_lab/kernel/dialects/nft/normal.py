@@ -61,9 +61,61 @@ def normal(
     Raises:
         NotAllowed: The rule tests protocols that exclude each other, or needs a test it does not have.
     """
+    shape = _shape(statements, family)
+    order = _ORDERS.get(shape) if shape is not None else None
+    if order is not None:
+        return tuple([statements[index] for index in order])
     with_needs = _with_needs(statements, family)
     joined = _joined(with_needs)
-    return tuple(_listed(joined, family, set_of))
+    done = tuple(_listed(joined, family, set_of))
+    if shape is not None:
+        _remember(shape, statements, done)
+    return done
+
+
+# -- rules of a shape that was seen before ------------------------------------------------------------------------
+
+_ORDERS: dict[tuple[object, ...], tuple[int, ...]] = {}
+"""Shape of a rule -> where each listed statement was written, for rules that are only put in another order.
+
+A node has thousands of rules that differ in addresses and ports alone. What nft does to them does not depend on those.
+"""
+_MOST_SHAPES = 4096
+_TESTS_OF_ANY_VALUE = ("iifname", "oifname", "iif", "oif", "skuid", "skgid")
+
+
+def _shape(statements: list[st.Statement], family: str) -> tuple[object, ...] | None:
+    """Return what `normal` looks at in these statements; None where that may be everything."""
+    out: list[object] = [family]
+    for one in statements:
+        kind = type(one)
+        if kind is st.Match:
+            left, right = one.left, one.right  # type: ignore[union-attr]
+            if type(right) is not ex.Constant or type(right.value) not in (int, str):
+                return None
+            if type(left) is ex.Payload and (left.proto, left.field) not in _PROTOCOL_FIELDS:
+                out.append((one.op, left.proto, left.field, right.type))  # type: ignore[union-attr]
+            elif type(left) is ex.Meta and left.key in _TESTS_OF_ANY_VALUE:
+                out.append((one.op, left.key))  # type: ignore[union-attr]
+            elif type(left) is ex.Meta or type(left) is ex.Ct or type(left) is ex.Payload:
+                out.append(one)
+            else:
+                return None
+        elif kind is st.VerdictStatement or kind is st.Counter:
+            out.append(kind)
+        else:
+            return None
+    return tuple(out)
+
+
+def _remember(shape: tuple[object, ...], before: list[st.Statement], after: tuple[st.Statement, ...]) -> None:
+    order = []
+    for one in after:
+        if one not in before:
+            return
+        order.append(before.index(one))
+    if len(set(order)) == len(order) and len(_ORDERS) < _MOST_SHAPES:
+        _ORDERS[shape] = tuple(order)
 
 
 # -- loading: add what header fields need --------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from kubenet_lab.kernel.dialects.nft import constants
-from kubenet_lab.kernel.dialects.nft.parser import BRIDGE_PRIORITIES, PRIORITIES, key_types
+from kubenet_lab.kernel.dialects.nft.tables import BRIDGE_PRIORITIES, PRIORITIES, key_types
 from kubenet_lab.kernel.nftables import expressions as ex
 from kubenet_lab.kernel.nftables import objects as ob
 from kubenet_lab.kernel.nftables import statements as st
