@@ -16,10 +16,12 @@ from msgspec.structs import replace
 from kubenet_lab import control, manifests
 from kubenet_lab.announce import BgpAnnouncer, Layer2Announcer
 from kubenet_lab.clock import Clock
+from kubenet_lab.cni.bridge.network import Bridge
 from kubenet_lab.cni.flannel.network import Flannel, FlannelHostGw
 from kubenet_lab.cni.nothing import NoNetwork
 from kubenet_lab.cni.pod_network import MakePodNetwork
 from kubenet_lab.cni.runtime import Runtime
+from kubenet_lab.cni.sample import Sample
 from kubenet_lab.control import Settings, deletion, kubelet, machine
 from kubenet_lab.control.cloud_lb import CloudSettings
 from kubenet_lab.control.cloud_lb_machine import CloudLoadBalancer
@@ -741,7 +743,13 @@ class NodeView:
         return conntrack.show(self.ns.conntrack, now)
 
 
-CNIS: dict[str, MakePodNetwork] = {"flannel": Flannel, "flannel-host-gw": FlannelHostGw, "none": NoNetwork}
+CNIS: dict[str, MakePodNetwork] = {
+    "flannel": Flannel,
+    "flannel-host-gw": FlannelHostGw,
+    "bridge": Bridge,
+    "sample": Sample,
+    "none": NoNetwork,
+}
 """Pod networks by the name that `--cni` takes."""
 PROXIES: dict[str, MakeProxy] = {
     "iptables": KubeProxyIptables,

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import typer
 
 from kubenet_lab.cli.arguments import spread
+from kubenet_lab.cli.cni import cni
 from kubenet_lab.cli.coredns import coredns
 from kubenet_lab.cli.course import course
 from kubenet_lab.cli.map import map_
@@ -40,6 +41,7 @@ app.command("slices")(slices)
 app.command("twin")(twin)
 app.command("map")(map_)
 app.command("policy")(policy)
+app.command("cni")(cni)
 app.command("resolve")(resolve)
 app.command("coredns")(coredns)
 

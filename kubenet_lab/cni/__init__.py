@@ -19,6 +19,7 @@ from kubenet_lab.cni.meta.tuning import PLUGIN as TUNING
 from kubenet_lab.cni.meta.vrf import PLUGIN as VRF
 from kubenet_lab.cni.plugin import CniError, Plugin, Result
 from kubenet_lab.cni.portmap.plugin import PLUGIN as PORTMAP
+from kubenet_lab.cni.sample import PLUGIN as SAMPLE
 
 PLUGINS: tuple[Plugin, ...] = (
     LOOPBACK,
@@ -37,6 +38,7 @@ PLUGINS: tuple[Plugin, ...] = (
     SBR,
     VRF,
     FLANNEL,
+    SAMPLE,
 )
 """What is installed in /opt/cni/bin of every node."""
 

@@ -26,6 +26,9 @@ from kubenet_lab.packet.ip import family
 
 Json = dict[str, Any]
 
+CONF_DIR = "/etc/cni/net.d"
+"""Where a node's network configurations are."""
+
 VERSIONS = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 """Versions of the protocol that these plugins speak."""
 

@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from kubenet_lab.cni import PLUGINS
 from kubenet_lab.cni.gojson import fault_of, go_type, kind_of
 from kubenet_lab.cni.plugin import (
+    CONF_DIR,
     DECODING_FAILURE,
     INVALID_CONFIG,
     VERSIONS,
@@ -31,7 +32,19 @@ from kubenet_lab.cni.plugin import (
 from kubenet_lab.kernel.netns import Netns
 from kubenet_lab.kernel.network import Network
 
-CONF_DIR = "/etc/cni/net.d"
+__all__ = [
+    "BIN_DIR",
+    "CACHE_DIR",
+    "CONF_DIR",
+    "FLANNEL_CONFLIST",
+    "MISSING",
+    "NetworkConf",
+    "NotInitialized",
+    "Runtime",
+    "node_network",
+    "parse",
+]
+
 CACHE_DIR = "/var/lib/cni/results"
 BIN_DIR = "/opt/cni/bin"
 MISSING = "/opt/cni/bin/.missing"
@@ -428,7 +441,8 @@ class Runtime:
 
 
 def _at_least(version: str, wanted: str) -> bool:
-    """Whether a list's version is that one or newer; one nobody knows is new."""
-    if not version:
+    """Whether a list's version is that one or newer; a text that is no version is older than all."""
+    parts = version.split(".")
+    if len(parts) != 3 or not all(part.isdigit() for part in parts):
         return False
-    return version not in VERSIONS or VERSIONS.index(version) >= VERSIONS.index(wanted)
+    return [int(part) for part in parts] >= [int(part) for part in wanted.split(".")]

@@ -6,7 +6,6 @@ Source: `plugins/pkg/link/spoofcheck.go` (v1.9.1).
 from __future__ import annotations
 
 from kubenet_lab.cni.plugin import Call
-from kubenet_lab.kernel.dialects import nft
 
 
 def _chain(call: Call) -> str:
@@ -19,6 +18,8 @@ def _comment(call: Call) -> str:
 
 def add(call: Call, port: str, mac: str) -> None:
     """Let only this MAC in from a port."""
+    from kubenet_lab.kernel.dialects import nft
+
     own, comment = _chain(call), f'comment "{_comment(call)}"'
     text = f"""
 add table bridge nat
@@ -37,6 +38,8 @@ add rule bridge nat {own}-mac drop {comment}
 
 def remove(call: Call) -> None:
     """Remove a container's chains and the rule that leads to them; the table and PREROUTING stay."""
+    from kubenet_lab.kernel.dialects import nft
+
     table = call.node.nftables.tables.get(("bridge", "nat")) if call.node.has_nftables else None
     if table is None or _chain(call) not in table.chains:
         return

@@ -8,7 +8,6 @@ from __future__ import annotations
 from kubenet_lab.cni.masquerade import remove_commented
 from kubenet_lab.cni.plugin import Call, CniError
 from kubenet_lab.cni.portmap.config import Config
-from kubenet_lab.kernel.dialects import nft
 
 TABLE = "cni_hostport"
 _OWNED = ("hostports", "hostip_hostports", "masquerading")
@@ -21,6 +20,8 @@ def _family(fam: int) -> str:
 
 def add(call: Call, conf: Config, fam: int, cidr: str) -> None:
     """Forward the ports to one address."""
+    from kubenet_lab.kernel.dialects import nft
+
     word, address = _family(fam), cidr.partition("/")[0]
     table, comment = f"{word} {TABLE}", f'comment "{call.container_id}"'
     conditions = " ".join(conf.conditions_v4 if fam == 4 else conf.conditions_v6)
