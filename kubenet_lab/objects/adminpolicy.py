@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from msgspec import field
 
-from kubenet_lab.objects.meta import ApiObject, Part
+from kubenet_lab.objects.meta import ApiObject, Json, Part
 from kubenet_lab.objects.selector import LabelSelector
 
 
@@ -84,6 +84,7 @@ class AdminNetworkPolicy(ApiObject, frozen=True, kw_only=True):
     """What the administrator allows, denies, or passes on to the NetworkPolicies."""
 
     spec: AdminNetworkPolicySpec = field(default_factory=AdminNetworkPolicySpec)
+    status: Json = field(default_factory=dict)
 
     api_version: ClassVar[str] = "policy.networking.k8s.io/v1alpha1"
     kind: ClassVar[str] = "AdminNetworkPolicy"
@@ -103,6 +104,7 @@ class BaselineAdminNetworkPolicy(ApiObject, frozen=True, kw_only=True):
     """The cluster's default; there is one, named `default`."""
 
     spec: BaselineAdminNetworkPolicySpec = field(default_factory=BaselineAdminNetworkPolicySpec)
+    status: Json = field(default_factory=dict)
 
     api_version: ClassVar[str] = "policy.networking.k8s.io/v1alpha1"
     kind: ClassVar[str] = "BaselineAdminNetworkPolicy"
@@ -163,6 +165,7 @@ class ClusterNetworkPolicy(ApiObject, frozen=True, kw_only=True):
     """A policy of the whole cluster, in one of two tiers."""
 
     spec: ClusterNetworkPolicySpec = field(default_factory=ClusterNetworkPolicySpec)
+    status: Json = field(default_factory=dict)
 
     api_version: ClassVar[str] = "policy.networking.k8s.io/v1alpha2"
     kind: ClassVar[str] = "ClusterNetworkPolicy"

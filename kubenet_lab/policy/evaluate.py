@@ -32,6 +32,7 @@ from kubenet_lab.policy.world import (
     Ports,
     Rule,
     World,
+    fits_labels,
 )
 
 DEFAULT = "Default"
@@ -181,8 +182,8 @@ def _is_pod_of(world: World, peer: Peer, pod: Endpoint) -> bool:
         in_namespace = pod.namespace == peer.namespace
     else:
         assert peer.namespaces is not None
-        in_namespace = peer.namespaces.matches(world.namespaces[pod.namespace])
-    return in_namespace and peer.pods.matches(pod.labels)
+        in_namespace = fits_labels(peer.namespaces, world.namespaces[pod.namespace])
+    return in_namespace and fits_labels(peer.pods, pod.labels)
 
 
 def fits_peer(world: World, peer: Peer, other: Endpoint) -> bool:
@@ -196,7 +197,7 @@ def fits_peer(world: World, peer: Peer, other: Endpoint) -> bool:
         return not any(address in prefix(hole) for hole in peer.excepted)
     if peer.nodes is not None:
         return any(
-            peer.nodes.matches(node.labels) and any(ip in node.ips for ip in other.ips)
+            fits_labels(peer.nodes, node.labels) and any(ip in node.ips for ip in other.ips)
             for node in world.nodes
             if not other.selectable
         )

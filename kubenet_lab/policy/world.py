@@ -435,8 +435,11 @@ def _admin_peers(given: Sequence[AdminPolicyPeer], field: str) -> tuple[tuple[Pe
     for index, peer in enumerate(given):
         place = f"{field}[{index}]"
         if peer.networks:
-            peers += [Peer(block=prefix(network).text) for network in peer.networks]
-            parts += [f"{place}.networks[{number}]" for number in range(len(peer.networks))]
+            for number, network in enumerate(peer.networks):
+                # The API server takes what an implementation cannot read; it then means no address.
+                if is_prefix(network):
+                    peers.append(Peer(block=prefix(network).text))
+                    parts.append(f"{place}.networks[{number}]")
             continue
         parts.append(place)
         if peer.nodes is not None:
@@ -446,6 +449,27 @@ def _admin_peers(given: Sequence[AdminPolicyPeer], field: str) -> tuple[tuple[Pe
         else:
             peers.append(_subject(AdminPolicySubject(namespaces=peer.namespaces, pods=peer.pods)))
     return tuple(peers), tuple(parts)
+
+
+def is_prefix(text: str) -> bool:
+    """Whether a text is an address block."""
+    try:
+        prefix(text)
+    except ValueError:
+        return False
+    return True
+
+
+def fits_labels(selector: LabelSelector, labels: Mapping[str, str]) -> bool:
+    """Whether a selector means an object with these labels.
+
+    One with an operator that is none selects nothing: the API server does not look into the selectors of a cluster's
+    policies, and an implementation that cannot read one matches nobody.
+    """
+    try:
+        return selector.matches(labels)
+    except ValueError:
+        return False
 
 
 def _action(text: str) -> str:

@@ -13,7 +13,7 @@ import msgspec
 
 from kubenet_lab.objects import LabelSelector
 from kubenet_lab.packet.ip import family, ip_int, prefix
-from kubenet_lab.policy.world import Endpoint, NamedPort, Peer, Policy, Ports, World
+from kubenet_lab.policy.world import Endpoint, NamedPort, Peer, Policy, Ports, World, fits_labels
 
 _encode = msgspec.json.encode
 
@@ -160,6 +160,8 @@ class Index:
                 mask &= holders
             elif requirement.operator == "DoesNotExist":
                 mask &= ~holders
+            elif requirement.operator not in ("In", "NotIn"):
+                return 0
             else:
                 values = self._labels.get(requirement.key, {})
                 listed = _union(values.get(value, 0) for value in requirement.values)
@@ -171,7 +173,7 @@ class Index:
         key = _encode(selector)
         mask = self._spaces.get(key)
         if mask is None:
-            fitting = (name for name, labels in self.namespaces.items() if selector.matches(labels))
+            fitting = (name for name, labels in self.namespaces.items() if fits_labels(selector, labels))
             mask = self._spaces[key] = _union(self._space.get(name, 0) for name in fitting)
         return mask
 
@@ -190,7 +192,7 @@ class Index:
                 mask &= ~mask_of(_within(self._addresses, hole))
             return mask if self.conventions.block_matches_pods else mask & ~self.pods
         if peer.nodes is not None:
-            ips = {ip for node in self.nodes if peer.nodes.matches(node.labels) for ip in node.ips}
+            ips = {ip for node in self.nodes if fits_labels(peer.nodes, node.labels) for ip in node.ips}
             return mask_of(
                 number
                 for number, endpoint in enumerate(self.classes)

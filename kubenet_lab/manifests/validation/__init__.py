@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from kubenet_lab.manifests.validation.adminpolicy import admin_policy
 from kubenet_lab.manifests.validation.cause import Cause, Causes, Json
 from kubenet_lab.manifests.validation.cluster import config_map, namespace, node, secret
 from kubenet_lab.manifests.validation.endpoints import endpoint_slice, endpoints
@@ -36,6 +37,9 @@ _CHECKS: dict[str, Callable[[Json], Causes]] = {
     "v1/Secret": secret,
     "discovery.k8s.io/v1/EndpointSlice": endpoint_slice,
     "networking.k8s.io/v1/NetworkPolicy": network_policy,
+    "policy.networking.k8s.io/v1alpha1/AdminNetworkPolicy": admin_policy,
+    "policy.networking.k8s.io/v1alpha1/BaselineAdminNetworkPolicy": admin_policy,
+    "policy.networking.k8s.io/v1alpha2/ClusterNetworkPolicy": admin_policy,
     "networking.k8s.io/v1/Ingress": ingress,
     "networking.k8s.io/v1/IngressClass": ingress_class,
     "apps/v1/Deployment": deployment,

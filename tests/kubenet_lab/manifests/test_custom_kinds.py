@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from msgspec import inspect
 
 from kubenet_lab.errors import InputError
-from kubenet_lab.manifests import load
+from kubenet_lab.manifests import customkinds, load
 from kubenet_lab.manifests.customkinds import published
-from kubenet_lab.objects import Generic
+from kubenet_lab.objects import (
+    AdminNetworkPolicy,
+    ApiObject,
+    BaselineAdminNetworkPolicy,
+    ClusterNetworkPolicy,
+    Generic,
+)
 
 ROUTE = """
 apiVersion: gateway.networking.k8s.io/v1
@@ -62,8 +70,6 @@ spec: {endpointSelector: {}, ingress: [{fromEndpoints: [{}]}]}
     ("text", "resource", "namespaced"),
     [
         (ROUTE, "httproutes", True),
-        (POLICY, "clusternetworkpolicies", False),
-        (ADMIN, "adminnetworkpolicies", False),
         (CALICO, "", True),
         (CILIUM, "", True),
     ],
@@ -74,6 +80,40 @@ def test_custom_objects_are_carried_whole(text: str, resource: str, namespaced: 
     assert (obj.resource, obj.namespaced) == (resource, namespaced)
     assert obj.metadata.namespace == ("" if not namespaced else obj.metadata.namespace or "default")
     assert load(json.dumps(obj.to_manifest())) == [obj]
+
+
+@pytest.mark.parametrize(("text", "cls"), [(POLICY, ClusterNetworkPolicy), (ADMIN, AdminNetworkPolicy)])
+def test_the_policies_of_a_cluster_are_typed(text: str, cls: type[ApiObject]) -> None:
+    (obj,) = load(text)
+    assert isinstance(obj, cls)
+    assert obj.namespace == ""
+    assert load(json.dumps(obj.to_manifest())) == [obj]
+
+
+@pytest.mark.parametrize("cls", [AdminNetworkPolicy, BaselineAdminNetworkPolicy, ClusterNetworkPolicy])
+def test_the_types_of_custom_kinds_have_every_published_field(cls: type[ApiObject]) -> None:
+    def compare(given: object, schema: dict[str, Any], path: str) -> None:
+        if "items" in schema:
+            compare(given, schema["items"], f"{path}[]")
+        properties = schema.get("properties") or {}
+        for struct in structs(given) if properties else ():
+            fields = {field.encode_name: field.type for field in struct.fields}
+            for name, inner in properties.items():
+                if not path and name in ("apiVersion", "kind", "metadata", "status"):
+                    continue
+                assert name in fields, f"{path}.{name} is lost in {struct.cls}"
+                compare(fields[name], inner, f"{path}.{name}")
+
+    def structs(given: object) -> list[inspect.StructType]:
+        if isinstance(given, inspect.StructType):
+            return [given]
+        if isinstance(given, inspect.UnionType):
+            return [found for item in given.types for found in structs(item)]
+        return structs(given.item_type) if isinstance(given, inspect.VarTupleType) else []
+
+    kind = customkinds.published()[f"{cls.api_version}/{cls.kind}"]
+    assert (kind.resource, kind.namespaced) == (cls.resource, cls.namespaced)
+    compare(inspect.type_info(cls), kind.schema, "")
 
 
 @pytest.mark.parametrize(
@@ -90,6 +130,24 @@ def test_custom_objects_are_carried_whole(text: str, resource: str, namespaced: 
         (ROUTE, "PathPrefix", "Prefix", 'supported values: "Exact", "PathPrefix", "RegularExpression"'),
         (ROUTE, "shop.example.com", "Shop_1", "spec.hostnames[0] in body should match"),
         (ROUTE, "kind: HTTPRoute", "kind: HttpRoutes", "did you mean kind: HTTPRoute"),
+        (
+            POLICY,
+            "{namespaces: {matchLabels",
+            "{pods: {podSelector: {}}, namespaces: {matchLabels",
+            "Too many: 2: must have at",
+        ),
+        (
+            POLICY,
+            "subject: {namespaces: {}}",
+            "subject: {}",
+            "spec.subject in body should have at least 1 properties",
+        ),
+        (
+            POLICY,
+            "- action: Deny",
+            "- protocols: [{}]\n    action: Deny",
+            "spec.ingress[0].protocols[0] in body should",
+        ),
         (POLICY, "action: Deny", "action: Reject", 'Unsupported value: "Reject"'),
         (POLICY, "  priority: 10\n", "", "spec.priority: Required value"),
         (ADMIN, "priority: 10", "priority: 1001", "less than or equal to 1000"),
