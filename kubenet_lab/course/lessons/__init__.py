@@ -1,0 +1,1 @@
+"""What the cells of each notebook call: one module a notebook."""
