@@ -17,6 +17,7 @@ from kubenet_lab import control, manifests
 from kubenet_lab.announce import BgpAnnouncer, Layer2Announcer
 from kubenet_lab.clock import Clock
 from kubenet_lab.cni.bridge.network import Bridge
+from kubenet_lab.cni.cilium.network import Cilium, CiliumNative
 from kubenet_lab.cni.flannel.network import Flannel, FlannelHostGw
 from kubenet_lab.cni.nothing import NoNetwork
 from kubenet_lab.cni.pod_network import MakePodNetwork
@@ -28,6 +29,7 @@ from kubenet_lab.control.cloud_lb_machine import CloudLoadBalancer
 from kubenet_lab.control.load_balancer import LoadBalancer, MakeLoadBalancer
 from kubenet_lab.control.pod_workers import PodWorkers
 from kubenet_lab.daemon import Daemon, World
+from kubenet_lab.dns.nodelocal import NodeLocalDns
 from kubenet_lab.dns.server.coredns import CoreDNS
 from kubenet_lab.dns.server.view import ServiceView
 from kubenet_lab.errors import DidNotSettle, InputError, NotFound, NotRunning
@@ -129,7 +131,8 @@ class Cluster:
             seed,
         )
         self.pod_network = CNIS[cni](world)
-        self.daemons: list[Daemon] = [self.pod_network]
+        self.node_dns = NodeLocalDns(world)
+        self.daemons: list[Daemon] = [self.pod_network, self.node_dns]
         """Whatever runs on the nodes beside kubelet and kube-proxy, in the order in which they are asked."""
         if policy != "none":
             self.daemons.append(POLICY_AGENTS[policy](world))
@@ -414,30 +417,17 @@ class Cluster:
         if server is None:
             conf = self.store.find("ConfigMap", "coredns", pod.namespace)
             text = conf.data.get("Corefile", "") if conf is not None else ""
+            from kubenet_lab.dns.client import upstream_from
+
             server = self.dns[key] = CoreDNS(
                 text or ".:53 {\n    whoami\n}\n",
                 self._view,
-                lambda query, address, protocol: self._upstream(key, query, address, protocol),
+                upstream_from(self.network, key, lambda: self.now, self.seed),
                 local_ips=pod.ips,
                 files=dict(self.network.ns(kubelet.netns_name(pod)).files),
                 seed=self.seed,
             )
         return server
-
-    def _upstream(self, pod: str, query: Any, address: str, protocol: str) -> Any:
-        """CoreDNS forwards a query: packets like any other, from its pod to the name server outside."""
-        from kubenet_lab.dns.client import Asker
-        from kubenet_lab.dns.lookup import Unreachable, Via
-
-        walk = Walk(self.network, now=self.now, seed=self.seed)
-        asker = Asker(walk, self.network.ns(pod))
-        host = address.rpartition(":")[0].strip("[]") or address
-        answer = asker.send(query, host, Via(protocol, 1, self.now))
-        if isinstance(answer, Unreachable):
-            if answer.reason == "refused":
-                raise ConnectionRefusedError(address)
-            return None
-        return answer
 
     def _dns_objects(self) -> list[Any]:
         return [
@@ -531,10 +521,13 @@ class Cluster:
             raise _no_caller(address, why)
         # A caller somewhere outside: one more address of the host outside, which the router then knows the way to.
         outside, router = self.network.ns(machine.OUTSIDE), self.network.ns(machine.ROUTER)
-        inside = [a.network for ns in (router, outside) for a in ns.addrs(fam=4) if a.dev != "lo"]
-        outside.add_address("eth0", f"{address}/32")
+        fam = 6 if ":" in address else 4
+        whole = f"{address}/{32 if fam == 4 else 128}"
+        inside = [a.network for ns in (router, outside) for a in ns.addrs(fam=fam) if a.dev != "lo"]
+        outside.add_address("eth0", whole)
         if not any(address in block for block in inside):
-            router.add_route(f"{address}/32", via=machine.OUTSIDE_ADDRESS, dev="eth1")
+            way = machine.OUTSIDE_ADDRESS if fam == 4 else machine.OUTSIDE_ADDRESS6
+            router.add_route(whole, via=way, dev="eth1")
         return outside.name
 
     def _nobodys(self, address: str) -> str:
@@ -551,7 +544,10 @@ class Cluster:
         ]
         if any(address in block for block in nodes):
             return "it is in the nodes' network, and no machine there has it"
-        return "the world outside speaks IPv4 here" if ":" in address else ""
+        outside = self.network.ns(machine.OUTSIDE)
+        if ":" in address and not any(a.scope == "global" for a in outside.addrs("eth0", 6)):
+            return "the world outside speaks IPv4 here"
+        return ""
 
     def names(self) -> dict[str, str]:
         """Return what each address is: "pod default/frontend", "Service default/backend", "node node-1"..."""
@@ -747,6 +743,8 @@ CNIS: dict[str, MakePodNetwork] = {
     "flannel": Flannel,
     "flannel-host-gw": FlannelHostGw,
     "bridge": Bridge,
+    "cilium": Cilium,
+    "cilium-native": CiliumNative,
     "sample": Sample,
     "none": NoNetwork,
 }

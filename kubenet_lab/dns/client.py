@@ -6,6 +6,8 @@ answer, an ICMP error, nothing) is what the resolver gets.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from msgspec import Struct
 
 from kubenet_lab.dns import go, musl
@@ -13,7 +15,9 @@ from kubenet_lab.dns.lookup import Resolution, Unreachable, Via
 from kubenet_lab.dns.records import Query as Question
 from kubenet_lab.dns.records import Response
 from kubenet_lab.dns.resolver import getaddrinfo
+from kubenet_lab.dns.server.plugin import Upstream
 from kubenet_lab.kernel.netns import Netns
+from kubenet_lab.kernel.network import Network
 from kubenet_lab.packet.ip import ip_int
 from kubenet_lab.packet.packet import SYN, TCP, UDP, Packet
 from kubenet_lab.trace import Query
@@ -131,3 +135,19 @@ class Asker:
             return None
         answer = socket.handler(seen, self.walk.now)
         return answer.message if answer is not None and isinstance(answer.message, Response) else None
+
+
+def upstream_from(network: Network, ns: str, now: Callable[[], float], seed: int = 0) -> Upstream:
+    """Return how a name server in `ns` asks others: by packets that walk from there."""
+
+    def ask(query: Question, server: str, protocol: str) -> Response | None:
+        asker = Asker(Walk(network, now=now(), seed=seed), network.ns(ns))
+        host = server.rpartition(":")[0].strip("[]") or server
+        answer = asker.send(query, host, Via(protocol, 1, now()))
+        if isinstance(answer, Unreachable):
+            if answer.reason == "refused":
+                raise ConnectionRefusedError(server)
+            return None
+        return answer
+
+    return ask
