@@ -9,7 +9,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from diagnostics import bridge, conntrack, curl, dig, ip, iptables, nslookup, ping, ss, sysctl, tcpdump
+from diagnostics import (
+    bridge,
+    conntrack,
+    curl,
+    dig,
+    ip,
+    ipset,
+    iptables,
+    ipvsadm,
+    nslookup,
+    ping,
+    ss,
+    sysctl,
+    tcpdump,
+)
 from diagnostics.tool import Result, Tool
 
 TOOLS: tuple[Tool, ...] = (
@@ -24,6 +38,8 @@ TOOLS: tuple[Tool, ...] = (
     sysctl.TOOL,
     conntrack.TOOL,
     *iptables.TOOLS,
+    ipset.TOOL,
+    ipvsadm.TOOL,
 )
 """Every tool, by the order in which the README lists them."""
 

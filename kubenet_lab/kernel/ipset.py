@@ -108,6 +108,10 @@ class IpSet:
                 raise IpSetError("Element cannot be deleted from the set: it's not added")
         return IpSet(self.name, self.type, self.family, self.settings, entries)
 
+    def canonical(self, element: str) -> str:
+        """Return an element as the set holds it ("10.0.0.1,80" is "10.0.0.1,tcp:80"). Raises IpSetError."""
+        return self._expand(element)[0]
+
     def check(self, element: str) -> None:
         """Raise IpSetError when the element could not be in a set of this type."""
         self._expand(element)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface, ip_network
+from socket import AF_INET, AF_INET6, inet_pton
 
 from msgspec import Struct
 
@@ -20,7 +21,12 @@ class _IntOf(dict[str, int]):
     def __missing__(self, text: str) -> int:
         if len(self) > _CACHE_LIMIT:
             self.clear()
-        number = int(ip_address(text))
+        try:
+            number = int.from_bytes(inet_pton(AF_INET6 if ":" in text else AF_INET, text), "big")
+        except (OSError, ValueError):
+            number = int(
+                ip_address(text)
+            )  # it has the words for what is wrong, and takes a zone ("fe80::1%eth0")
         self[text] = number
         return number
 

@@ -7,7 +7,7 @@ whose endpoint goes keeps its place with weight 0 until its connections have end
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from msgspec import Struct
@@ -28,7 +28,7 @@ from kubenet_lab.kernel.netfilter import Rule, Ruleset
 from kubenet_lab.kernel.netfilter.matches.comment import Comment
 from kubenet_lab.kernel.netns import Netns
 from kubenet_lab.objects import EndpointSlice, Json, Service
-from kubenet_lab.packet.ip import PREFIX
+from kubenet_lab.packet.ip import PREFIX, mac_from
 from kubenet_lab.packet.packet import TCP
 from kubenet_lab.proxy.config import KubeProxyConfig, ProxyNode
 from kubenet_lab.proxy.iptables import restore
@@ -143,6 +143,7 @@ class _Half:
         self.terminating: dict[str, tuple[ServiceKey, Server]] = {}
         """Graceful termination's list, by its items' names ("10.96.0.1:80/TCP/10.244.0.5:8080")."""
         self._blocks: dict[PortKey, PortBlock] = {}
+        self._known: dict[Named, dict[PortKey, None]] = {}
         self._claims: dict[ServiceKey, dict[PortKey, Claim]] = {}
         self._entries: dict[str, dict[str, int]] = {name: {} for name in SETS}
         self._bound: dict[str, int] = {}
@@ -157,16 +158,14 @@ class _Half:
         if not full and not changed:
             return None
         self.place = place
-        keys = [*services.ports] if full else [key for key in services.ports if key[:2] in changed]
+        known = [key for named in changed for key in self._known.get(named, ())]
+        keys = list(services.ports)
+        if not full:
+            fresh = services.ports.keys() - self._blocks.keys()
+            keys = [*(key for key in known if key in services.ports), *sorted(fresh)]
         touched: dict[ServiceKey, None] = {}
         moved: dict[str, set[str]] = {}
-        bound_before = dict.fromkeys(self._bound)
-        gone = [
-            key
-            for key in (self._blocks if full else _known(self._blocks, changed))
-            if key not in services.ports
-        ]
-        for key in gone:
+        for key in [key for key in (list(self._blocks) if full else known) if key not in services.ports]:
             self._take(key, touched, moved)
         for key in keys:
             port = services.ports[key]
@@ -177,11 +176,11 @@ class _Half:
             if old is not None:
                 self._take(key, touched, moved)
             self._give(key, block, touched, moved)
+        self._addresses(space, moved.get(IPVS_IPS, ()), full)
         if full:
             self._all_sets(space)
         else:
             self._some_sets(space, moved)
-        self._addresses(space, bound_before, full)
         self._servers(space, [*self._claims] if full else [*touched], touched, first)
         if full:
             self._strangers(space)
@@ -192,6 +191,7 @@ class _Half:
 
     def _take(self, key: PortKey, touched: dict[ServiceKey, None], moved: dict[str, set[str]]) -> None:
         block = self._blocks.pop(key)
+        self._known[key[:2]].pop(key)
         for claim in block.claims:
             virtual = claim.virtual.key
             touched[virtual] = None
@@ -205,6 +205,7 @@ class _Half:
             moved.setdefault(name, set()).add(element)
         for address in block.bound:
             _less(self._bound, address)
+            moved.setdefault(IPVS_IPS, set()).add(address)
         for rule in block.denied:
             _less(self._denied, rule)
 
@@ -212,6 +213,7 @@ class _Half:
         self, key: PortKey, block: PortBlock, touched: dict[ServiceKey, None], moved: dict[str, set[str]]
     ) -> None:
         self._blocks[key] = block
+        self._known.setdefault(key[:2], {})[key] = None
         for claim in block.claims:
             virtual = claim.virtual.key
             touched[virtual] = None
@@ -221,6 +223,7 @@ class _Half:
             moved.setdefault(name, set()).add(element)
         for address in block.bound:
             _more(self._bound, address)
+            moved.setdefault(IPVS_IPS, set()).add(address)
         for rule in block.denied:
             _more(self._denied, rule)
 
@@ -241,7 +244,7 @@ class _Half:
         for name, elements in moved.items():
             full_name = set_name(name, self.family)
             here = space.ipsets[full_name]
-            wanted = self._entries[name]
+            wanted = self._bound if name == IPVS_IPS else self._entries[name]
             gone = [one for one in elements if one not in wanted and one in here.entries]
             new = [one for one in elements if one in wanted and one not in here.entries]
             if gone or new:
@@ -249,21 +252,22 @@ class _Half:
 
     # Addresses
 
-    def _addresses(self, space: Netns, before: Mapping[str, None], full: bool) -> None:
+    def _addresses(self, space: Netns, moved: Collection[str], full: bool) -> None:
         if DUMMY not in space.links:
-            space.add_link(DUMMY, "dummy", noarp=True)
+            space.add_link(DUMMY, "dummy", mac=mac_from(space.name, DUMMY), noarp=True)
+        if not full and not moved:
+            return
+        have: Collection[str]
         if full:
             have = {a.local for a in space.addresses.get(DUMMY, ()) if a.family == self.family}
         else:
-            have = set(before)
-        add = [one for one in self._bound if one not in have]
-        remove = [one for one in have if one not in self._bound]
+            have = space.ipsets[set_name(IPVS_IPS, self.family)].entries
+        add = [
+            one for one in (self._bound if full else sorted(moved)) if one in self._bound and one not in have
+        ]
+        remove = [one for one in (have if full else moved) if one in have and one not in self._bound]
         if add or remove:
             space.bind_hosts(DUMMY, add, remove)
-        if not full and (add or remove):
-            full_name = set_name(IPVS_IPS, self.family)
-            here = space.ipsets[full_name]
-            space.ipsets = {**space.ipsets, full_name: _changed_set(here, remove, add)}
 
     # Virtual servers
 
@@ -346,10 +350,6 @@ class _Half:
                 table.delete_service(key)
 
 
-def _known(blocks: Mapping[PortKey, PortBlock], changed: set[Named]) -> list[PortKey]:
-    return [key for key in blocks if key[:2] in changed]
-
-
 def _more(counted: dict[str, int], what: str) -> None:
     counted[what] = counted.get(what, 0) + 1
 
@@ -368,7 +368,9 @@ def _changed_set(here: IpSet, gone: Iterable[str], new: Iterable[str]) -> IpSet:
         entries.pop(one, None)
     for one in new:
         entries[one] = ()
-    return IpSet(here.name, here.type, here.family, here.settings, entries)
+    made = IpSet(here.name, here.type, here.family, here.settings)
+    made.entries = entries  # a set of many elements is not copied twice
+    return made
 
 
 def real_server_name(virtual: VirtualServer, server: Server) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -323,8 +323,8 @@ class ServiceTracker:
         Raises msgspec.ValidationError for a manifest with a wrong type, ValueError for a malformed address.
         """
         changed: dict[int, set[Named]] = {4: set(), 6: set()}
-        ports = self._update_ports([_typed(s, Service) for s in services], changed)
-        endpoints = self._update_endpoints([_typed(s, EndpointSlice) for s in slices], changed)
+        ports = self._update_ports(_all_typed(services, Service), changed)
+        endpoints = self._update_endpoints(_all_typed(slices, EndpointSlice), changed)
         self.maps = {f: ServiceMap(f, ports[f], endpoints[f]) for f in (4, 6)}
         return changed
 
@@ -336,9 +336,9 @@ class ServiceTracker:
             dict(zip(map(id, services), services, strict=True)),
         )
         ports = {f: self.maps[f].ports for f in (4, 6)}
-        gone, new = before.keys() - now.keys(), [i for i in now if i not in before]
-        if not gone and not new:
+        if before.keys() == now.keys():
             return ports
+        gone, new = before.keys() - now.keys(), [i for i in now if i not in before]
         removed: dict[int, dict[PortKey, ServicePort]] = {4: {}, 6: {}}
         for i in gone:
             for f, made in self._made.pop(i).items():
@@ -369,9 +369,8 @@ class ServiceTracker:
             for key in self._found.pop(i):
                 del self._parts[f][key][i]
                 touched[f].add(key)
-        for i, endpoint_slice in now.items():
-            if i in before:
-                continue
+        for i in [i for i in now if i not in before]:
+            endpoint_slice = now[i]
             known = _FAMILIES.get(endpoint_slice.address_type)
             self._found[i] = slice_endpoints(endpoint_slice) if known else {}
             for key in self._found[i]:
@@ -395,6 +394,13 @@ class ServiceTracker:
 
 
 _Object = TypeVar("_Object", Service, EndpointSlice)
+
+
+def _all_typed(given: Iterable[_Object | Json], wanted: type[_Object]) -> list[_Object]:
+    everything: list[Any] = list(given)
+    if {*map(type, everything)} <= {wanted}:
+        return everything
+    return [_typed(one, wanted) for one in everything]
 
 
 def _typed(given: _Object | Json, wanted: type[_Object]) -> _Object:

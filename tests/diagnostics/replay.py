@@ -29,6 +29,7 @@ MASKS: dict[str, tuple[str, str]] = {
     "icmp-id": (r"\bid=\d+", "id=~"),
     "after": (r"after \d+ (ms|milliseconds)", r"after ~ \1"),
     "sport": (r"\b(sport|dport)=[3-6]\d{4}", r"\1=~"),
+    "set-memory": (r"^Size in memory: \d+\n| bucketsize \d+ initval 0x[0-9a-f]+", ""),
     "clock": (r"^\d\d:\d\d:\d\d\.\d{6}", "~"),
 }
 

@@ -72,10 +72,20 @@ def _compare(one: VirtualServer, other: VirtualServer) -> int:
 
 def sorted_services(table: IpvsTable) -> list[VirtualServer]:
     """Return the virtual servers in the order in which ipvsadm lists them."""
-    return sorted(table.services.values(), key=cmp_to_key(_compare))
+    services = table.services.values()
+    if not table.marks and all(one.family == 4 for one in services):
+        numbers = [IP_INT[one.address] for one in services]
+        if not numbers or max(numbers) - min(numbers) < 1 << 31:  # then nothing wraps
+            return sorted(services, key=lambda one: (one.protocol, IP_INT[one.address], one.port))
+    return sorted(services, key=cmp_to_key(_compare))
 
 
 def _sorted_reals(table: IpvsTable, key: ServiceKey) -> list[RealServer]:
+    reals = table.reals[key].values()
+    numbers = [IP_INT[real.address] for real in reals]
+    if not numbers or max(numbers) - min(numbers) < 1 << 31:  # then nothing wraps
+        return sorted(reals, key=lambda real: (IP_INT[real.address], real.port))
+
     def compare(one: RealServer, other: RealServer) -> int:
         first, second = IP_INT[one.address], IP_INT[other.address]
         for shift in (96, 64, 32, 0):
@@ -84,7 +94,7 @@ def _sorted_reals(table: IpvsTable, key: ServiceKey) -> list[RealServer]:
                 return difference
         return one.port - other.port
 
-    return sorted(table.reals[key].values(), key=cmp_to_key(compare))
+    return sorted(reals, key=cmp_to_key(compare))
 
 
 def _name(virtual: VirtualServer) -> str:
