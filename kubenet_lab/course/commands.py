@@ -4,6 +4,7 @@
     ip route add 10.244.1.0/24 via 192.168.1.20
     bridge fdb append 02:11:22:33:44:55 dev flannel.1 dst 192.168.1.20
     iptables -t nat -A KUBE-SVC-X -j KUBE-SEP-Y
+    sysctl -w net.ipv4.ip_forward=1
 
 They change the kernel's state through the same readers that understand the tools' own output. All or nothing: an
 answer with a mistake in it changes nothing, and every mistake is named.
@@ -22,7 +23,7 @@ from kubenet_lab.kernel.dialects.iproute2 import Words, Wrong
 from kubenet_lab.kernel.netns import Netns
 from kubenet_lab.kernel.network import Network
 
-HELP = "write `on NODE`, then lines that begin with `ip route`, `ip neigh`, `bridge fdb` or `iptables`"
+HELP = "write `on NODE`, then lines that begin with `ip route`, `ip neigh`, `bridge fdb`, `iptables` or `sysctl`"
 
 
 class Command(Struct, frozen=True):
@@ -96,6 +97,9 @@ def _run(ns: Netns, text: str) -> None:
         fam = 6 if tool == "ip6tables" else 4
         ns.set_iptables(fam, iptables.apply(ns.iptables[fam], text, strict=True))
         return
+    if tool == "sysctl":
+        _sysctl(ns, words)
+        return
     if tool == "ip":
         while words.peek() in ("-4", "-6", "-n"):
             words.take("an option")
@@ -108,6 +112,22 @@ def _run(ns: Netns, text: str) -> None:
         _fdb(ns, words)
     else:
         raise Wrong("this is not understood here", help=HELP)
+
+
+def _sysctl(ns: Netns, words: Words) -> None:
+    """`sysctl -w KEY=VALUE...`."""
+    given = []
+    while words.peek():
+        word = words.take("KEY=VALUE")
+        if word not in ("-w", "--write", "-q"):
+            given.append(word.partition("="))
+    if not given or not all(equals and value for _, equals, value in given):
+        raise Wrong("this sets nothing", help="write sysctl -w KEY=VALUE")
+    for key, _, value in given:
+        try:
+            ns.set_sysctl(key.replace("/", "."), value)
+        except KeyError:
+            raise Wrong(f"cannot stat /proc/sys/{key.replace('.', '/')}: No such file or directory") from None
 
 
 def _route(ns: Netns, words: Words) -> None:

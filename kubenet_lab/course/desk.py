@@ -17,6 +17,7 @@ NOTEBOOKS: dict[str, str] = {
     "10": "10_why_services",
     "11": "11_cluster_ip",
     "12": "12_iptables_line_by_line",
+    "13": "13_there_and_back",
     "14": "14_outside",
     "15": "15_other_services",
 }

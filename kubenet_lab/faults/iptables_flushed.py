@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 class IptablesFlushed(Fault, frozen=True):
     """All iptables rules and chains of a node are gone, as after a firewall's reload or `nft flush ruleset`.
 
-    Symptom: new calls from that node's pods to any Service fail, names included; open connections go on, and so do
-    calls to pods' own addresses.
+    Symptom: calls from that node's pods to any Service fail, names included, and open ones stop: without a nat chain
+    the kernel translates nothing (after `iptables -t nat -F`, which leaves built-in chains, open ones would go on).
+    Calls to pods' own addresses work.
     Where it lives: every table of iptables on that node, the canary chains among them.
     Which tool shows it: `iptables-save` prints nothing of kube-proxy's.
     Cure: wait; kube-proxy misses its canary chain within its sync period (30 s) and writes everything again.
