@@ -1,9 +1,10 @@
 """NodeLocal DNSCache: node-cache on every node, in front of CoreDNS (KEP-1024).
 
-node-cache runs on the node's own network. It makes a dummy interface, `nodelocaldns`, gives it its link-local address
-and the address of the Service kube-dns, and so *is* that Service for the pods of its node: no DNAT, and with its NOTRACK
-rules no conntrack entry either, which ends the race of parallel queries. What its cache does not know it asks over TCP at
-the Service kube-dns-upstream. When it ends it takes interface and rules away, and the Service's rules apply again.
+node-cache runs on the node's own network. It makes a dummy interface, `nodelocaldns`, gives it its link-local
+address and the address of the Service kube-dns, and so *is* that Service for the pods of its node: no DNAT, and with
+its NOTRACK rules no conntrack entry either, which ends the race of parallel queries. What its cache does not know it
+asks over TCP at the Service kube-dns-upstream. When it ends it takes interface and rules away, and the Service's rules
+apply again.
 
 Source: https://github.com/kubernetes/dns (cmd/node-cache), and
 https://kubernetes.io/docs/tasks/administer-cluster/nodelocaldns/.
