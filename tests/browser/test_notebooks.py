@@ -138,3 +138,24 @@ def test_the_clock_moves_by_key_by_click_and_by_itself(lab: Lab) -> None:
             timeout=5_000,
         )
         assert page.console_errors == []
+
+
+def test_a_cell_of_the_matrix_opens_its_call_by_click_and_by_key(lab: Lab) -> None:
+    with lab.open("14_outside.ipynb") as page:
+        page.run_all()
+        bench = page.page.locator(".knl-bench").first
+        assert bench.locator(".knl-trip").count() == 0
+        bench.locator(".hit[data-place='a client outside']").first.click()
+        bench.locator(".knl-trip").wait_for()
+        assert (
+            "clusterIP, Cluster, a client outside: unreachable"
+            in bench.locator(".knl-said").first.inner_text()
+        )
+        assert "unreachable" in bench.locator(".knl-banner").inner_text()
+        page.page.keyboard.press("ArrowDown")
+        bench.get_by_text(
+            "Shown below: node port on node-1 (no pod), Cluster, a client outside: connected"
+        ).wait_for()
+        bench.locator(".knl-banner", has_text="connected").wait_for()
+        assert bench.locator(".knl-trip").count() == 1
+        assert page.console_errors == []

@@ -12,7 +12,7 @@ from kubenet_lab.control.cloud_lb_machine import NAME
 from kubenet_lab.control.health import Check, ask
 from kubenet_lab.course import commands
 from kubenet_lab.course.judges import Outcome, predict
-from kubenet_lab.course.outside import address_of, node_dies
+from kubenet_lab.course.lessons.nb14 import address_of, node_dies
 from kubenet_lab.course.sheet import DO, FIND, Choice, Exercise, Finding
 from kubenet_lab.course.steer import toward
 from kubenet_lab.kernel.netfilter import Ruleset
@@ -133,7 +133,7 @@ NO_POD = predict(
     "14-no-pod",
     "A node without a pod",
     "The Service `nearby` is like `anywhere`, with `externalTrafficPolicy: Local` and node port 30120. Its pods are on "
-    "node-2 and node-3. A client outside calls **node-1**, port 30120. What does it see?",
+    "node-2 and node-3. A client outside calls node-1, port 30120. What does it see?",
     {
         "connected": "It is connected: node-1 passes the call on",
         "refused": "“Connection refused”, at once",
@@ -472,7 +472,7 @@ RECALL = predict(
     "Once more: the letter in the letter",
     "A client outside, 203.0.113.77, calls node-1's node port 30110 (policy Cluster), and chance picks the pod on "
     "node-3. The packet crosses the wire between the nodes in a VXLAN envelope. Which source address stands on the "
-    "*inner* packet?",
+    "inner packet?",
     {
         "client": "203.0.113.77, the client's",
         "eth0": "192.168.1.10, node-1's own",

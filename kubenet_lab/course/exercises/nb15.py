@@ -8,7 +8,8 @@ from typing import Any
 from kubenet_lab import manifests
 from kubenet_lab.cluster import Cluster
 from kubenet_lab.course.judges import Outcome, predict
-from kubenet_lab.course.other_services import (
+from kubenet_lab.course.lessons.nb14 import Rows
+from kubenet_lab.course.lessons.nb15 import (
     SLICE,
     database_names,
     families,
@@ -19,7 +20,6 @@ from kubenet_lab.course.other_services import (
     who_answers,
     with_legacy,
 )
-from kubenet_lab.course.outside import Rows
 from kubenet_lab.course.sheet import DO, FIND, Choice, Exercise, Finding
 from kubenet_lab.objects import Service
 from kubenet_lab.scenarios.kinds import kinds
@@ -27,41 +27,49 @@ from kubenet_lab.scenarios.kinds import kinds
 # -- predict: a headless Service's port
 # --------------------------------------------------------------------------------
 
+TRIES = {
+    "target": ("http://headless:8080",),
+    "again": ("http://headless",) * 9,
+    "node": ("tcp://192.168.1.10:80",),
+}
+
 
 def _headless_port() -> Outcome:
     world = kinds()
-    trip = world.connect("client", "http://headless")
-    good = world.connect("client", "http://headless:8080")
+    seen = {key: [world.connect("client", url) for url in urls] for key, urls in TRIES.items()}
+    works = [key for key, trips in seen.items() if any(trip.delivered for trip in trips)]
+    trip = seen["again"][0]
+    good = seen["target"][0]
     return Outcome(
-        trip.verdict,
-        f"Port 80: {trip.verdict} by {trip.address}, which is a pod's own address; its program listens on 8080. With "
-        f"port 8080 the same call is {good.verdict}. `port` and `targetPort` are words for the rules that rewrite "
-        "packets, and for a headless Service there are none.",
-        trip,
+        works[0] if len(works) == 1 else "none",
+        f"Port 80 is {trip.verdict} by every pod, as often as one tries: their programs listen on 8080. `http://headless:"
+        f"8080` is {good.verdict}. `port` and `targetPort` are words for the rules that rewrite packets, and for a "
+        "headless Service there are none.",
+        good,
     )
 
 
 HEADLESS_PORT = predict(
     "15-headless-port",
-    "Port 80 of a Service without an address",
-    "The Service `headless` says `ports: [{port: 80, targetPort: 8080}]`, like `plain`. Its name resolves to the pods' "
-    "own addresses. `client` calls `http://headless`, that is, port 80. What does it see?",
+    "Why was it refused?",
+    "`plain` and `headless` have the same selector and the same `ports: [{port: 80, targetPort: 8080}]`. The call to "
+    "`plain` on port 80 was answered, the one to `headless` was refused. What would be answered?",
     {
-        "connected": "It is connected: the port is translated to 8080",
-        "refused": "“Connection refused”",
-        "timed out": "Nothing, until it gives up",
-        "could not resolve": "The name has no address to give",
+        "again": "`http://headless` again: it was a pod that was not ready yet, and there are two more",
+        "target": "`http://headless:8080`",
+        "node": "Port 80 of a node: a headless Service lives on the nodes",
+        "none": "Nothing: a headless Service is there for DNS alone",
     },
     _headless_port,
     {
-        "connected": "Who would translate it? The packet goes to a pod's address, and no rule speaks of that.",
-        "timed out": "The packet does arrive, at a pod's own kernel. What does a kernel say about a port nobody is on?",
-        "could not resolve": "It has three addresses to give, those of its pods.",
+        "again": "All three pods are ready, and all three would refuse. Look at the port in the picture.",
+        "node": "Nodes have no rule for it at all, as the picture says.",
+        "none": "Its name resolves to three addresses where somebody listens. On which port?",
     },
     (
-        "Write down where the packet goes: which address, which port?",
-        "A pod's address, port 80. On which port does the program in that pod listen?",
-        "Nobody is on port 80 there, and the pod's kernel says so at once.",
+        "Write down where the packet went: which address, which port?",
+        "A pod's own address, port 80. On which port does the program in that pod listen?",
+        "For `plain` a rule rewrites 80 to 8080. How many rules has `headless`?",
     ),
 )
 

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from kubenet_lab.cluster import Cluster
 from kubenet_lab.control import DUAL_STACK, Settings
-from kubenet_lab.course.outside import Rows
+from kubenet_lab.course.lessons.nb14 import Rows
 from kubenet_lab.errors import KubenetLabError
 from kubenet_lab.objects import Service
 from kubenet_lab.objects.meta import ObjectMeta
@@ -163,7 +163,7 @@ def families() -> Rows:
 
 
 def both_families() -> Rows:
-    """Return the EndpointSlices and the rules of a Service of both families, whose pods have IPv4 only."""
+    """Return, for each family of a Service that has both, its address, its slice, and a call to it."""
     world = kinds(settings=DUAL_STACK)
     world.apply(near("ipFamilyPolicy: PreferDualStack", "both"))
     service = world.store.get(Service, "both", "default")
@@ -171,16 +171,17 @@ def both_families() -> Rows:
     for family, address in zip((4, 6), service.addresses, strict=True):
         kind = f"IPv{family}"
         ends = [
-            e
+            e.addresses[0]
             for s in world.store.list("EndpointSlice", "default")
             if s.service_name == "both" and s.address_type == kind
             for e in s.endpoints
         ]
         lines = world.node("node-1").iptables_save(family).splitlines()
-        deciding = next(line for line in lines if address in line)
-        target = deciding.partition(" -j ")[2].split()[0]
-        rows.append((kind, address, str(len(ends)), target))
-    return Rows(("family", "address", "endpoints in its slice", "what node-1's rule does"), tuple(rows))
+        rules = sum(line.startswith("-A") and "default/both" in line for line in lines)
+        target = f"tcp://[{address}]:80" if family == 6 else f"tcp://{address}:80"
+        answers = who_answers(world, target, 12)
+        rows.append((kind, address, ", ".join(ends), str(rules), _words(answers)))
+    return Rows(("family", "address", "its EndpointSlice", "rules on node-1", "12 calls"), tuple(rows))
 
 
 # -- by hand
