@@ -5,7 +5,8 @@ reader travel between the two.
 """
 
 from kubenet_lab.widgets.cluster_map import ClusterMap
+from kubenet_lab.widgets.rules_explorer import RuleTree
 from kubenet_lab.widgets.state_diff import StateDiff
 from kubenet_lab.widgets.trip_stepper import TripStepper
 
-__all__ = ["ClusterMap", "StateDiff", "TripStepper"]
+__all__ = ["ClusterMap", "RuleTree", "StateDiff", "TripStepper"]
