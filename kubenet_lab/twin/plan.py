@@ -298,7 +298,7 @@ def _sysctls(ns: Netns) -> list[list[str]]:
     out: list[list[str]] = []
     names: dict[str, list[str]] = {"ipv4": [], "ipv6": []}
     for key in sorted({**sysctl.DEFAULTS, **ns.sysctls}):
-        if key in sysctl.ALIASES or key in HOST_WIDE:
+        if key in sysctl.ALIASES or key in HOST_WIDE or key in sysctl.IPVS:
             continue
         base, dev, name = _split(key)
         if dev in ("", "all", "default"):
@@ -445,6 +445,11 @@ def _netfilter(ns: Netns, steps: list[list[Any]], made: Plan, now: float) -> Non
     }
     if names:
         steps.append(["nfacct", sorted(names)])
+    if ns.has_ipvs and ns.ipvs.services:
+        what = f"{len(ns.ipvs.services)} virtual servers of IPVS"
+        made.missing.append(
+            Missing(ns.name, what, "not supported: no kernel with ip_vs was there to try it on")
+        )
     for fam, tool in ((4, "iptables-restore"), (6, "ip6tables-restore")):
         text = save(ns.iptables[fam])
         if text.strip():

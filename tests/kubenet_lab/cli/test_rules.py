@@ -151,7 +151,7 @@ def test_given_nodes_are_the_only_ones(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["--mode", "iptables,ipvs"], ["--mode: 'ipvs' is not modelled", "write one of: iptables, nftables"]),
+        (["--mode", "iptables,userspace"], ["--mode: 'userspace' is not modelled", "iptables, nftables, ipvs"]),
         (["-f", "-", "--changed-from", "-"], ["--changed-from: standard input can be read once only"]),
         (["--kube-proxy-flag=--no-such-flag"], ["--no-such-flag"]),
         (["--family", "ipv5"], ["ipv5", "ipv4", "ipv6"]),
