@@ -161,6 +161,11 @@ class Stages(Struct, frozen=True):
 
     rows: tuple[Stage, ...]
 
+    @property
+    def there(self) -> Stages:
+        """The first five, until the packet is delivered."""
+        return Stages(self.rows[:5])
+
     def __repr__(self) -> str:
         out = []
         for number, row in enumerate(self.rows, 1):
