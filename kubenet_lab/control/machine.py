@@ -21,6 +21,7 @@ from kubenet_lab.packet.packet import TCP, UDP
 ROUTER, OUTSIDE = "router", "outside"
 UNDERLAY = "underlay"
 OUTSIDE_ADDRESS, OUTSIDE_GATEWAY = "203.0.113.10", "203.0.113.1"
+OUTSIDE_ADDRESS6, OUTSIDE_GATEWAY6 = "2001:db8:113::10", "2001:db8:113::1"
 OUTSIDE_NAMES: dict[str, tuple[str, ...]] = dict.fromkeys(
     ("example.com.", "www.example.com.", "api.github.com."), (OUTSIDE_ADDRESS,)
 )
@@ -99,7 +100,7 @@ def remove_node(network: Network, name: str) -> None:
 
 
 def _speak_ipv6(network: Network, node: Netns, address: str) -> None:
-    """A second family on the node's link; the router has the subnet's first address there."""
+    """A second family on the node's link, where the router has the subnet's first address, and on the way outside."""
     gateway = _first(address)
     router = network.ns(ROUTER)
     wire = node.link("eth0").wire
@@ -107,6 +108,11 @@ def _speak_ipv6(network: Network, node: Netns, address: str) -> None:
     if all(present.local != gateway for present in router.addrs(dev, 6)):
         router.set_sysctl("net.ipv6.conf.all.forwarding", 1)
         router.add_address(dev, f"{gateway}/{prefix(address).length}")
+    outside = network.ns(OUTSIDE)
+    if all(present.local != OUTSIDE_ADDRESS6 for present in outside.addrs("eth0", 6)):
+        router.add_address("eth1", f"{OUTSIDE_GATEWAY6}/64")
+        outside.add_address("eth0", f"{OUTSIDE_ADDRESS6}/64")
+        outside.add_route("default", via=OUTSIDE_GATEWAY6, dev="eth0")
     node.add_address("eth0", address)
     node.add_route("default", via=gateway, dev="eth0")
 
