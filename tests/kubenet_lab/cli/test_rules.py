@@ -151,7 +151,10 @@ def test_given_nodes_are_the_only_ones(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["--mode", "iptables,userspace"], ["--mode: 'userspace' is not modelled", "iptables, nftables, ipvs"]),
+        (
+            ["--mode", "iptables,userspace"],
+            ["--mode: 'userspace' is not modelled", "iptables, nftables, ipvs"],
+        ),
         (["-f", "-", "--changed-from", "-"], ["--changed-from: standard input can be read once only"]),
         (["--kube-proxy-flag=--no-such-flag"], ["--no-such-flag"]),
         (["--family", "ipv5"], ["ipv5", "ipv4", "ipv6"]),
