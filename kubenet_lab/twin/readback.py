@@ -120,11 +120,14 @@ def native(document: str) -> str:
 
 
 def still(document: str) -> str:
-    """Return what `nft -j list ruleset` printed without the elements that packets add and renew."""
+    """Return what `nft -j list ruleset` printed without the elements that packets add and time takes away.
+
+    The flag `dynamic` is not in nft's JSON, `timeout` is.
+    """
     members = json.loads(document)["nftables"]
     for member in members:
         ((kind, fields),) = member.items()
-        if kind in ("set", "map") and "dynamic" in fields.get("flags", ()):
+        if kind in ("set", "map") and {"dynamic", "timeout"}.intersection(fields.get("flags", ())):
             fields.pop("elem", None)
     return json.dumps({"nftables": members})
 
