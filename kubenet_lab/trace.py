@@ -61,6 +61,8 @@ REASONS: dict[str, str] = {
     "bpf-source-range": "a BPF program dropped it: the client is in none of the Service's source ranges",
     "bpf-cluster-ip": "a BPF program dropped it: cluster IPs do not serve packets from outside",
     "bpf-no-route": "a BPF program asked the routing table, which knows no way",
+    "bpf-source": "a BPF program dropped it: the pod sent from an address that is not its own",
+    "l7-denied": "the proxy refused the request",
     "bpf-policy": "an endpoint's policy map allows no such packet",
     "isolated-port": "both bridge ports are isolated from each other",
     "no-answer": "it was delivered, and nobody answered",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kubenet_lab.cni.bridge.plugin import PLUGIN as BRIDGE
+from kubenet_lab.cni.cilium.plugin import PLUGIN as CILIUM
 from kubenet_lab.cni.flannel.plugin import PLUGIN as FLANNEL
 from kubenet_lab.cni.ipam.dhcp import PLUGIN as DHCP
 from kubenet_lab.cni.ipam.host_local import PLUGIN as HOST_LOCAL
@@ -38,6 +39,7 @@ PLUGINS: tuple[Plugin, ...] = (
     SBR,
     VRF,
     FLANNEL,
+    CILIUM,
     SAMPLE,
 )
 """What is installed in /opt/cni/bin of every node."""

@@ -9,16 +9,13 @@ keys and values follow Cilium's `bpf/lib/{lb,nat,conntrack,eps,policy}.h`. Text 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from msgspec import Struct
 
 from kubenet_lab.kernel.bpf_maglev import TABLE_SIZE, lookup_table
 from kubenet_lab.packet.ip import IP_INT, prefix
 from kubenet_lab.packet.packet import PROTO_NAMES, TCP, endpoint
-
-if TYPE_CHECKING:
-    from kubenet_lab.kernel.netns import Netns
 
 # -- security identities ----------------------------------------------------------------------------------------------
 
@@ -38,6 +35,9 @@ RESERVED = {
 
 EXTERNAL, INTERNAL = 0, 1
 """Look-up scopes of a frontend: packets from outside the cluster, and from within."""
+
+MARK_IDENTITY = 0xF00
+"""Mark of a packet that a pod's program let up the host's stack; the pod's identity is in the upper half."""
 
 LOOPBACK4 = "169.254.42.1"
 """Source of a pod that reaches itself, where its packets are translated (--ipv4-service-loopback-address)."""
@@ -378,8 +378,16 @@ class Datapath(Struct, frozen=True):
     """By family: the block that is never masqueraded (--ipv4-native-routing-cidr)."""
     direct: dict[int, str] = {}
     """By family: the node's address that SNAT and masquerading use (IPV4_DIRECT_ROUTING)."""
+    gateway: dict[int, str] = {}
+    """By family: the address of cilium_host, which SNAT uses for backends behind the tunnel (IPV4_GATEWAY)."""
     enforcement: bool = False
-    """Pods have endpoints and policy maps: Cilium is the pod network, or chained with generic-veth."""
+    """Pods have endpoints and policy maps: Cilium is the pod network."""
+
+    @property
+    def host_routing(self) -> bool:
+        """True where pods' packets pass the host's stack by (eBPF host routing): kube-proxy and iptables' masquerading
+        must both be replaced. Else netfilter and routing see what comes from and goes to other machines."""
+        return self.enforcement and self.node_port and self.masquerade
 
 
 class FamilyMaps:
@@ -455,12 +463,15 @@ class BpfState:
         self.endpoints: dict[str, EndpointEntry] = {}
         self.policies: dict[int, dict[PolicyKey, PolicyEntry]] = {}
         """By endpoint id: its policy map."""
+        self.proxies: dict[int, Callable[[bytes], bytes | None]] = {}
+        """Listeners of the L7 proxy beside it, by port: a request's bytes -> the answer that refuses it, None to let it
+        through."""
         self.labels: dict[int, str] = {}
         """Identity -> labels, as the agent knows them; not a map, but what `cilium-dbg` prints beside numbers."""
         self._families = {4: FamilyMaps(4), 6: FamilyMaps(6)}
         self._fill: Callable[[BpfState], None] | None = None
-        self._watched: tuple[Netns, Callable[[BpfState, Netns], None]] | None = None
-        self._seen = -1
+        self._watched: tuple[Callable[[], object], Callable[[BpfState], None]] | None = None
+        self._seen: object = None
         self._blocks: list[tuple[int, str]] | None = None
 
     def defer(self, fill: Callable[[BpfState], None]) -> None:
@@ -472,9 +483,9 @@ class BpfState:
         """True while nobody has looked at what `defer` promised."""
         return self._fill is not None
 
-    def watch(self, space: Netns, told: Callable[[BpfState, Netns], None]) -> None:
-        """Have `told` bring endpoints and ipcache up to date whenever pods or nodes have come or gone."""
-        self._watched, self._seen = (space, told), -1
+    def watch(self, changed: Callable[[], object], told: Callable[[BpfState], None]) -> None:
+        """Have `told` bring endpoints, ipcache and policies up to date whenever `changed` says another thing."""
+        self._watched, self._seen = (changed, told), None
 
     def look(self) -> BpfState:
         """Fill the maps if that was left to the first look, and return the state."""
@@ -482,11 +493,11 @@ class BpfState:
             fill, self._fill = self._fill, None
             fill(self)
         if self._watched is not None:
-            space, told = self._watched
-            population = space.network.population if space.network is not None else 0
-            if population != self._seen:
-                self._seen = population
-                told(self, space)
+            changed, told = self._watched
+            now = changed()
+            if now != self._seen:
+                self._seen = now
+                told(self)
         return self
 
     def maps(self, family: int) -> FamilyMaps:
@@ -546,6 +557,36 @@ class BpfState:
         found = self.identify(address).value
         return found.identity if found is not None else WORLD
 
+    def endpoint_at(self, dev: str, family: int) -> tuple[str, EndpointEntry] | None:
+        """Return the pod behind a link, by its address of one family."""
+        for address, entry in self.endpoints.items():
+            if entry.dev == dev and not entry.host and (":" in address) == (family == 6):
+                return address, entry
+        return None
+
+    def verdict(self, number: int, ingress: bool, identity: int, proto: int, port: int) -> MapEntry:
+        """Ask an endpoint's policy map: the entry that decides for an identity, protocol and port.
+
+        A denial beats every grant; among grants the one with the longer port prefix wins, then the one that names the
+        identity (`__policy_can_access`, bpf/lib/policy.h).
+        """
+        entries = self.policies.get(number, {})
+        best: tuple[tuple[int, int, int], PolicyKey] | None = None
+        for who in (identity, UNKNOWN):
+            keys = [PolicyKey(ingress, who, proto, port & ~((1 << 16 - b) - 1), b) for b in range(16, 0, -1)]
+            keys += [PolicyKey(ingress, who, proto), PolicyKey(ingress, who)]
+            for key in keys:
+                entry = entries.get(key)
+                if entry is None:
+                    continue
+                rank = (int(entry.deny), key.port_bits + bool(key.proto), int(who != UNKNOWN))
+                if best is None or rank > best[0]:
+                    best = (rank, key)
+        name = f"cilium_policy_v2_{number:05}"
+        if best is None:
+            return MapEntry(name, PolicyKey(ingress, identity, proto, port, 16), None)
+        return MapEntry(name, best[1], entries[best[1]])
+
     def maglev_table(self, family: int, service: LbService, key: LbKey) -> tuple[int, ...]:
         """Return a frontend's Maglev table: `TABLE_SIZE` backend ids."""
         maps = self.maps(family)
@@ -562,7 +603,7 @@ class BpfState:
         twin.attachments = dict(self.attachments)
         twin.ipcache, twin.endpoints = dict(self.ipcache), dict(self.endpoints)
         twin.policies = {number: dict(entries) for number, entries in self.policies.items()}
-        twin.labels = dict(self.labels)
+        twin.labels, twin.proxies = dict(self.labels), dict(self.proxies)
         twin._families = {family: maps.copy() for family, maps in self._families.items()}
         twin._fill, twin._watched, twin._seen = self._fill, self._watched, self._seen
         return twin

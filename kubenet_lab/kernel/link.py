@@ -72,6 +72,8 @@ class VxlanOptions(Struct, frozen=True):
     ttl: int = 0
     """0 takes the route's default TTL."""
     df: str = "unset"
+    external: bool = False
+    """True where each packet's metadata says where to go and by which VNI (`external`, collect_md); no FDB is asked."""
 
 
 class MacvlanOptions(Struct, frozen=True):

@@ -75,6 +75,8 @@ class EbpfOptions(Struct, frozen=True):
     """enable-service-topology."""
     sctp: bool = False
     """enable-sctp."""
+    beside_kube_proxy: bool = False
+    """kube-proxy-replacement=false: only cluster IPs, only for pods' packets; the rest is kube-proxy's."""
 
 
 class Frontend(Struct, frozen=True):
@@ -120,20 +122,26 @@ class ProxyEbpf:
         state.datapath = replace(
             state.datapath,
             socket_lb=o.socket_lb,
-            node_port=True,
+            node_port=not o.beside_kube_proxy,
             mode=o.mode,
             no_backend=o.no_backend,
             sctp=o.sctp,
             direct={f: ip for f in (4, 6) if (ip := self.node.ip(f))},
         )
+        if not o.beside_kube_proxy:
+            self._attach(state, space)
+        self._written = None
+        state.defer(lambda filled: self._fill(filled, tracker.maps))
+
+    def _attach(self, state: BpfState, space: Netns) -> None:
         state.attach("cgroup", "cil_sock")
         for dev in native_devices(space, self.node.ips):
             state.attach("tcx/ingress", "cil_from_netdev", dev)
             state.attach("tcx/egress", "cil_to_netdev", dev)
         if not state.datapath.enforcement:
-            state.watch(space, self._hosts)
-        self._written = None
-        state.defer(lambda filled: self._fill(filled, tracker.maps))
+            network = space.network
+            assert network is not None
+            state.watch(lambda: network.population, lambda seen: self._hosts(seen, space))
 
     def follow(self, space: Netns, tracker: ServiceTracker, changed: Mapping[int, set[Named]]) -> None:
         """Write what changed (`NodeProxy.follow`); maps that nobody has looked at are left to the first look."""
@@ -212,6 +220,8 @@ class ProxyEbpf:
         yield Frontend(
             port.cluster_ip, port.port, proto, "ClusterIP", routable=self.options.external_cluster_ip
         )
+        if self.options.beside_kube_proxy:
+            return
         scopes = [EXTERNAL]
         if port.external_local != port.internal_local:
             scopes.append(INTERNAL)

@@ -32,7 +32,7 @@ Program = Callable[[Walk, Netns, BpfState, Link, Frame, Skb | None], "Frame | No
 
 def ingress(w: Walk, ns: Netns, state: BpfState, link: Link, frame: Frame) -> Frame | None:
     """Run what hangs at a link's tcx ingress. None when the frame's way ended or went elsewhere."""
-    name = state.attachments.get((link.name, "tcx/ingress"))
+    name = state.look().attachments.get((link.name, "tcx/ingress"))
     if name is None or not isinstance(frame.body, Packet):
         return frame
     return _programs()[name](w, ns, state, link, frame, None)
@@ -40,7 +40,7 @@ def ingress(w: Walk, ns: Netns, state: BpfState, link: Link, frame: Frame) -> Fr
 
 def egress(w: Walk, ns: Netns, state: BpfState, link: Link, frame: Frame, skb: Skb | None) -> Frame | None:
     """Run what hangs at a link's tcx egress."""
-    name = state.attachments.get((link.name, "tcx/egress"))
+    name = state.look().attachments.get((link.name, "tcx/egress"))
     if name is None or not isinstance(frame.body, Packet):
         return frame
     return _programs()[name](w, ns, state, link, frame, skb)
@@ -51,9 +51,9 @@ _TABLE: dict[str, Program] = {}
 
 def _programs() -> dict[str, Program]:
     if not _TABLE:
-        from kubenet_lab.walk import bpf_nodeport
+        from kubenet_lab.walk import bpf_lxc, bpf_nodeport
 
-        _TABLE.update(bpf_nodeport.PROGRAMS)
+        _TABLE.update(bpf_nodeport.PROGRAMS | bpf_lxc.PROGRAMS)
     return _TABLE
 
 
@@ -67,10 +67,13 @@ def rewritten(frame: Frame, pkt: Packet) -> Frame:
     return replace(frame, body=pkt)
 
 
-def fib_redirect(w: Walk, ns: Netns, program: str, frame: Frame, pkt: Packet) -> None:
+def fib_redirect(
+    w: Walk, ns: Netns, program: str, frame: Frame, pkt: Packet, *, translated: bool = True
+) -> None:
     """`fib_redirect_v4`: ask the routing table and send the packet out of that link at once, past netfilter.
 
-    The TTL goes down by one, as in a forwarding host.
+    The TTL goes down by one, as in a forwarding host. What is `translated` already (ctx_snat_done) the link's own
+    program leaves alone.
     """
     way = ns.lookup(pkt.dst, src=pkt.src)
     if way is None or way.route.type != "unicast":
@@ -90,7 +93,7 @@ def fib_redirect(w: Walk, ns: Netns, program: str, frame: Frame, pkt: Packet) ->
         return
     out = replace(frame, src=link.mac, dst=mac, body=pkt)
     w.step("bpf", program, note=f"redirect to {way.dev}, past netfilter")
-    links.transmit(w, ns, way.dev, out, None, past_bpf=True)
+    links.transmit(w, ns, way.dev, out, None, past_bpf=translated)
 
 
 def answer(w: Walk, ns: Netns, link: Link, frame: Frame, pkt: Packet) -> None:

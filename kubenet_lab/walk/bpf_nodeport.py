@@ -13,7 +13,9 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from kubenet_lab.kernel.bpf import (
+    HOST,
     NAT_PORTS,
+    REMOTE_NODE,
     WORLD,
     BpfState,
     CtKey,
@@ -22,12 +24,13 @@ from kubenet_lab.kernel.bpf import (
     NatEntry,
     NatKey,
     SourceRange,
+    in_block,
 )
 from kubenet_lab.kernel.link import Link
 from kubenet_lab.kernel.netns import Netns
 from kubenet_lab.packet.ip import prefix
 from kubenet_lab.packet.packet import ICMP, ICMPV6, SYN, TCP, DsrOption, Frame, Packet
-from kubenet_lab.walk import bpf, bpf_lb
+from kubenet_lab.walk import bpf, bpf_lb, bpf_lxc, bpf_overlay
 from kubenet_lab.walk.engine import Walk
 from kubenet_lab.walk.skb import Skb
 
@@ -44,17 +47,29 @@ def uses_dsr(state: BpfState, proto: int) -> bool:
 def from_netdev(
     w: Walk, ns: Netns, state: BpfState, link: Link, frame: Frame, _skb: Skb | None
 ) -> Frame | None:
-    """`cil_from_netdev` at tcx ingress of the node's own link."""
-    return service(w, ns, state, link, frame, "cil_from_netdev")
+    """`cil_from_netdev` at tcx ingress of the node's own link: Services, then, with host routing, pods of this node."""
+    on = service(w, ns, state, link, frame, "cil_from_netdev")
+    if on is None or not state.datapath.host_routing or not isinstance(on.body, Packet):
+        return on
+    pkt = on.body
+    there = state.endpoints.get(pkt.dst)
+    w.tried += 1
+    if there is None or there.host:
+        return on
+    bpf_lxc.deliver_to(w, ns, state, pkt.dst, there, on, pkt, state.identity(pkt.src), "cil_from_netdev")
+    return None
 
 
 def service(w: Walk, ns: Netns, state: BpfState, link: Link, frame: Frame, program: str) -> Frame | None:
     """`nodeport_lb4`: a packet from outside, or a reply on its way out again."""
     pkt = frame.body
     assert isinstance(pkt, Packet)
-    if not state.datapath.node_port or pkt.dst in ("255.255.255.255",):
+    compiled = state.datapath
+    if not (compiled.node_port or compiled.masquerade) or pkt.dst == "255.255.255.255":
         return frame
     maps = state.maps(pkt.family)
+    if not compiled.node_port:
+        return reverse(w, ns, state, maps, frame, program)
     if not bpf_lb.serves(state, pkt.proto):
         return reverse(w, ns, state, maps, frame, program) if pkt.proto in (ICMP, ICMPV6) else frame
     found = bpf_lb.lookup_service(w, maps, pkt.dst, pkt.dport, pkt.proto, east_west=False)
@@ -96,6 +111,12 @@ def service(w: Walk, ns: Netns, state: BpfState, link: Link, frame: Frame, progr
             after = replace(after, dsr=option)
         w.step("bpf", program, note=f"DSR: the client's address stays, {option} travels along")
     else:
+        remote = state.identify(after.dst).value
+        if state.datapath.tunnel and remote is not None and remote.tunnel:
+            sent = snat(w, ns, state, maps, after, program, state.datapath.gateway.get(maps.family, ""))
+            if sent is not None:
+                bpf_overlay.encapsulate(w, ns, state, remote.tunnel, WORLD, frame, sent)
+            return None
         sent = snat(w, ns, state, maps, after, program)
         if sent is None:
             return None
@@ -139,12 +160,15 @@ def _no_backend(
 # -- SNAT -------------------------------------------------------------------------------------------------------------
 
 
-def snat(w: Walk, ns: Netns, state: BpfState, maps: FamilyMaps, pkt: Packet, program: str) -> Packet | None:
+def snat(
+    w: Walk, ns: Netns, state: BpfState, maps: FamilyMaps, pkt: Packet, program: str, address: str = ""
+) -> Packet | None:
     """`snat_v4_nat`: give a packet this node's address, and a port that leads its reply back. None when none is left.
 
-    The client's own port is kept where it lies in NAT_PORTS and is free.
+    The client's own port is kept where it lies in NAT_PORTS and is free. `address` is for a backend behind the tunnel:
+    cilium_host's, so that the reply comes back through the tunnel.
     """
-    address = state.datapath.direct.get(maps.family, "")
+    address = address or state.datapath.direct.get(maps.family, "")
     if not address:
         bpf.drop(w, ns, program, "no-source", None, "No mapping for NAT masquerade")
         return None
@@ -218,12 +242,14 @@ def _reverse_error(w: Walk, maps: FamilyMaps, frame: Frame, program: str, quoted
     """
     pkt = frame.body
     assert isinstance(pkt, Packet)
-    key = NatKey(quoted.proto, quoted.dst, quoted.src, quoted.dport, quoted.sport, "IN")
+    ping = quoted.proto in (ICMP, ICMPV6)
+    ports = (0, quoted.icmp_id) if ping else (quoted.dport, quoted.sport)
+    key = NatKey(quoted.proto, quoted.dst, quoted.src, *ports, "IN")
     w.tried += 1
     entry = maps.snat.get(key)
     if entry is None:
         return frame
-    inner = replace(quoted, src=entry.address, sport=entry.port)
+    inner = replace(quoted, src=entry.address, **{"icmp_id" if ping else "sport": entry.port})
     after = replace(pkt, dst=entry.address, quoted=inner)
     w.step("bpf", program, MapEntry(maps.name("snat"), key, entry), before=pkt, after=after)
     return bpf.rewritten(frame, after)
@@ -252,12 +278,15 @@ def frontend_of(w: Walk, maps: FamilyMaps, pkt: Packet, program: str) -> Packet 
 def to_netdev(
     w: Walk, ns: Netns, state: BpfState, _link: Link, frame: Frame, _skb: Skb | None
 ) -> Frame | None:
-    """`cil_to_netdev` at tcx egress: what a backend here answers gets the frontend's address."""
+    """`cil_to_netdev` at tcx egress: what a backend here answers gets the frontend's address; pods are masqueraded."""
     pkt = frame.body
     assert isinstance(pkt, Packet)
+    maps = state.maps(pkt.family)
+    if state.datapath.masquerade and _leaves_the_cluster(state, pkt):
+        sent = snat(w, ns, state, maps, pkt, "cil_to_netdev")
+        return bpf.rewritten(frame, sent) if sent is not None else None
     if not state.datapath.node_port or not bpf_lb.serves(state, pkt.proto):
         return frame
-    maps = state.maps(pkt.family)
     named = frontend_of(w, maps, pkt, "cil_to_netdev")
     if named is not None:
         return bpf.rewritten(frame, named)
@@ -266,6 +295,18 @@ def to_netdev(
         if sent is not None:
             return bpf.rewritten(frame, sent)
     return frame
+
+
+def _leaves_the_cluster(state: BpfState, pkt: Packet) -> bool:
+    """`snat_v4_needs_masquerade`: a pod of this node calls somebody outside, and it is no answer of its own."""
+    source = state.endpoints.get(pkt.src)
+    if source is None or source.host or pkt.quoted is not None:
+        return False
+    native = state.datapath.native_cidrs.get(pkt.family, "")
+    if (native and in_block(pkt.dst, native)) or state.identity(pkt.dst) in (HOST, REMOTE_NODE):
+        return False
+    entry = state.maps(pkt.family).ct.get(bpf_lxc.ct_key(pkt, "IN").turned)
+    return entry is None
 
 
 # -- DSR --------------------------------------------------------------------------------------------------------------

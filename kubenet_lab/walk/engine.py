@@ -113,6 +113,8 @@ class Walk:
         self.steps: list[Step] = _NOHOP.steps
         self.depth = 0
         self.tried = 0
+        self.program_mark = 0
+        """The mark that a BPF program at ingress gave the packet it lets up the stack."""
         self._pending: deque[Pending] = deque()
         self._ident = 0
 

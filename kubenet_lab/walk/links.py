@@ -149,6 +149,7 @@ def up(w: Walk, ns: Netns, dev: str, frame: Frame, skb: Skb | None = None) -> No
     if skb is None:
         skb = Skb(body, ns, dev, frame.size)
         skb.src_mac, skb.dst_mac = frame.src, frame.dst
+        skb.mark, w.program_mark = w.program_mark, 0
         routing.receive_ip(w, skb)
     else:
         skb.indev = dev

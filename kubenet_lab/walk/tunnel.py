@@ -12,7 +12,7 @@ from kubenet_lab.kernel.link import Link
 from kubenet_lab.kernel.netns import Netns
 from kubenet_lab.packet.packet import UDP, Arp, Frame, Packet
 from kubenet_lab.trace import Step
-from kubenet_lab.walk import links, routing
+from kubenet_lab.walk import bpf_overlay, links, routing
 from kubenet_lab.walk.engine import Walk
 from kubenet_lab.walk.skb import Skb
 
@@ -98,6 +98,9 @@ def decapsulate(w: Walk, skb: Skb) -> bool:
         if options.local and (":" in options.local) != (":" in outer.dst):
             continue  # a device has a socket of its local address's family only
         listening = True
+        if options.external:
+            bpf_overlay.arrived(w, skb, link, frame)
+            return True
         if options.vni != outer.vni:
             continue
         if options.learning and not links.is_group(frame.src):

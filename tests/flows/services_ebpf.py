@@ -237,7 +237,8 @@ class Otherwise(NamedTuple):
     sources: tuple[str, ...]
 
 
-def _read(why: str, text: str) -> list[Otherwise]:
+def read(why: str, text: str) -> list[Otherwise]:
+    """Return the rows of a table that have one reason."""
     out = []
     for line in text.strip().splitlines():
         service, caller, target, end, *pods = (cell.strip() for cell in line.split("|"))
@@ -247,14 +248,14 @@ def _read(why: str, text: str) -> list[Otherwise]:
 
 
 EBPF: tuple[Otherwise, ...] = (
-    *_read(SOCKET, SOCKET_ROWS),
-    *_read(NO_BACKEND, NO_BACKEND_ROWS),
-    *_read(CLIENT, CLIENT_ROWS),
-    *_read(REJECT, REJECT_ROWS),
-    *_read(SCOPES, SCOPES_ROWS),
-    *_read(BOTH, BOTH_ROWS),
-    *_read(RANGES, RANGES_ROWS),
-    *_read(EXTERNAL, EXTERNAL_ROWS),
-    *_read(HINTS, HINTS_ROWS),
-    *_read(NO_SCTP, NO_SCTP_ROWS),
+    *read(SOCKET, SOCKET_ROWS),
+    *read(NO_BACKEND, NO_BACKEND_ROWS),
+    *read(CLIENT, CLIENT_ROWS),
+    *read(REJECT, REJECT_ROWS),
+    *read(SCOPES, SCOPES_ROWS),
+    *read(BOTH, BOTH_ROWS),
+    *read(RANGES, RANGES_ROWS),
+    *read(EXTERNAL, EXTERNAL_ROWS),
+    *read(HINTS, HINTS_ROWS),
+    *read(NO_SCTP, NO_SCTP_ROWS),
 )
