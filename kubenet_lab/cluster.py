@@ -247,6 +247,20 @@ class Cluster:
             control.apply(self.store, self._workers.crash(found, container, exit_code, now=self.now))
             self.settle()
 
+    def reboot(self, node: str) -> None:
+        """`reboot` on a node: rules, routes, connections and sandboxes are gone, and all of it is made anew.
+
+        The machine is up again at once, and its pods get new sandboxes. Not modelled: how long it is away, and that its
+        containers count one restart more. Raises NotFound.
+        """
+        self.node(node)
+        with self.transaction():
+            for key in [key for key, pod in self._running.items() if pod.spec.node_name == node]:
+                kubelet.stop_pod(self.network, self._running.pop(key), now=self.now)
+                self.dns.pop(key, None)
+            self._switch_off(node)
+            self.settle()
+
     def stop_kube_proxy(self, node: str = "") -> None:
         """End kube-proxy on a node, or on all: the kernel keeps its rules, and nobody changes them. Raises NotFound."""
         self.kube_proxies.stop(node)
@@ -315,11 +329,7 @@ class Cluster:
         nodes = {node.name: node for node in self.store.list(Node)}
         changed = False
         for name in [name for name in self._machine_names if name not in nodes]:
-            machine.remove_node(self.network, name)
-            self._machine_names.discard(name)
-            for daemon in self.daemons:
-                daemon.forget(name)
-            self.kube_proxies.forget(name)
+            self._switch_off(name)
             changed = True
         for name, node in nodes.items():
             if name in self.network.netns:
@@ -335,6 +345,14 @@ class Cluster:
             self._machine_names.add(name)
             changed = True
         return changed
+
+    def _switch_off(self, name: str) -> None:
+        """A machine is off: its kernel's state is gone, and so is whatever ran there."""
+        machine.remove_node(self.network, name)
+        self._machine_names.discard(name)
+        for daemon in self.daemons:
+            daemon.forget(name)
+        self.kube_proxies.forget(name)
 
     def _daemons(self) -> bool:
         """The daemons of all nodes, then the kubelets' word on whether their node has a network."""

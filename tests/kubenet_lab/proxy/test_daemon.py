@@ -485,6 +485,30 @@ def test_connections_of_a_service_without_endpoints_stay_until_it_has_one_again(
     assert set(dns_flows(cluster).values()) <= {pod.ips[0]}
 
 
+# -- a reboot --------------------------------------
+
+
+@pytest.mark.parametrize("proxy", ["iptables", "nftables"])
+def test_a_reboot_takes_everything_and_all_of_it_comes_back(proxy: str) -> None:
+    cluster = shop(proxy=proxy)
+    assert cluster.connect("frontend", "http://backend").delivered
+    assert len(cluster.node("node-1").ns.conntrack)
+    cluster.stop_kube_proxy("node-1")
+    cluster.apply(deployment(5))
+    cluster.advance(10)
+    cluster.reboot("node-1")
+    assert not len(cluster.node("node-1").ns.conntrack)
+    view = cluster.kube_proxy("node-1")
+    assert view.running, "the kubelet starts it again with the machine"
+    assert view.process.began == 10
+    assert sent_to(cluster).keys() == living(cluster)
+    for source in ("frontend", "database"):
+        assert all(cluster.connect(source, "http://backend").delivered for _ in range(10))
+    assert curl(cluster, "192.168.1.10", 10256, "/healthz").status == 200
+    with pytest.raises(NotFound, match="node-9"):
+        cluster.reboot("node-9")
+
+
 # -- ipvs mode --------------------------------------
 
 
