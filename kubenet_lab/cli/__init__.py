@@ -17,8 +17,10 @@ from kubenet_lab.cli.arguments import spread
 from kubenet_lab.cli.cni import cni
 from kubenet_lab.cli.coredns import coredns
 from kubenet_lab.cli.course import course
+from kubenet_lab.cli.explain import explain
 from kubenet_lab.cli.map import map_
 from kubenet_lab.cli.policy import policy
+from kubenet_lab.cli.reach import reach
 from kubenet_lab.cli.resolve import resolve
 from kubenet_lab.cli.rules import rules
 from kubenet_lab.cli.slices import slices
@@ -41,6 +43,8 @@ app.command("slices")(slices)
 app.command("twin")(twin)
 app.command("map")(map_)
 app.command("policy")(policy)
+app.command("explain")(explain)
+app.command("reach")(reach)
 app.command("cni")(cni)
 app.command("resolve")(resolve)
 app.command("coredns")(coredns)

@@ -8,8 +8,8 @@ from typing import Any
 
 FILE_OPTIONS = ("-f", "--file")
 
-WANTED = {"trace": 2}
-"""Words a command needs that are no option: SRC and DST."""
+WANTED = {"trace": 2, "explain": 3}
+"""Words a command needs that are no option: SRC and DST (and PORT)."""
 
 
 def spread(command: Any, argv: Sequence[str]) -> list[str]:

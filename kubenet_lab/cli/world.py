@@ -107,7 +107,7 @@ class Inputs:
         from kubenet_lab.manifests.text import Document, documents
 
         path = _steps(error.field)
-        for file, text in self._texts():
+        for file, text in self.texts():
             for document in documents(text, file):
                 if not isinstance(document, Document):
                     continue
@@ -120,7 +120,8 @@ class Inputs:
                     )  # fmt: skip
         return Fault(error.detail, ", ".join(self.files), path=error.field, kind=error.kind, name=error.name)
 
-    def _texts(self) -> list[tuple[str, str]]:
+    def texts(self) -> list[tuple[str, str]]:
+        """The name and text of every file."""
         from kubenet_lab.manifests.load import SUFFIXES
 
         texts: list[tuple[str, str]] = []

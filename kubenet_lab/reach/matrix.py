@@ -495,12 +495,34 @@ class Reach:
     def _inside(self) -> int:
         return mask_of(at for at, endpoint in enumerate(self.index.classes) if endpoint.is_pod)
 
+    def meant(self, kind: int, ports: tuple[Ports, ...] | None) -> int:
+        """The destinations for whom a kind of ports is among those a rule means; -1 is all of them."""
+        return self._meant[kind][ports]
+
+    def same_as(self, other: Reach) -> bool:
+        """Whether policies allow the same between the same endpoints, whatever they say."""
+        if other.index is not self.index:
+            return self.table(_probes(self, other)) == other.table(_probes(self, other))
+        inside = self.index.pods
+        starts = {(span.first, span.protocol) for span in (*self.spans, *other.spans)}
+        for mine, theirs in {(self.kind(*start), other.kind(*start)) for start in starts}:
+            for at, endpoint in enumerate(self.index.classes):
+                allowed = inside if not endpoint.is_pod else self.index.everybody
+                if (self.row(mine, at) ^ other.row(theirs, at)) & allowed:
+                    return False
+        return True
+
     def with_policies(self, policies: Sequence[Policy]) -> Reach:
         """The reach under other policies."""
         return Reach(self.world.with_policies(policies), self)
 
 
 _DIGITS = bytes.maketrans(b"01", bytes(range(2)))
+
+
+def _probes(*reaches: Reach) -> list[str]:
+    """A port of every span."""
+    return sorted({f"{span.first}/{span.protocol}" for reach in reaches for span in reach.spans})
 
 
 def _edited(before: World, after: World) -> list[Policy] | None:
