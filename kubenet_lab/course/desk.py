@@ -20,6 +20,7 @@ NOTEBOOKS: dict[str, str] = {
     "13": "13_there_and_back",
     "14": "14_outside",
     "15": "15_other_services",
+    "16": "16_four_planes",
 }
 """Every notebook that has exercises, in the order of the course: number -> file name without its ending."""
 
