@@ -479,6 +479,12 @@ def _sockets(ns: Netns, made: Plan) -> None:
                 )
             )
             continue
+        if s.upstream is not None:
+            made.missing.append(
+                Missing(
+                    ns.name, f"connections that the proxy on {s} opens", "the twin's listener answers itself"
+                )
+            )
         if s.handler is not None:
             made.handlers[number] = s.handler
         made.sockets.append({
