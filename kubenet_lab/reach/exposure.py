@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from kubenet_lab.objects import LabelSelector
+from kubenet_lab.packet.ip import ip_text
 from kubenet_lab.policy import words
 from kubenet_lab.policy.world import NAME_LABEL, Endpoint, Peer, World
 from kubenet_lab.reach.listing import merged, node_name, ports_text
@@ -76,6 +77,24 @@ def exposure(world: World) -> tuple[Exposure, ...]:
                 if ports and not covered:
                     found.add(Exposure(node_name(pod), direction, item.whom, ports))
     return tuple(sorted(found))
+
+
+def with_newcomers(world: World) -> World:
+    """The world with everybody in it who may come: what is the same there is the same for good."""
+    from kubenet_lab.reach.listing import outside_ranges
+
+    ranges = [ip_text(first, of) for of, first, _last in outside_ranges(world)]
+    known = {ip for endpoint in world.endpoints for ip in endpoint.ips}
+    outside = tuple(Endpoint(ip, ips=(ip,)) for ip in ranges if ip not in known)
+    return _with(world, (*world.endpoints, *outside), list(_newcomers(world)))
+
+
+def _with(world: World, endpoints: tuple[Endpoint, ...], newcomers: Sequence[_Newcomer]) -> World:
+    spaces = {
+        **world.namespaces,
+        **{item.endpoint.namespace: item.labels for item in newcomers if item.labels},
+    }
+    return replace(world, endpoints=(*endpoints, *(item.endpoint for item in newcomers)), namespaces=spaces)
 
 
 def _open(reach: Reach, source: int, target: int) -> tuple[Span, ...]:

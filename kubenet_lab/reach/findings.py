@@ -20,6 +20,7 @@ from kubenet_lab.policy.world import (
     World,
     policy_of,
 )
+from kubenet_lab.reach.exposure import with_newcomers
 from kubenet_lab.reach.masks import bits, mask_of
 from kubenet_lab.reach.matrix import Reach
 
@@ -196,6 +197,7 @@ def _redundant(reach: Reach) -> Iterator[Finding]:
         text = f"With {count} rules, whether any of them is redundant was not checked."
         yield Finding("not-checked", text)
         return
+    reach = Reach(with_newcomers(reach.world))
     for policy in policies:
         if not reach.index.peer(policy.subject):
             continue
