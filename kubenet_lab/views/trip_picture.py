@@ -88,7 +88,8 @@ def _event(row: StepRow, names: Mapping[str, str]) -> str:
     if row.kind == "end":
         return REASONS.get(row.spot, row.spot)
     if row.kind == "rule":
-        return "" if row.title in ("Service recognised", "Backend drawn") else row.title.lower()
+        told = ("Service recognised", "Backend drawn", "Backend remembered")
+        return "" if row.title in told else row.title.lower()
     return _EVENTS.get(row.kind, "")
 
 
@@ -100,6 +101,9 @@ def _entry(row: StepRow, told: Story) -> str:
         return "as its conntrack entry says"
     if row.kind not in ("nat", "rule", "route", "fdb", "encapsulate") or "/" in row.netns:
         return ""
+    rule, newline, element = row.entry.partition("\n")
+    if newline:  # nftables: the element that was found stands for the rest of its map
+        return f"{re.sub(r'{ [^{}]* }', '{ … }', rule)}\n{element}"
     entry = re.sub(r' -m comment --comment ("[^"]*"|\S+)', "", row.entry)
     return re.sub(r" -m (tcp|udp|sctp)(?= )", "", entry).removesuffix(" self permanent")
 
@@ -176,9 +180,9 @@ _TINY = 10.0
 
 
 def _code_parts(code: str) -> list[str]:
-    """Break a rule before its target."""
+    """Break a rule before its target, and an element of a map from its rule."""
     head, jump, tail = code.partition(" -j ")
-    return [head, "-j " + tail] if jump else [code]
+    return [head, "-j " + tail] if jump else code.split("\n")
 
 
 def _card(station: Station, came: Packet | None, names: Mapping[str, str], told: Story) -> _Card:

@@ -226,6 +226,15 @@ def _entry_text(entry: Any) -> str:
     return str(entry)
 
 
+def _decided_text(entry: Any) -> str:
+    """Return an entry with its chain, which a rule of nftables does not name."""
+    return (
+        f"{entry.table} {entry.chain}: {_entry_text(entry)}"
+        if isinstance(entry, NftRef)
+        else _entry_text(entry)
+    )
+
+
 def _rewrites(ref: RuleRef) -> bool:
     """True for a rule that has addresses rewritten."""
     if isinstance(ref, NftRef):
@@ -364,7 +373,7 @@ def story(trip: Trip, names: Mapping[str, str] | None = None) -> Story:
         trip.verdict,
         trip.delivered,
         _why(trip, names),
-        "" if decided is None else _entry_text(decided),
+        "" if decided is None else _decided_text(decided),
         words.spot_words(trip.place),
         _lookups(trip, names),
         tuple(legs),
