@@ -545,7 +545,7 @@ class BpfState:
         if found is not None:
             return MapEntry("cilium_ipcache_v2", full, found)
         if self._blocks is None:
-            wide = [text for text in self.ipcache if not text.endswith(("/32", "/128"))]
+            wide = [text for text in self.ipcache if not text.endswith("/128" if ":" in text else "/32")]
             self._blocks = sorted((-prefix(text).length, text) for text in wide)
         for _length, text in self._blocks:
             if address in prefix(text):
