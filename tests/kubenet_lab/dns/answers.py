@@ -123,6 +123,10 @@ class Judge:
         want.pop("question", None)
         return "" if got == want else f"{asked}\n  want {want}\n  got  {got}"
 
+    def answer(self, row: dict[str, Any]) -> dict[str, Any]:
+        """The model's own answer to a row's query, in the shape of a recorded one."""
+        return self._ask(query_of(row), row["query"])
+
     def _on_time(self, asked: dict[str, Any], query: Query, wanted: int | None) -> dict[str, Any]:
         to_wire(query)
         got = self._ask(query, asked)
