@@ -132,7 +132,8 @@ class KubeProxyView(Struct, frozen=True):
     def __str__(self) -> str:
         p, now = self.process, self.now
         state = "running" if p.running else "stopped"
-        rows = [f"kube-proxy on {self.node}: {state} for {now - p.began:g} s, mode {p.mode}"]
+        program = PROGRAMS.get(p.mode, PROGRAM)
+        rows = [f"{program} on {self.node}: {state} for {now - p.began:g} s, mode {p.mode}"]
         if p.synced is not None:
             rows.append(
                 f"  last sync {now - p.synced:g} s ago; {p.fulls} full, {p.partials} partial, {p.failures} failed"
@@ -205,10 +206,10 @@ class KubeProxies:
         changed = self._tracker.update(store.list(Service), store.list(EndpointSlice))
         news = bool(changed[4] or changed[6])
         udp = udp_changed(before, self._tracker.maps, changed) if news else frozenset()
-        nodes = [node.name for node in store.list(Node)]
-        self._follow_daemon_set(nodes)
-        for name in nodes:
-            process = self._processes.get(name)
+        nodes = store.list(Node)
+        self._follow_daemon_set([node.name for node in nodes])
+        for node in nodes:
+            name, process = node.name, self._processes.get(node.name)
             if process is None:
                 self._begin(name, Process(self.mode, began=now), first=True)
                 continue
@@ -221,6 +222,9 @@ class KubeProxies:
                 continue
             if news:
                 process = self._queue(process, changed, udp, now)
+            if self._programs[name].node.zone != node.zone and not process.whole:
+                # Its node is in another zone: hints may mean others now.
+                process = replace(process, whole=True, due=min(process.due, self._soonest(process, now)))
             process = self._look(name, process, now)
             if process.due <= now:
                 process = self._sync(name, process, now)
@@ -231,14 +235,17 @@ class KubeProxies:
     ) -> Process:
         """A watch brought changes: they are written when its least time between syncs is over."""
         changes = {f: process.changes[f] | changed[f] for f in (4, 6)}
-        due = max(now + self.latency, process.ran + self._timings[process.mode].min_sync_period)
         return replace(
             process,
             changes=changes,
             udp=process.udp | udp,
             queued=now if process.queued is None else process.queued,
-            due=min(process.due, due),
+            due=min(process.due, self._soonest(process, now)),
         )
+
+    def _soonest(self, process: Process, now: float) -> float:
+        """When something heard of now is written."""
+        return max(now + self.latency, process.ran + self._timings[process.mode].min_sync_period)
 
     def _look(self, name: str, process: Process, now: float) -> Process:
         """Look for the canary chains, every sync period; and after an hour write everything again."""
@@ -324,7 +331,8 @@ class KubeProxies:
         In ipvs mode it remembers the real servers that wait for their connections' end.
         """
         program = self._programs.get(name)
-        if isinstance(program, ipvs.KubeProxyIpvs):
+        same = program is not None and program.node.zone == self.world.store.get(Node, name).zone
+        if same and isinstance(program, ipvs.KubeProxyIpvs):
             program.apply(space, self._seen[name].maps, {4: set(), 6: set()}, full=True)
             return
         self._make(name, mode, space)

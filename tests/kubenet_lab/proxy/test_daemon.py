@@ -70,7 +70,7 @@ def curl(cluster: Cluster, address: str, port: int, path: str, ns: str = "node-2
 # -- when --------------------------------------
 
 
-@pytest.mark.parametrize("proxy", ["iptables", "nftables"])
+@pytest.mark.parametrize("proxy", PROXIES)
 def test_by_default_rules_follow_at_once(proxy: str) -> None:
     cluster = shop(proxy=proxy)
     assert sent_to(cluster).keys() == living(cluster)
@@ -118,7 +118,7 @@ def test_a_start_takes_its_time() -> None:
 # -- stopped, stale, started again --------------------------------------
 
 
-@pytest.mark.parametrize("proxy", ["iptables", "nftables"])
+@pytest.mark.parametrize("proxy", PROXIES)
 def test_stopped_nothing_happens_until_pods_are_replaced(proxy: str) -> None:
     """The program is not in the data path: without it all goes on, and every pod that is replaced costs its share."""
     cluster = shop(proxy=proxy)
@@ -483,6 +483,38 @@ def test_connections_of_a_service_without_endpoints_stay_until_it_has_one_again(
     cluster.apply_objects([replace(found, spec=replace(found.spec, replicas=1))])
     (pod,) = [p for p in cluster.store.list("Pod", "kube-system") if "coredns" in p.name]
     assert set(dns_flows(cluster).values()) <= {pod.ips[0]}
+
+
+ZONED = """
+apiVersion: v1
+kind: Service
+metadata: {name: zoned}
+spec: {clusterIP: 10.96.0.50, ports: [{name: http, port: 80}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: zoned-1, labels: {kubernetes.io/service-name: zoned}}
+addressType: IPv4
+ports: [{name: http, port: 8080}]
+endpoints:
+- {addresses: [10.244.0.4], hints: {forZones: [{name: east}]}}
+- {addresses: [10.244.1.3], hints: {forZones: [{name: west}]}}
+- {addresses: [10.244.2.3], hints: {forZones: [{name: west}]}}
+"""
+
+
+@pytest.mark.parametrize("proxy", PROXIES)
+def test_a_node_that_is_moved_to_another_zone_chooses_anew(proxy: str) -> None:
+    """Hints name zones; when the node's own changes, kube-proxy writes everything again."""
+    cluster = shop(proxy=proxy)
+    cluster.apply(ZONED)
+    for zone, count in (("east", 1), ("west", 2), ("nowhere", 3)):
+        node = cluster.store.get(Node, "node-1")
+        labels = {**node.metadata.labels, "topology.kubernetes.io/zone": zone}
+        cluster.store.update(node.with_metadata(labels=labels))
+        cluster.settle()
+        # Cilium looks at hints only where it is told to (--enable-service-topology).
+        assert len(sent_to(cluster, address="10.96.0.50")) == (3 if proxy == "ebpf" else count), zone
 
 
 # -- a reboot --------------------------------------
