@@ -33,7 +33,7 @@ ESTABLISHED, ACTIVE = "Established", "Active"
 
 
 class Session(Struct, frozen=True):
-    """One node's session with one peer. `address` is the node's; times in s.
+    """One node's session with one peer. `address` is the node's, `address6` its IPv6 one or ""; times in s.
 
     Attributes:
         heard: When something last came through.
@@ -44,6 +44,7 @@ class Session(Struct, frozen=True):
     node: str
     peer: Peer
     address: str
+    address6: str = ""
     state: str = ACTIVE
     heard: float = 0.0
     due: float = 0.0
@@ -104,7 +105,8 @@ class BgpAnnouncer(Announcer):
         own = {a.local for a in router.addrs(fam=4)}
         if any(p.address in own for p in peers) and not router.sockets.get((TCP, BGP_PORT)):
             router.listen(Socket(TCP, "::", BGP_PORT, "bgpd"))
-            router.set_sysctl("net.ipv4.fib_multipath_hash_policy", 1)
+            for family in (4, 6):
+                router.set_sysctl(f"net.ipv{family}.fib_multipath_hash_policy", 1)
         for peer in peers:
             for node in nodes.values():
                 if peer.node_selectors and not any(
@@ -114,9 +116,9 @@ class BgpAnnouncer(Announcer):
                 address = next((ip for ip in node.internal_ips if ":" not in ip), "")
                 present = self.sessions.get((node.name, peer.name))
                 if present is None:
-                    self.sessions[node.name, peer.name] = Session(
-                        node.name, peer, address, due=self.world.now
-                    )
+                    six = next((ip for ip in node.internal_ips if ":" in ip), "")
+                    made = Session(node.name, peer, address, six, due=self.world.now)
+                    self.sessions[node.name, peer.name] = made
                 elif present.peer != peer:
                     self.sessions[node.name, peer.name] = replace(present, peer=peer, due=self.world.now)
         known = {peer.name for peer in peers}
@@ -150,9 +152,12 @@ class BgpAnnouncer(Announcer):
     def _tell(self, session: Session, node: Node, wished: list[Announced]) -> Session:
         """Announce and withdraw, if the peer can be reached to hear of it."""
         says = frozenset(
-            (f"{prefix(f'{one.address}/{advert.length}')}", advert.local_pref)
+            (
+                str(prefix(f"{one.address}/{advert.length6 if ':' in one.address else advert.length}")),
+                advert.local_pref,
+            )
             for one in wished
-            if ":" not in one.address
+            if ":" not in one.address or session.address6
             for advert in one.by(node)
             if not advert.peers or session.peer.name in advert.peers
         )
@@ -168,11 +173,12 @@ class BgpAnnouncer(Announcer):
         for session in self.sessions.values():
             if session.state == ESTABLISHED and session.peer.address in own:
                 for what, pref in session.told:
+                    way = session.address6 if ":" in what else session.address
                     best = learned.setdefault(what, {})
-                    best[session.address] = max(pref, best.get(session.address, 0))
+                    best[way] = max(pref, best.get(way, 0))
         if learned == self._routed:
             return
-        present = {r.dst: r for r in router.route_list() if r.proto == "bgp"}
+        present = {r.dst: r for family in (4, 6) for r in router.route_list(family) if r.proto == "bgp"}
         for dst in present.keys() - learned.keys():
             router.delete_route(dst)
         for dst, ways in learned.items():

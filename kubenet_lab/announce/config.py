@@ -56,7 +56,9 @@ class Pool(Struct, frozen=True):
 
 
 class Advertisement(Struct, frozen=True):
-    """An L2Advertisement or BGPAdvertisement. `length` is BGP's `aggregationLength`, 32 where none is given."""
+    """An L2Advertisement or BGPAdvertisement. `length` and `length6` are BGP's `aggregationLength` and
+    `aggregationLengthV6`: 32 and 128 where none is given.
+    """
 
     name: str
     pools: tuple[str, ...] = ()
@@ -64,6 +66,7 @@ class Advertisement(Struct, frozen=True):
     node_selectors: tuple[Json, ...] = ()
     peers: tuple[str, ...] = ()
     length: int = 32
+    length6: int = 128
     local_pref: int = 100
 
     def means(self, pool: Pool) -> bool:
@@ -108,6 +111,7 @@ def advertisements(store: Store, kind: str) -> list[Advertisement]:
                 tuple(spec.get("nodeSelectors") or ()),
                 tuple(spec.get("peers") or ()),
                 int(spec.get("aggregationLength") or 32),
+                int(spec.get("aggregationLengthV6") or 128),
                 100 if spec.get("localPref") is None else int(spec["localPref"]),
             )
         )

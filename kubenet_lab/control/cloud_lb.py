@@ -46,7 +46,7 @@ class CloudSettings(Struct, frozen=True):
         healthy: Successes in a row after which it is back.
     """
 
-    pool: tuple[str, ...] = ("198.51.100.0/24",)
+    pool: tuple[str, ...] = ("198.51.100.0/24", "2001:db8:51::/112")
     ip_mode: str = VIP
     domain: str = ""
     interval: float = 8.0

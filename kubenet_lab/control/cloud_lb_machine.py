@@ -62,6 +62,16 @@ class Frontend(Struct, frozen=True):
     targets: tuple[tuple[str, str], ...]
     check: tuple[int, str]
 
+    @property
+    def family(self) -> int:
+        """4 or 6."""
+        return 6 if ":" in self.address else 4
+
+    @property
+    def prefix(self) -> str:
+        """Its address as a route names it: "198.51.100.1/32"."""
+        return _single(self.address)
+
 
 class CloudLoadBalancer:
     """The service controller and the machine it commands (a `LoadBalancer`).
@@ -168,14 +178,15 @@ class CloudLoadBalancer:
             return
         router = self.world.network.ns(machine.ROUTER)
         proxying = self.settings.ip_mode == cloud_lb.PROXY
-        own = next(a.local for a in balancer.addrs("eth0", 4))
-        to_us = [Route(f"{f.address}/32", via=own, dev="eth0", proto="static") for f in self.frontends]
-        _set_routes(router, [r for r in to_us if ":" not in r.dst], own)
-        onward = [] if proxying else [self._spread(f) for f in self.frontends]
-        _set_routes(balancer, [r for r in onward if ":" not in r.dst])
         _set_addresses(balancer, {f.address for f in self.frontends} if proxying else set())
         self._listen(balancer, proxying)
-        balancer.set_iptables(4, iptables.load(_rules(self.frontends, proxying), 4))
+        for family in (4, 6):
+            own = next((a.local for a in balancer.addrs("eth0", family) if a.scope == "global"), "")
+            ours = [f for f in self.frontends if f.family == family] if own else []
+            to_us = [Route(f.prefix, via=own, dev="eth0", proto="static") for f in ours]
+            _set_routes(router, family, to_us, own)
+            _set_routes(balancer, family, [] if proxying else [self._spread(f) for f in ours])
+            balancer.set_iptables(family, iptables.load(_rules(ours, proxying), family))
         self._programmed = wished
 
     def _machine(self) -> Netns:
@@ -198,9 +209,16 @@ class CloudLoadBalancer:
         made.set_link("eth0", up=True)
         made.add_address("eth0", f"{address}/{gate.length}")
         made.add_route("default", via=gate.local, dev="eth0")
+        six = next((a for a in router.addrs("eth0", 6) if a.scope == "global"), None)
+        if six is not None:
+            block = prefix(f"{six.local}/{six.length}")
+            made.add_address("eth0", f"{ip_text(block.net + 2, 6)}/{six.length}")
+            made.add_route("default", via=six.local, dev="eth0")
         for key, value in {
             "net.ipv4.ip_forward": "1",
+            "net.ipv6.conf.all.forwarding": "1",
             "net.ipv4.fib_multipath_hash_policy": "1",
+            "net.ipv6.fib_multipath_hash_policy": "1",
             "net.ipv4.conf.all.send_redirects": "0",
             "net.ipv4.conf.default.send_redirects": "0",
         }.items():
@@ -208,8 +226,8 @@ class CloudLoadBalancer:
         return made
 
     def _spread(self, frontend: Frontend) -> Route:
-        legs = tuple(NextHop(ip, "eth0") for _node, ip in self.healthy(frontend) if ":" not in ip)
-        to = f"{frontend.address}/32"
+        legs = tuple(NextHop(ip, "eth0") for _node, ip in self.healthy(frontend))
+        to = frontend.prefix
         if not legs:
             return Route(to, type="blackhole", proto="static")
         if len(legs) == 1:
@@ -257,9 +275,10 @@ def _frontend(service: Service, ip: str, nodes: Iterable[Node]) -> Frontend:
     )
 
 
-def _set_routes(space: Netns, wished: Iterable[Route], via: str = "") -> None:
+def _set_routes(space: Netns, family: int, wished: Iterable[Route], via: str = "") -> None:
     """Bring the static routes (those by `via`, if given) to the wished ones."""
-    present = {r.dst: r for r in space.route_list() if r.proto == "static" and (not via or r.via == via)}
+    listed = space.route_list(family)
+    present = {r.dst: r for r in listed if r.proto == "static" and (not via or r.via == via)}
     for dst, route in present.items():
         if all(dst != w.dst for w in wished):
             space.delete_route(dst, via=route.via)
@@ -270,12 +289,15 @@ def _set_routes(space: Netns, wished: Iterable[Route], via: str = "") -> None:
 
 
 def _set_addresses(balancer: Netns, wished: set[str]) -> None:
-    present = {a.local for a in balancer.addrs("lo", 4)} - {"127.0.0.1"}
+    present = {a.local for a in balancer.addrs("lo", None)} - {"127.0.0.1", "::1"}
     for ip in sorted(present - wished):
-        balancer.delete_address("lo", f"{ip}/32")
+        balancer.delete_address("lo", _single(ip))
     for ip in sorted(wished - present):
-        if ":" not in ip:
-            balancer.add_address("lo", f"{ip}/32")
+        balancer.add_address("lo", _single(ip))
+
+
+def _single(address: str) -> str:
+    return f"{address}/{128 if ':' in address else 32}"
 
 
 def _rules(frontends: Iterable[Frontend], proxying: bool) -> str:
@@ -286,16 +308,14 @@ def _rules(frontends: Iterable[Frontend], proxying: bool) -> str:
     lines = ["*filter", ":INPUT ACCEPT [0:0]", f":FORWARD {'ACCEPT' if proxying else 'DROP'} [0:0]"]
     lines.append(":OUTPUT ACCEPT [0:0]")
     for frontend in frontends:
-        if ":" in frontend.address:
-            continue
+        six = frontend.family == 6
         for port in frontend.ports:
             proto = (port.protocol or "TCP").lower()
-            match = f"-d {frontend.address}/32 -p {proto} -m {proto} --dport {port.port}"
+            match = f"-d {frontend.prefix} -p {proto} -m {proto} --dport {port.port}"
             if not proxying:
                 lines.append(f"-A FORWARD {match} -j ACCEPT")
             elif frontend.source_ranges:
-                lines += [
-                    f"-A INPUT -s {r} {match} -j ACCEPT" for r in frontend.source_ranges if ":" not in r
-                ]
+                allowed = [r for r in frontend.source_ranges if (":" in r) == six]
+                lines += [f"-A INPUT -s {r} {match} -j ACCEPT" for r in allowed]
                 lines.append(f"-A INPUT {match} -j DROP")
     return "\n".join([*lines, "COMMIT", ""])

@@ -12,6 +12,7 @@ from kubenet_lab.announce.border_gateway import BgpAnnouncer
 from kubenet_lab.announce.config import pools
 from kubenet_lab.announce.layer2 import Layer2Announcer, ranking
 from kubenet_lab.cluster import Cluster
+from kubenet_lab.control import DUAL_STACK
 from kubenet_lab.control.cloud_lb import EXCLUDED
 from kubenet_lab.course import commands
 from kubenet_lab.objects import Service
@@ -357,3 +358,34 @@ def test_a_session_that_a_firewall_cuts_is_lost() -> None:
     commands.apply(cluster.network, "iptables -A INPUT -p tcp --dport 179 -s 192.168.1.20 -j DROP", "router")
     cluster.advance(12)
     assert legs(cluster, "198.51.100.1/32") == {"192.168.1.10", "192.168.1.30"}
+
+
+# -- two families
+
+BOTH = "{addresses: [192.168.1.241-192.168.1.249, 'fd00:192:168:1::f1-fd00:192:168:1::f9']}"
+BOTH_PUBLIC = "{addresses: [198.51.100.1-198.51.100.9, '2001:db8:51::1-2001:db8:51::9']}"
+CLIENT6 = "2001:db8:113::77"
+
+
+@pytest.mark.parametrize(("balancer", "pool"), [("l2", BOTH), ("bgp", BOTH_PUBLIC)])
+def test_addresses_of_both_families_are_reached(balancer: str, pool: str) -> None:
+    kind = "L2Advertisement" if balancer == "l2" else "BGPAdvertisement"
+    cluster = scenarios.shop(load_balancer=balancer, settings=DUAL_STACK)
+    service = (SERVICE % ("", "Local")).replace("selector:", "ipFamilyPolicy: RequireDualStack\n  selector:")
+    cluster.apply(POOL % ("both", pool) + ADVERT % (kind, "{}") + PEER % "" + "---" + service)
+    listed = (cluster.store.get(Service, "web", "default").status.load_balancer or {})["ingress"]
+    four, six = (item["ip"] for item in listed)
+    assert ":" in six
+    assert ":" not in four
+    for client, target in ((CLIENT, f"tcp://{four}:80"), (CLIENT6, f"tcp://[{six}]:80")):
+        for _ in range(8):
+            trip = cluster.connect(client, target)
+            assert trip.delivered, trip.text()
+            assert trip.source_seen == client
+    if balancer == "l2":
+        assert cluster.network.ns("router").neighbours["eth0", six].mac in {
+            mac_of(cluster, node) for node in ("node-1", "node-2", "node-3")
+        }
+    else:
+        (route,) = [r for r in cluster.network.ns("router").route_list(6) if r.dst == f"{six}/128"]
+        assert {hop.via for hop in route.nexthops} == {f"fd00:192:168:1::{n}" for n in (10, 20, 30)}

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from kubenet_lab import scenarios
 from kubenet_lab.cluster import Cluster
+from kubenet_lab.control import DUAL_STACK
 from kubenet_lab.control.cloud_lb import EXCLUDED, FINALIZER, TO_BE_DELETED, CloudSettings
 from kubenet_lab.control.cloud_lb_machine import NAME, CloudLoadBalancer
 from kubenet_lab.kernel.dialects import ip_route
@@ -284,3 +285,21 @@ def test_a_refused_change_leaves_machine_and_objects_as_they_were() -> None:
         cluster.apply(bad)
     assert (ip_route.show(cluster.network.ns(NAME)), ingress(cluster)) == before
     assert cluster.connect(CLIENT, "http://198.51.100.1").delivered
+
+
+# -- two families
+
+
+@pytest.mark.parametrize(
+    ("balancer", "seen"), [("cloud", None), ("cloud-proxy", ("192.168.1.2", "fd00:192:168:1::2"))]
+)
+def test_addresses_of_both_families_are_reached(balancer: str, seen: tuple[str, str] | None) -> None:
+    cluster = scenarios.shop(load_balancer=balancer, settings=DUAL_STACK)
+    cluster.apply(service(more="  externalTrafficPolicy: Local\n  ipFamilyPolicy: RequireDualStack\n"))
+    four, six = (item["ip"] for item in ingress(cluster))
+    clients = (CLIENT, "2001:db8:113::77")
+    for client, target, shown in zip(clients, (f"{four}:80", f"[{six}]:80"), seen or clients, strict=True):
+        for _ in range(6):
+            trip = cluster.connect(client, f"tcp://{target}")
+            assert trip.delivered, trip.text()
+            assert trip.source_seen == shown
