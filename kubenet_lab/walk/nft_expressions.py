@@ -614,11 +614,20 @@ def finder(data: ex.SetRef | ex.SetLiteral) -> Find:
                 found = _index_of(ruleset, table, one)(key)
             else:
                 found = one.elements.get(key) or one.elements.get(_ALL)
-        if found is not None and found.until and found.until <= run.ctx.now:
+        if found is None or (found.until and found.until <= run.ctx.now):
+            return None
+        if found.statements and not _counts(run, one, found):
             return None
         return found
 
     return named
+
+
+def _counts(run: Run, one: Set, found: ex.Element) -> bool:
+    """`nft_set_elem_update_expr`: a look-up runs what the element has of its own; False where a limit says no."""
+    from kubenet_lab.walk.nft_statements import run_element
+
+    return run_element(run, one, found)
 
 
 _ALL = ex.CatchAll()

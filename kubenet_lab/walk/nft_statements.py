@@ -15,7 +15,7 @@ from kubenet_lab.kernel.conntrack import Flow, tuple_of
 from kubenet_lab.kernel.nftables import expressions as ex
 from kubenet_lab.kernel.nftables import statements as st
 from kubenet_lab.kernel.nftables.datatypes import value_int, value_of
-from kubenet_lab.kernel.nftables.objects import NamedObject, Rule
+from kubenet_lab.kernel.nftables.objects import NamedObject, Rule, Set
 from kubenet_lab.kernel.nftables.ruleset import span
 from kubenet_lab.packet.packet import TCP
 from kubenet_lab.walk.nft_expressions import Place, Run, finder, reader
@@ -398,6 +398,12 @@ def _run_inner(statements: tuple[st.Statement, ...], place: Place, key: tuple[An
         if act_of(inner, at, run.table.family)(run) is BREAK:
             return BREAK
     return None
+
+
+def run_element(run: Run, one: Set, found: ex.Element) -> bool:
+    """Run an element's counter, limit or quota because a look-up found it; False where that ends the rule."""
+    place = Place(run.ruleset, ())
+    return _run_inner(found.statements, place, (one.handle, found.key), run) is not BREAK
 
 
 def _meter(one: st.Meter, place: Place, family: str) -> Act:

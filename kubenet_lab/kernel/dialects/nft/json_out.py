@@ -137,7 +137,7 @@ def statement_json(one: st.Statement, *, stateless: bool = False, state: list[fl
         packets, size = (int(n) for n in state) if state else (one.packets, one.bytes)
         return {"counter": {"packets": packets, "bytes": size}}
     if isinstance(one, st.Quota):
-        used = 0 if stateless else int(state[0]) if state else one.used
+        used = 0 if stateless else min(int(state[0]), one.bytes) if state else one.used
         return _quota(one, used)
     return _STATEMENTS[type(one)](one)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from msgspec.structs import replace
+
 from kubenet_lab.kernel.dialects.nft import constants
 from kubenet_lab.kernel.dialects.nft.tables import BRIDGE_PRIORITIES, PRIORITIES, key_types
 from kubenet_lab.kernel.nftables import expressions as ex
@@ -207,6 +209,7 @@ def _limit(one: st.Limit) -> str:
 
 
 def _quota(one: st.Quota, used: int) -> str:
+    used = min(used, one.bytes)  # `nft_quota_do_dump`: what is used up is not counted on
     text = "quota {}{} {}".format("over " if one.over else "", *rate_text(one.bytes))
     return text + (" used {} {}".format(*rate_text(used)) if used else "")
 
@@ -509,8 +512,22 @@ class Printer:
 
     def elements(self, table: Table, one: Set) -> list[ex.Element]:
         """Return a set's elements in the order nft lists them."""
-        found = self.ruleset.elements(table, one, self.now)
-        return constants.in_order(key_types(one), found.values(), "interval" in one.flags)
+        found: Iterable[ex.Element] = self.ruleset.elements(table, one, self.now).values()
+        if one.statements or any(element.statements for element in found):
+            found = [self._counted(table, one, element) for element in found]
+        return constants.in_order(key_types(one), found, "interval" in one.flags)
+
+    def _counted(self, table: Table, one: Set, element: ex.Element) -> ex.Element:
+        """An element with what packets made of its own counter or quota."""
+        statements = []
+        for number, inner in enumerate(element.statements):
+            state = self.ruleset.state.get(("element", table.handle, one.handle, element.key, number))
+            if state and isinstance(inner, st.Counter):
+                inner = replace(inner, packets=int(state[0]), bytes=int(state[1]))
+            elif state and isinstance(inner, st.Quota):
+                inner = replace(inner, used=int(state[0]))
+            statements.append(inner)
+        return replace(element, statements=tuple(statements))
 
     def _element_lines(self, one: Set, elements: list[ex.Element]) -> str:
         data = ("string",) if one.object else one.data
@@ -561,7 +578,7 @@ class Printer:
             packets, size = (int(n) for n in state) if state else (value.packets, value.bytes)
             return f"\t\tpackets {packets} bytes {size}\n"
         if isinstance(value, st.Quota):
-            used = 0 if self.stateless else int(state[0]) if state else value.used
+            used = 0 if self.stateless else min(int(state[0]), value.bytes) if state else value.used
             return f"\t\t{_quota(value, used).removeprefix('quota ')}\n"
         if isinstance(value, st.Limit):
             return f"\t\t{_limit(value).removeprefix('limit ')}\n"
