@@ -6,6 +6,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
+from kubenet_lab.cluster import PROXIES
 from kubenet_lab.scenarios import proxy_times
 from kubenet_lab.views.timeline import TimeLine, timeline_svg
 
@@ -27,7 +28,7 @@ def drawn(line: TimeLine) -> str:
     return svg
 
 
-@pytest.mark.parametrize("proxy", ["iptables", "nftables"])
+@pytest.mark.parametrize("proxy", PROXIES)
 def test_stopped_and_then_pods_are_replaced(proxy: str) -> None:
     line = proxy_times.stopped(proxy)
     assert not any(second < 5 or second >= 14 for second in line.bad_seconds)
