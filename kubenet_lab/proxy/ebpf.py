@@ -43,6 +43,7 @@ from kubenet_lab.kernel.bpf import (
     slot_of,
 )
 from kubenet_lab.kernel.netns import Netns
+from kubenet_lab.kernel.route import TABLE_MAIN
 from kubenet_lab.packet.ip import family
 from kubenet_lab.packet.packet import PROTO_NUMBERS
 from kubenet_lab.proxy.config import KubeProxyConfig, ProxyNode
@@ -361,7 +362,9 @@ def native_devices(space: Netns, ips: Iterable[str]) -> list[str]:
     wanted = set(ips)
     out = [a.dev for a in space.addrs() if a.local in wanted]
     for fam in (4, 6):
-        out += [r.dev for r in space.route_list(fam) if r.dst in ("0.0.0.0/0", "::/0") and r.dev]
+        # Routes to other nodes may only be promised; the default route is the node's own.
+        own = dict.values(space.routes.get((fam, TABLE_MAIN), {}))
+        out += [route.dev for route in own if route.dst in ("0.0.0.0/0", "::/0") and route.dev]
     return list(dict.fromkeys(dev for dev in out if dev in space.links))
 
 

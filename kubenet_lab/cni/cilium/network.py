@@ -34,9 +34,10 @@ from kubenet_lab.kernel.bpf import (
     EndpointEntry,
     IpcacheEntry,
 )
+from kubenet_lab.kernel.late import LateDict
 from kubenet_lab.kernel.link import VxlanOptions
 from kubenet_lab.kernel.netns import Netns
-from kubenet_lab.kernel.route import Route
+from kubenet_lab.kernel.route import TABLE_MAIN, Route
 from kubenet_lab.objects import EndpointSlice, NetworkPolicy, Node, Pod, Service
 from kubenet_lab.objects.namespace import Namespace
 from kubenet_lab.packet.ip import family, ip_text, mac_from, prefix
@@ -95,6 +96,10 @@ class Cilium:
         self.world = world
         self.options = options or CiliumOptions()
         self.nodes: dict[str, CiliumNode] = {}
+        self._at: dict[str, CiliumNode] = {}
+        """Block -> its node."""
+        self._waiting: set[str] = set()
+        """Nodes whose routes nobody has looked at."""
         self.identities = Identities()
         self.redirects = Redirects()
         self.revision = 0
@@ -128,12 +133,13 @@ class Cilium:
         """A node left: the others lose their route to its block."""
         gone = self.nodes.pop(node, None)
         self._balancers.pop(node, None)
+        self._waiting.discard(node)
         self.revision += 1
         if gone is None:
             return
-        for other in self.nodes.values():
-            space = self.world.network.ns(other.name)
-            space.program_routes([self._route_to(other, gone)], [])
+        del self._at[gone.block]
+        for name in self.nodes.keys() - self._waiting:
+            self.world.network.ns(name).program_routes([self._route_to(self.nodes[name], gone)], [])
 
     def restart(self) -> None:
         """Start every agent anew; addresses that pods have are in the hosts' files, identities with the operator."""
@@ -144,6 +150,10 @@ class Cilium:
         self.revision += 1
         present = self.world.network.netns
         self.nodes = {name: node for name, node in self.nodes.items() if name in present}
+        self._at = {node.block: node for node in self.nodes.values()}
+        self._waiting = {
+            name for name in self.nodes if isinstance(present[name].routes.get((4, TABLE_MAIN)), LateDict)
+        }
 
     # -- a node -------------------------------------------------------------------------------------------------------
 
@@ -155,11 +165,20 @@ class Cilium:
         made = CiliumNode(node.name, ip, block, router)
         if "cilium_host" not in space.links:
             self._set_up(space, made)
-        others = list(self.nodes.values())
         self.nodes[node.name] = made
-        space.program_routes([], [self._route_to(made, other) for other in others])
-        for other in others:
-            self.world.network.ns(other.name).program_routes([], [self._route_to(other, made)])
+        self._at[block] = made
+        for name in self.nodes.keys() - self._waiting:
+            if name != node.name:
+                self.world.network.ns(name).program_routes([], [self._route_to(self.nodes[name], made)])
+        self._promise(space, made)
+
+    def _promise(self, space: Netns, node: CiliumNode) -> None:
+        """Routes to the other nodes' blocks are made when somebody looks at this node's."""
+        table = space.routes.setdefault((4, TABLE_MAIN), {})
+        own = dict(dict.items(table)) if isinstance(table, LateDict) else table
+        self._waiting.add(node.name)
+        promise = _Routes(self, node)
+        space.routes[4, TABLE_MAIN] = LateDict.over(own, promise, partial(self._waiting.discard, node.name))
 
     def _block(self, space: Netns) -> str:
         """The operator: the first free /24 of the pool (ipam: cluster-pool); a machine keeps the one it has."""
@@ -167,11 +186,10 @@ class Cilium:
         if known is not None:
             return str(json.loads(known)["pool"])
         pool = prefix(next(c for c in self.world.cluster_cidrs if family(c) == 4))
-        taken = {node.block for node in self.nodes.values()}
         size = 1 << (32 - MASK)
         for number in range(1 << max(0, MASK - pool.length)):
             block = f"{ip_text(pool.net + number * size, 4)}/{MASK}"
-            if block not in taken:
+            if block not in self._at:
                 return block
         raise ValueError(f"the pool {pool} has no /{MASK} left for another node")
 
@@ -365,6 +383,27 @@ class Cilium:
             for address in pod.ips:
                 if family(address) == 4:
                     state.set_ipcache(f"{address}/32", IpcacheEntry(identity, way))
+
+
+class _Routes:
+    """What a node will have routes to: the blocks of all the others."""
+
+    def __init__(self, network: Cilium, node: CiliumNode) -> None:
+        self.network, self.node = network, node
+
+    def get(self, key: tuple[str, int, str]) -> Route | None:
+        """Return the promised route of a key."""
+        other = self.network._at.get(key[0])
+        if other is None or other.name == self.node.name:
+            return None
+        route = self.network._route_to(self.node, other)
+        return route if route.key == key else None
+
+    def items(self) -> list[tuple[tuple[str, int, str], Route]]:
+        """Return all promised routes."""
+        others = (one for one in self.network.nodes.values() if one.name != self.node.name)
+        routes = [self.network._route_to(self.node, other) for other in others]
+        return [(route.key, route) for route in routes]
 
 
 class _Seen:
