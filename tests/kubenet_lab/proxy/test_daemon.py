@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
@@ -22,6 +23,7 @@ from kubenet_lab.walk.destinations import destinations
 from kubenet_lab.walk.http import Got, get
 
 BACKEND = "10.96.0.100"
+DAEMON_SET = Path(scenarios.__file__).with_name("kube_proxy.yaml")
 
 
 def shop(
@@ -335,25 +337,11 @@ def test_a_failed_apply_leaves_a_stopped_one_stopped() -> None:
     assert len(sent_to(cluster, "node-2")) == 5
 
 
-DAEMON_SET = """
-apiVersion: apps/v1
-kind: DaemonSet
-metadata: {name: kube-proxy, namespace: kube-system, labels: {k8s-app: kube-proxy}}
-spec:
-  selector: {matchLabels: {k8s-app: kube-proxy}}
-  template:
-    metadata: {labels: {k8s-app: kube-proxy}}
-    spec:
-      hostNetwork: true
-      tolerations: [{operator: Exists}]
-      containers: [{name: kube-proxy, image: kube-proxy, command: [/usr/local/bin/kube-proxy]}]
-"""
-
-
 def test_as_a_daemon_set_it_runs_where_its_pods_do() -> None:
     cluster = shop()
     sent_to(cluster)
     cluster.apply(DAEMON_SET)
+    assert len([p for p in cluster.store.list("Pod", "kube-system") if "kube-proxy" in p.name]) == 3
     nodes = ("node-1", "node-2", "node-3")
     assert all(cluster.kube_proxy(node).running for node in nodes)
     fulls = cluster.kube_proxy("node-1").process.began
