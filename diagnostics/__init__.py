@@ -18,6 +18,7 @@ from diagnostics import (
     ipset,
     iptables,
     ipvsadm,
+    nft,
     nslookup,
     ping,
     ss,
@@ -38,6 +39,7 @@ TOOLS: tuple[Tool, ...] = (
     sysctl.TOOL,
     conntrack.TOOL,
     *iptables.TOOLS,
+    nft.TOOL,
     ipset.TOOL,
     ipvsadm.TOOL,
 )
