@@ -27,7 +27,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 CLONE_NEWNET = 0x40000000
@@ -568,9 +568,11 @@ class Servers:
         elif wanted["handler"] and data.split(b" ", 1)[0] in METHODS:
 
             def respond(answer: bytes | None) -> None:
-                if answer is not None:
-                    connection.sendall(answer)
-                self.forget(connection)
+                # The client may have gone meanwhile; else it closes when it has read, and is forgotten then.
+                with suppress(OSError):
+                    if answer is not None:
+                        connection.sendall(answer)
+                    connection.shutdown(socket.SHUT_WR)
 
             self.agent.ask(question(wanted, data, peer, local), respond)
         elif wanted["handler"]:
