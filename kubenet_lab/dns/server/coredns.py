@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import random
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec.structs import replace
 
@@ -45,7 +45,7 @@ from kubenet_lab.dns.server.metadata import Metadata
 from kubenet_lab.dns.server.minimal import Minimal
 from kubenet_lab.dns.server.nsid import Nsid
 from kubenet_lab.dns.server.plugin import Failure, Plugin, Request, Upstream
-from kubenet_lab.dns.server.prometheus import Prometheus
+from kubenet_lab.dns.server.prometheus import Labels, Prometheus, exposition
 from kubenet_lab.dns.server.ready import Ready
 from kubenet_lab.dns.server.reload import Reload
 from kubenet_lab.dns.server.rewrite import Rewrite
@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from kubenet_lab.packet.packet import Packet
 
 VERSION = "1.15.0"
+PLATFORM = "linux/amd64, go1.26.8, "
 _MAX_UDP_PAYLOAD = 65507
 _MAX_DEPTH = 30
 _FRAGMENT_V4, _FRAGMENT_V6 = 1480, 1220
@@ -82,6 +83,7 @@ PLUGINS: tuple[type[Plugin], ...] = (
 )  # fmt: skip
 """The plugins modelled; a Corefile with another one of DIRECTIVES raises NotModelled."""
 
+Found = TypeVar("Found", bound=Plugin)
 _BY_NAME = {plugin.name: plugin for plugin in PLUGINS}
 _ANY_CLASS = frozenset({"chaos", "forward"})
 DEFAULT_FILES: Mapping[str, str] = {"/etc/resolv.conf": "nameserver 192.168.1.1\n"}
@@ -119,6 +121,10 @@ class Environment:
         self.unbound: list[str] = []
         """Addresses to listen on that this host does not have."""
         self.lameduck = 0.0
+        self.http: dict[str, int] = {}
+        """By plugin (health, ready, prometheus): the TCP port it answers HTTP on."""
+        self.reload: tuple[float, float] | None = None
+        """How often the Corefile is looked at, and by how much that is spread; s."""
 
 
 class Server:
@@ -160,7 +166,9 @@ class CoreDNS:
         port: The port it serves; blocks on other ports are read and not served.
 
     Attributes:
-        log: The lines it printed, newest last.
+        log: The lines it printed, newest last; it begins with `banner`.
+        http: By plugin (health, ready, prometheus): the TCP port it answers HTTP on.
+        reloads: (interval, spread) in s of the `reload` plugin, None without it.
         servers: By zone name.
 
     Raises CorefileError with what CoreDNS prints, NotModelled for a plugin this model lacks.
@@ -193,8 +201,12 @@ class CoreDNS:
         self.servers: dict[str, Server] = {}
         self.blocks: dict[str, list[Server]] = {}
         """Zones that several blocks serve, each for a view of its own."""
+        self.http: dict[str, int] = {}
+        self.reloads: tuple[float, float] | None = None
+        self.banner: list[str] = []
         self._within = threading.local()
         self._load(corefile)
+        self.log.extend(self.banner)
 
     def reload(self, corefile: str) -> bool:
         """Take a changed Corefile, as the `reload` plugin does; False, and a line in the log, if broken.
@@ -203,13 +215,37 @@ class CoreDNS:
         """
         if corefile == self.corefile:
             return True
+        self.log.append("[INFO] Reloading")
         try:
             self._load(corefile)
         except CorefileError as error:
             self.log.append(f"[ERROR] Restart failed: {error}")
             return False
+        if self.reloads is not None:
+            self.log.append(self._running)
         self.log.append("[INFO] Reloading complete")
         return True
+
+    def words_of(self, corefile: str) -> list[tuple[list[str], list[tuple[str, list[str]]]]]:
+        """What a Corefile says, comments and blanks left out: what `reload` compares.
+
+        Raises CorefileError for a text that cannot be parsed; unknown directives are not looked at yet.
+        """
+        blocks = _corefile.parse(corefile, None, self.files, self.variables)
+        return [
+            (
+                block.keys,
+                [(name, [token.text for token in words]) for name, words in block.directives.items()],
+            )
+            for block in blocks
+        ]
+
+    @property
+    def _running(self) -> str:
+        from hashlib import sha512
+
+        digest = sha512(repr(self.words_of(self.corefile)).encode()).hexdigest()
+        return f"[INFO] plugin/reload: Running configuration SHA512 = {digest}"
 
     def answer(
         self, query: Query, client: str = "127.0.0.1", now: float = 0.0, protocol: str = "udp", port: int = 0
@@ -296,6 +332,63 @@ class CoreDNS:
                 if isinstance(plugin, Kubernetes) and not plugin.ready()
             )
         )
+
+    def metrics(self) -> str:
+        """What `curl :9153/metrics` prints, as far as it is modelled; counters begin anew with every load."""
+        requests: Counter[Labels] = Counter()
+        responses: Counter[Labels] = Counter()
+        for plugin in self._plugins(Prometheus):
+            requests.update(plugin.requests)
+            responses.update(plugin.responses)
+        entries: dict[Labels, int] = {}
+        hits: dict[Labels, int] = {}
+        misses: dict[Labels, int] = {}
+        for server in self.servers.values():
+            for cache in (plugin for plugin in server.chain if isinstance(plugin, Cache)):
+                labels = (("server", f"dns://:{self.port}"), ("view", ""), ("zones", server.zone.name))
+                for kind, store in (("denial", cache.denial), ("success", cache.success)):
+                    entries[labels[0], ("type", kind), *labels[1:]] = len(store)
+                hits[labels] = cache.hits
+                misses[labels] = cache.misses
+        build = (("goversion", "go1.26.8"), ("revision", ""), ("version", VERSION))
+        return "".join(
+            (
+                exposition(
+                    "coredns_build_info",
+                    "gauge",
+                    "A metric with a constant '1' value labeled by version, revision, and goversion from which "
+                    "CoreDNS was built.",
+                    {build: 1},
+                ),
+                exposition("coredns_cache_entries", "gauge", "The number of elements in the cache.", entries),
+                exposition("coredns_cache_hits_total", "counter", "The count of cache hits.", hits),
+                exposition("coredns_cache_misses_total", "counter", "The count of cache misses.", misses),
+                exposition(
+                    "coredns_dns_requests_total",
+                    "counter",
+                    "Counter of DNS requests made per zone, protocol and family.",
+                    requests,
+                ),
+                exposition(
+                    "coredns_dns_responses_total", "counter", "Counter of response status codes.", responses
+                ),
+            )
+        )
+
+    def cached(self) -> tuple[int, int]:
+        """(entries kept, entries the caches can hold)."""
+        caches = self._plugins(Cache)
+        return (
+            sum(len(cache.success) + len(cache.denial) for cache in caches),
+            sum(cache.options.success_capacity + cache.options.denial_capacity for cache in caches),
+        )
+
+    def _plugins(self, kind: type[Found]) -> list[Found]:
+        """All plugins of a kind, each once though several zones share a chain."""
+        found = [
+            plugin for server in self.servers.values() for plugin in server.chain if isinstance(plugin, kind)
+        ]
+        return list({id(plugin): plugin for plugin in found}.values())
 
     def probe_loop(self, now: float = 0.0) -> None:
         """The query `loop` sends the server at its start. Raises LoopDetected if it comes back.
@@ -432,7 +525,11 @@ class CoreDNS:
         self.blocks = {name: each for name, each in several.items() if len(each) > 1}
         self.corefile = text
         self.lameduck = environment.lameduck
-        self.log.extend([*printed, f"CoreDNS-{VERSION}"])
+        self.http = environment.http
+        self.reloads = environment.reload
+        self.banner = [*printed, f"CoreDNS-{VERSION}", PLATFORM]
+        if self.reloads is not None:
+            self.banner.insert(len(printed), self._running)
 
     @staticmethod
     def _setup(name: str, controller: Controller) -> Plugin | None:

@@ -257,13 +257,14 @@ class Controller(Cursor):
 
 def parse(
     text: str,
-    directives: tuple[str, ...],
+    directives: tuple[str, ...] | None,
     files: Mapping[str, str] | None = None,
     variables: Mapping[str, str] | None = None,
 ) -> list[ServerBlock]:
     """The server blocks of a Corefile. Raises CorefileError.
 
-    `directives` are the words CoreDNS knows, `files` what `import` may read, `variables` the environment.
+    `directives` are the words CoreDNS knows (None: any word will do), `files` what `import` may read, `variables` the
+    environment.
     """
     return _Parser(tokenize(text), directives, files or {}, variables or {}).parse()
 
@@ -272,12 +273,12 @@ class _Parser(Cursor):
     def __init__(
         self,
         tokens: list[Token],
-        directives: tuple[str, ...],
+        directives: tuple[str, ...] | None,
         files: Mapping[str, str],
         variables: Mapping[str, str],
     ) -> None:
         super().__init__(tokens)
-        self.directives = frozenset(directives)
+        self.directives = None if directives is None else frozenset(directives)
         self.files = files
         self.variables = variables
         self.snippets: dict[str, list[Token]] = {}
@@ -351,7 +352,7 @@ class _Parser(Cursor):
 
     def _directive(self) -> None:
         name = self._expand(self.value)
-        if name not in self.directives:
+        if self.directives is not None and name not in self.directives:
             raise self.error(f"Unknown directive '{name}'")
         words = self.block.directives.setdefault(name, [])
         words.append(self.tokens[self.at])
@@ -531,6 +532,12 @@ def integer(text: str, function: str = "strconv.Atoi") -> int:
     if not re.fullmatch(r"[+-]?\d+", text):
         raise CorefileError(f'{function}: parsing "{text}": invalid syntax')
     return int(text)
+
+
+def port_of(address: str) -> int:
+    """The port of HOST:PORT; 0 for what is no number."""
+    port = address.rpartition(":")[2]
+    return int(port) if port.isdecimal() else 0
 
 
 def check_address(text: str) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from kubenet_lab.dns.server.corefile import Controller, CorefileError, check_address, duration
+from kubenet_lab.dns.server.corefile import Controller, CorefileError, check_address, duration, port_of
 from kubenet_lab.dns.server.plugin import Plugin
+
+PORT = 8080
 
 
 class Health(Plugin):
@@ -21,8 +23,8 @@ class Health(Plugin):
             args = c.args()
             if len(args) > 1:
                 raise c.arg_error()
-            if args:
-                check_address(args[0])
+            assert isinstance(c.environment, Environment)
+            c.environment.http["health"] = port_of(check_address(args[0])) if args else PORT
             while c.next_block():
                 if c.value != "lameduck":
                     raise c.error(f"unknown property '{c.value}'")
@@ -35,5 +37,4 @@ class Health(Plugin):
                     raise CorefileError(
                         f"unable to parse lameduck duration value: '{words[0]}' : {error}"
                     ) from None
-                assert isinstance(c.environment, Environment)
                 c.environment.lameduck = seconds

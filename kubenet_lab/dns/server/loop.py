@@ -25,7 +25,7 @@ class Loop(Plugin):
         if self.probe and request.query.type == "HINFO" and request.name == self.probe:
             self.seen += 1
             if self.seen > 2:
-                raise LoopDetected(self.zone, self.probe)
+                raise LoopDetected(self.zone, self.probe, f"{request.client}:{request.port}")
         return self.pass_on(request)
 
     @classmethod
@@ -46,8 +46,8 @@ class Loop(Plugin):
 class LoopDetected(CorefileError):
     """What CoreDNS dies of when its own query comes back to it."""
 
-    def __init__(self, zone: str, probe: str) -> None:
+    def __init__(self, zone: str, probe: str, client: str = "127.0.0.1:0") -> None:
         super().__init__(
-            f'[FATAL] plugin/loop: Loop (127.0.0.1:0 -> :53) detected for zone "{zone}", '
+            f'[FATAL] plugin/loop: Loop ({client} -> :53) detected for zone "{zone}", '
             f'see https://coredns.io/plugins/loop#troubleshooting. Query: "HINFO {probe}"'
         )

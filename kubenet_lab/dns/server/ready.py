@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from kubenet_lab.dns.server.corefile import Controller, CorefileError, check_address
+from kubenet_lab.dns.server.corefile import Controller, CorefileError, check_address, port_of
 from kubenet_lab.dns.server.plugin import Plugin
+
+PORT = 8181
 
 
 class Ready(Plugin):
@@ -14,6 +16,8 @@ class Ready(Plugin):
     @classmethod
     def setup(cls, controller: Controller) -> None:
         """Read the stanza. Raises CorefileError."""
+        from kubenet_lab.dns.server.coredns import Environment
+
         c = controller
         seen = False
         while c.next():
@@ -23,8 +27,8 @@ class Ready(Plugin):
             args = c.args()
             if len(args) > 1:
                 raise c.arg_error()
-            if args:
-                check_address(args[0])
+            assert isinstance(c.environment, Environment)
+            c.environment.http["ready"] = port_of(check_address(args[0])) if args else PORT
             while c.next_block():
                 if c.value != "monitor":
                     raise c.error(f"unknown property '{c.value}'")

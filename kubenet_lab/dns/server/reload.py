@@ -17,6 +17,8 @@ class Reload(Plugin):
     @classmethod
     def setup(cls, controller: Controller) -> None:
         """Read the stanza. Raises CorefileError."""
+        from kubenet_lab.dns.server.coredns import Environment
+
         c = controller
         c.next()
         args = c.args()
@@ -28,3 +30,5 @@ class Reload(Plugin):
         jitter = duration(args[1]) if len(args) > 1 else 15.0
         if jitter and jitter < 1:
             raise CorefileError("jitter value must be 0 or greater or equal to 1s")
+        assert isinstance(c.environment, Environment)
+        c.environment.reload = (interval, min(jitter, interval / 2))
