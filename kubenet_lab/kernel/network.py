@@ -66,7 +66,7 @@ class Network:
         for link in list(gone.links.values()):
             if link.wire:
                 self.unplug(name, link.name)
-            if link.peer is not None:
+            if link.peer is not None and link.name in gone.links:
                 gone.delete_link(link.name)
         del self.netns[name]
         self.population += 1

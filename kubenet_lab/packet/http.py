@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
-PHRASES = {200: "OK", 404: "Not Found", 405: "Method Not Allowed", 503: "Service Unavailable"}
+PHRASES = {200: "OK", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed", 503: "Service Unavailable"}
 """Reason phrases of the statuses that are used here (RFC 9110, 15)."""
 
 METHODS = (b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH")
@@ -46,6 +46,9 @@ class Response(Struct, frozen=True):
     def line(self) -> str:
         """ "HTTP/1.1 200 OK"."""
         return f"HTTP/1.1 {self.status} {PHRASES.get(self.status, '')}".rstrip()
+
+    def __str__(self) -> str:
+        return self.line
 
     def field(self, name: str) -> str:
         """Return a header field's value whatever the case of its name, "" when there is none."""

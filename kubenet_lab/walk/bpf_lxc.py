@@ -27,6 +27,7 @@ from kubenet_lab.kernel.bpf import (
 )
 from kubenet_lab.kernel.link import Link
 from kubenet_lab.kernel.netns import Netns
+from kubenet_lab.packet.http import Response
 from kubenet_lab.packet.packet import ICMP, ICMPV6, PSH, Frame, Packet
 from kubenet_lab.walk import bpf, bpf_lb, bpf_nodeport, bpf_overlay, links
 from kubenet_lab.walk.engine import Walk
@@ -329,7 +330,8 @@ def _through_proxy(w: Walk, ns: Netns, state: BpfState, port: int, pkt: Packet, 
     if refusal is None:
         w.step("bpf", f"proxy {port}", note="the proxy lets the request through")
         return True
-    w.end("rejected", "l7-denied", ns, f"proxy {port}", note=refusal.split(b"\r\n", 1)[0].decode("latin-1"))
+    answer = Response.from_bytes(refusal)
+    w.end("rejected", "l7-denied", ns, f"proxy {port}", answer, note="the proxy answers itself")
     return False
 
 

@@ -28,20 +28,38 @@ class Got(Struct):
 
 
 def get(
-    walk: Walk, ns: str, address: str, port: int, path: str = "/", *, source: str = "", patience: float = 5.0
+    walk: Walk,
+    ns: str,
+    address: str,
+    port: int,
+    path: str = "/",
+    *,
+    source: str = "",
+    patience: float = 5.0,
+    method: str = "GET",
 ) -> Got:
-    """Send `GET PATH` from namespace `ns` and return what came back; the connection is closed again."""
+    """Send `GET PATH` from namespace `ns` and return what came back; the connection is closed again.
+
+    A proxy on the way may refuse the request and answer itself.
+    """
     mss = own_mss(walk.network.ns(ns), address, source)
     opened = exchange(walk, ns, Packet(source, address, TCP, 0, port, flags=SYN, mss=mss), patience=patience)
     seen, answer = opened.request.delivered_as, opened.answer
     if not opened.ok or seen is None or answer is None:
         return Got(opened)
-    request = Request("GET", path, {"host": endpoint(address, port)}).to_bytes()
+    request = Request(method, path, {"host": endpoint(address, port)}).to_bytes()
+    # A socket that was given a backend goes on with it.
+    there = opened.request.packet
+    mine = Packet(
+        answer.dst, there.dst, TCP, answer.dport, there.dport, flags=PSH | ACK, seq=1, ack=1, payload=request
+    )
+    sent = walk.send(ns, mine, role="data")
+    if isinstance(sent.decided_by, Response):
+        return Got(opened, sent.decided_by)
+    if not sent.delivered:
+        return Got(opened)
     response = ask(walk, opened, request)
     told = response.to_bytes() if response is not None else b""
-    mine = Packet(
-        answer.dst, address, TCP, answer.dport, port, flags=PSH | ACK, seq=1, ack=1, payload=request
-    )
     back = Packet(
         seen.dst,
         seen.src,
@@ -53,8 +71,6 @@ def get(
         ack=1 + len(request),
         payload=told,
     )
-    if not walk.send(ns, mine, role="data").delivered:
-        return Got(opened)
     if told and not walk.send(opened.server_ns, back, role="data").delivered:
         return Got(opened)
     asked, after = 1 + len(request), 1 + len(told)

@@ -11,12 +11,11 @@ node, and anew when pods, nodes or policies have changed since. Source: daemon/,
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from functools import partial
 
 from msgspec import Struct
 
-from kubenet_lab.cni.cilium import iptables
+from kubenet_lab.cni.cilium import ciliumpolicy, iptables
 from kubenet_lab.cni.cilium.identity import Identities, labels_of, text_of
 from kubenet_lab.cni.cilium.networkpolicy import entries_of
 from kubenet_lab.cni.cilium.plugin import IPAM, SOCKET
@@ -299,8 +298,9 @@ class Cilium:
         seen = _Seen()
         for policy in store.list(NetworkPolicy):
             seen.policies += entries_of(policy, self.options.cluster)
-        for reader in READERS:
-            seen.policies += reader(self)
+        for kind in ciliumpolicy.KINDS:
+            for own in store.list(kind):
+                seen.policies += ciliumpolicy.entries_of(own, self.options.cluster)
         for block in blocks_of(seen.policies):
             seen.blocks[block] = self.identities.block(block)
         all_ports: dict[tuple[str, str], set[int]] = {}
@@ -358,7 +358,9 @@ class Cilium:
                 labels, seen.policies, self.identities, own, seen.ports, self.redirects
             )
         state.labels = {one: text_of(labels) for one, labels in self.identities.labels.items() if one >= 256}
-        state.proxies = {port: _judge(rules) for port, rules in self.redirects.rules.items()}
+        state.proxies = {
+            port: partial(ciliumpolicy.refusal, rules) for port, rules in self.redirects.rules.items()
+        }
 
     def _fill_ipcache(self, state: BpfState, node: CiliumNode, seen: _Seen, tunnel: bool) -> None:
         state.ipcache.clear()
@@ -444,14 +446,6 @@ def _gathered(pairs: list[tuple[tuple[str, str], int]]) -> NamedPorts:
     for name, number in pairs:
         found.setdefault(name, set()).add(number)
     return {name: frozenset(numbers) for name, numbers in found.items()}
-
-
-def _judge(_rules: object) -> Callable[[bytes], bytes | None]:
-    return lambda _request: None
-
-
-READERS: tuple[Callable[[Cilium], list[PolicyEntry]], ...] = ()
-"""Further kinds of policy: each gives the entries of all its objects."""
 
 
 class CiliumNative(Cilium):

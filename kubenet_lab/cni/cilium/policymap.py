@@ -123,14 +123,23 @@ def policy_map(
     out: dict[PolicyKey, MapValue] = {PolicyKey(True, HOST): MapValue()}
     for ingress in (True, False):
         here = [entry for entry in mine if entry.ingress == ingress]
-        if not here or all(entry.deny for entry in here):
+        if not any(entry.default_deny for entry in here):
             out[PolicyKey(ingress)] = MapValue()
         for entry in here:
             for key, value in _keys(entry, identities, own_ports if ingress else all_ports, redirects):
                 present = out.get(key)
-                if present is None or value.deny or (present.proxy_port and not value.proxy_port):
-                    out[key] = value
+                out[key] = value if present is None else _both(present, value, redirects)
     return out
+
+
+def _both(one: MapValue, other: MapValue, redirects: Redirects) -> MapValue:
+    """What two entries with one key say: a denial wins, then a grant without conditions; conditions add up."""
+    if one.deny or other.deny:
+        return MapValue(deny=True)
+    if not one.proxy_port or not other.proxy_port:
+        return MapValue()
+    rules = dict.fromkeys((*redirects.rules[one.proxy_port], *redirects.rules[other.proxy_port]))
+    return MapValue(proxy_port=redirects.port(tuple(rules)))
 
 
 def _keys(

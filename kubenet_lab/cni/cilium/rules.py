@@ -122,6 +122,8 @@ class PolicyEntry(Struct, frozen=True):
     deny: bool = False
     source: str = ""
     """The policy it was made from: "NetworkPolicy default/db"."""
+    default_deny: bool = True
+    """Whether it closes the direction for all that no entry allows (enableDefaultDeny)."""
 
     def __str__(self) -> str:
         peers = "nobody" if self.peers is None else ", ".join(map(str, self.peers))
