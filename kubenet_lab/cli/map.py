@@ -34,6 +34,7 @@ def map_(
     nodes: Annotated[int, typer.Option("--nodes", min=1, max=6000, help=world.NODES_HELP)] = 3,
     cni: world.Cni = "flannel",
     proxy: world.Proxy = "iptables",
+    load_balancer: world.Balancer = "none",
     lenient: Annotated[bool, typer.Option("--lenient", help=world.LENIENT_HELP)] = False,
 ) -> None:
     """Draw the cluster: nodes, pods, devices, Services.
@@ -41,7 +42,9 @@ def map_(
     kubenet-lab map -f shop.yaml --output shop.svg
     """
     world.need_files(file or [])
-    cluster = world.Inputs(file or [], lenient=lenient).cluster(nodes, cni=cni, proxy=proxy)
+    cluster = world.Inputs(file or [], lenient=lenient).cluster(
+        nodes, cni=cni, proxy=proxy, load_balancer=load_balancer
+    )
     if form is None:
         form = Form.html if output is not None and output.suffix.lower() in (".html", ".htm") else Form.svg
     picture = cluster.map()

@@ -51,6 +51,7 @@ def trace(
     nodes: Annotated[int, typer.Option("--nodes", min=1, max=6000, help=world.NODES_HELP)] = 3,
     cni: world.Cni = "flannel",
     proxy: world.Proxy = "iptables",
+    load_balancer: world.Balancer = "none",
     lenient: Annotated[bool, typer.Option("--lenient", help=world.LENIENT_HELP)] = False,
     seed: Annotated[int, typer.Option("--seed", help=world.SEED_HELP)] = 0,
 ) -> None:
@@ -70,7 +71,10 @@ def trace(
     world.collect(faults, lambda: parse_target(target))
     inputs = world.Inputs(file or [], lenient=lenient)
     cluster = (
-        world.collect(faults, lambda: inputs.cluster(nodes, seed, told=True, cni=cni, proxy=proxy))
+        world.collect(
+            faults,
+            lambda: inputs.cluster(nodes, seed, told=True, cni=cni, proxy=proxy, load_balancer=load_balancer),
+        )
         if file
         else None
     )

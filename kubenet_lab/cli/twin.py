@@ -33,6 +33,7 @@ def twin(
     nodes: Annotated[int, typer.Option("--nodes", min=1, max=6000, help=world.NODES_HELP)] = 3,
     cni: world.Cni = "flannel",
     proxy: world.Proxy = "iptables",
+    load_balancer: world.Balancer = "none",
     lenient: Annotated[bool, typer.Option("--lenient", help=world.LENIENT_HELP)] = False,
     seed: Annotated[int, typer.Option("--seed", help=world.SEED_HELP)] = 0,
 ) -> None:
@@ -44,7 +45,9 @@ def twin(
     read lines "POD COMMAND" from standard input. When it ends, nothing of it is left.
     """
     if file:
-        cluster = world.Inputs(file, lenient=lenient).cluster(nodes, seed, cni=cni, proxy=proxy)
+        cluster = world.Inputs(file, lenient=lenient).cluster(
+            nodes, seed, cni=cni, proxy=proxy, load_balancer=load_balancer
+        )
     else:
         from kubenet_lab import scenarios
 

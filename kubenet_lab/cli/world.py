@@ -30,6 +30,11 @@ CNI_HELP = (
 PROXY_HELP = "The Service data plane: iptables, nftables, ipvs or ebpf."
 Cni = Annotated[str, typer.Option("--cni", metavar="NAME", help=CNI_HELP)]
 Proxy = Annotated[str, typer.Option("--proxy", metavar="NAME", help=PROXY_HELP)]
+BALANCER_HELP = (
+    "Who serves Services of type LoadBalancer: none, cloud, cloud-proxy, l2 or bgp (the last two take their addresses "
+    "from IPAddressPools)."
+)
+Balancer = Annotated[str, typer.Option("--load-balancer", metavar="NAME", help=BALANCER_HELP)]
 OUTPUT_HELP = "Write to this file instead of standard output."
 
 

@@ -226,3 +226,17 @@ def test_an_output_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     )
     assert ran.status == 2
     assert str(tmp_path / "no" / "trip.txt") in ran.err
+
+
+def test_a_load_balancer_stands_before_the_nodes_on_request() -> None:
+    file = str(Path(scenarios.__file__).with_name("outside.yaml"))
+    call = ("trace", "-f", file, "203.0.113.77", "http://198.51.100.2", "-o", "json")
+    assert json.loads(run(*call).out)["verdict"] == "unreachable"
+    ran = run(*call, "--load-balancer", "cloud-proxy")
+    document = json.loads(ran.out)
+    assert (document["verdict"], document["source_seen"]) == ("connected", "192.168.1.2")
+    assert document["server"] in ("default/web-2", "default/web-3")
+    assert "cloud-lb" in {hop["netns"] for hop in document["hops"]}
+    wrong = run(*call, "--load-balancer", "clod")
+    assert wrong.status == 2
+    assert "write one of: none, cloud, cloud-proxy, l2, bgp" in wrong.err
