@@ -916,6 +916,11 @@ class Netns:
         return self._nftables
 
     @property
+    def nftables_built(self) -> NftRuleset | None:
+        """The nftables rules as far as they have been built; looking here builds none. None where there are none."""
+        return self._nftables or None
+
+    @property
     def has_nftables(self) -> bool:
         """True when there are nftables tables, or `defer_nftables` promised some."""
         return bool(self._nftables) or self._build_nftables is not None

@@ -44,7 +44,7 @@ def transmit(
         w.end("lost", "loop", ns, dev)
         return
     w.hop.outdev = dev
-    if ns.has_nftables:
+    if ns.nftables_built is not None:
         kept = nft_frames.at_link(w, ns, "egress", dev, frame)
         if kept is None:
             return
@@ -126,7 +126,7 @@ def receive(w: Walk, ns: Netns, dev: str, frame: Frame) -> None:
         if seen is None:
             return
         frame = seen
-    if ns.has_nftables:
+    if ns.nftables_built is not None:
         kept = nft_frames.at_link(w, ns, "ingress", dev, frame)
         if kept is None:
             return

@@ -57,14 +57,14 @@ def _ask(w: Walk, ns: Netns, dev: str, address: str, source: str) -> Trace:
 
 
 def _goes_out(w: Walk, ns: Netns, dev: str, frame: Frame) -> bool:
-    return not ns.has_nftables or (
+    return ns.nftables_built is None or (
         isinstance(frame.body, Arp) and nft_frames.arp(w, ns, "output", dev, frame.body)
     )
 
 
 def receive_arp(w: Walk, ns: Netns, dev: str, arp: Arp) -> None:
     """Answer a question about an address of ours, or learn from an answer to ours."""
-    if ns.has_nftables and not nft_frames.arp(w, ns, "input", dev, arp):
+    if ns.nftables_built is not None and not nft_frames.arp(w, ns, "input", dev, arp):
         return
     if arp.sender_ip == arp.target_ip:
         _announced(w, ns, dev, arp)

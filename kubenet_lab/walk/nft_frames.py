@@ -4,7 +4,8 @@
     netdev         egress: a frame as it is handed to a link
     arp            input, output: ARP messages to and from this host (IPv6's neighbour discovery is no ARP)
 
-net/netfilter/core.c, include/linux/netfilter_netdev.h, net/ipv4/arp.c. A link's own chains of both families stand in
+net/netfilter/core.c, include/linux/netfilter_netdev.h, net/ipv4/arp.c. Rules that nobody has looked at yet (kube-proxy's, which has no such
+chains) are not built for a frame that goes by. A link's own chains of both families stand in
 one list, by priority. What such a chain may do here is accept, drop and rewrite headers; a mark, a duplicate or a
 redirection is not modelled.
 """
@@ -66,11 +67,10 @@ def arp(w: Walk, ns: Netns, hook: str, dev: str, message: Arp) -> bool:
 
 def _plan(ns: Netns, families: tuple[str, ...]) -> Chains:
     out: Chains = {}
-    if not ns.has_nftables:
+    rules = ns.nftables_built
+    if rules is None:
         return out
-    for table, chain in reversed(
-        list(ns.nftables.base_chains())
-    ):  # of equal priorities the later comes first
+    for table, chain in reversed(list(rules.base_chains())):  # of equal priorities the later comes first
         if table.family not in families or (
             chain.hook not in ("ingress", "egress") and table.family != "arp"
         ):
@@ -91,8 +91,10 @@ def _skb(ns: Netns, body: Packet | Arp, size: int) -> Skb:
 
 
 def _pass(w: Walk, skb: Skb, chains: list[tuple[Table, Chain]], hook: str) -> bool:
+    rules = skb.ns.nftables_built
+    assert rules is not None
     for table, chain in chains:
-        verdict = nft.evaluate(skb.ns.nftables, table, chain, skb, hook, w)
+        verdict = nft.evaluate(rules, table, chain, skb, hook, w)
         if verdict.kind == DROP:
             _dropped(w, skb, verdict, table, chain)
             return False

@@ -82,7 +82,7 @@ def compared(kernel: None) -> dict[str, dict[str, Comparison]]:
     for name, (rules, _ends) in TABLES.items():
         with Twin(world(rules)) as twin:
             assert twin.differences() == []
-            out[name] = {one.flow.name: one for one in twin.compare(flows)}
+            out[name] = {one.flow.name: one for one in twin.compare(flows, timeout=0.7)}
     return out
 
 
