@@ -687,7 +687,7 @@ class Cluster:
         """Return the same cluster in this machine's kernel (Linux), as a context manager."""
         from kubenet_lab.twin import Twin
 
-        return Twin(self.network, **options)
+        return Twin(self.network, **{"now": self.now, **options})
 
     # -- pictures -------------------------------------------------------------------------------------------------
 

@@ -118,6 +118,13 @@ def test_a_flow_that_is_tried_leaves_no_affinity() -> None:
         assert cluster.node("node-1").nft_list_ruleset() == before
 
 
+def test_a_broadcast_builds_no_rules_on_the_nodes_it_passes() -> None:
+    cluster = shop(proxy="nftables")
+    assert cluster.connect("node/node-1", "192.168.1.20:10250").delivered  # ARP asks every node
+    assert cluster.network.ns("node-2").nftables_built is not None
+    assert cluster.network.ns("node-3").nftables_built is None
+
+
 def test_an_unknown_mode_is_refused() -> None:
     with pytest.raises(InputError, match="iptables, nftables"):
         Cluster(proxy="userspace")

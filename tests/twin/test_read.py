@@ -59,7 +59,7 @@ def test_what_packets_left_in_nftables_is_made_and_is_no_difference(kernel: None
     cluster = Cluster.from_files(MANIFEST, sticky, proxy="nftables")
     drawn = cluster.connect("frontend", "http://10.96.9.1").server
     cluster.advance(3000)
-    with cluster.twin(now=cluster.now) as twin:
+    with cluster.twin() as twin:
         text = twin.run("node-1", "nft list ruleset").stdout
         assert "elements = { 10.244.0.2 expires 2h9m5" in text, text
         for _ in range(5):
