@@ -150,7 +150,7 @@ def receive(data: bytes) -> Query | Response | None:
     error = Response(question=None, id=ident, rd=bool(bits & RD), cd=bool(bits & CD), rcode="FORMERR")
     if number not in (0, 4):
         return Response(
-            question=None, id=ident, rd=error.rd, cd=error.cd, rcode="NOTIMP",
+            question=None, id=ident, rd=error.rd, cd=error.cd, ad=bool(bits & AD), rcode="NOTIMP",
             opcode=OPCODE_NAMES.get(number, f"OPCODE{number}"),
         )  # fmt: skip
     if qdcount != 1 or ancount > 1 or nscount > 1 or arcount > 2:

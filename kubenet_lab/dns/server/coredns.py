@@ -254,7 +254,13 @@ class CoreDNS:
         opcode = query.opcode
         if opcode not in ("QUERY", "NOTIFY"):
             return Response(
-                question=None, id=query.id, rd=query.rd, cd=query.cd, rcode="NOTIMP", opcode=opcode
+                question=None,
+                id=query.id,
+                rd=query.rd,
+                cd=query.cd,
+                ad=query.ad,
+                rcode="NOTIMP",
+                opcode=opcode,
             )
         edns = query.edns
         if edns is not None and edns.version:
