@@ -8,6 +8,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from kubenet_lab.errors import Fault, InputError
 from kubenet_lab.objects import Node, Service
 from kubenet_lab.objects.meta import Json
 from kubenet_lab.objects.namespace import Namespace
@@ -94,8 +95,16 @@ class Peer(Struct, frozen=True):
 
 
 def pools(store: Store) -> list[Pool]:
-    """The IPAddressPools. Raises ValueError for a range that is none, with the pool's name."""
-    return [_pool(obj) for obj in store.list(f"IPAddressPool.{GROUP}")]
+    """The IPAddressPools. Raises InputError for a range that is none or is in another pool, as the webhook does."""
+    found: list[Pool] = []
+    for obj in store.list(f"IPAddressPool.{GROUP}"):
+        pool = _pool(obj)
+        for first, last, family in pool.ranges:
+            for other in found:
+                if any(f == family and a <= last and first <= b for a, b, f in other.ranges):
+                    raise _refused(obj, f"its addresses overlap with those of pool {other.name}")
+        found.append(pool)
+    return found
 
 
 def advertisements(store: Store, kind: str) -> list[Advertisement]:
@@ -119,11 +128,13 @@ def advertisements(store: Store, kind: str) -> list[Advertisement]:
 
 
 def peers(store: Store) -> list[Peer]:
-    """The BGPPeers."""
+    """The BGPPeers. Raises InputError for a peer without an address."""
     found = []
     for obj in store.list(f"BGPPeer.{GROUP}"):
         spec = obj.content.get("spec") or {}
         hold = _seconds(spec.get("holdTime"), 90.0)
+        if not _is_address(spec.get("peerAddress")):
+            raise _refused(obj, f"spec.peerAddress {spec.get('peerAddress')!r} is no IP address")
         found.append(
             Peer(
                 obj.name,
@@ -160,10 +171,13 @@ def selects(selector: Json, labels: dict[str, str]) -> bool:
 def _pool(obj: Any) -> Pool:
     spec = obj.content.get("spec") or {}
     allocation = spec.get("serviceAllocation") or {}
+    listed = spec.get("addresses")
+    if not isinstance(listed, list) or not listed:
+        raise _refused(obj, "spec.addresses has to be a list of prefixes or ranges")
     return Pool(
         obj.name,
         dict(obj.metadata.labels),
-        tuple(_range(str(text), obj.name) for text in spec.get("addresses") or ()),
+        tuple(_range(str(text), obj) for text in listed),
         spec.get("autoAssign", True) is not False,
         bool(spec.get("avoidBuggyIPs")),
         int(allocation.get("priority") or 0),
@@ -173,7 +187,20 @@ def _pool(obj: Any) -> Pool:
     )
 
 
-def _range(text: str, pool: str) -> tuple[int, int, int]:
+def _refused(obj: Any, message: str) -> InputError:
+    help = "write 192.168.1.240/28 or 192.168.1.240-192.168.1.250" if obj.kind == "IPAddressPool" else ""
+    return InputError([Fault(message, f"{obj.kind} {obj.name}", help=help)])
+
+
+def _is_address(text: Any) -> bool:
+    try:
+        ipaddress.ip_address(str(text))
+    except ValueError:
+        return False
+    return True
+
+
+def _range(text: str, pool: Any) -> tuple[int, int, int]:
     """ "192.168.1.240/28" or "192.168.1.240-192.168.1.250" as (first, last, family)."""
     try:
         if "-" in text:
@@ -182,9 +209,9 @@ def _range(text: str, pool: str) -> tuple[int, int, int]:
             block = ipaddress.ip_network(text.strip())
             first, last = block[0], block[-1]
     except ValueError as fault:
-        raise ValueError(f"IPAddressPool {pool}: {text!r} is neither a prefix nor a range: {fault}") from None
+        raise _refused(pool, f"{text!r} is neither a prefix nor a range: {fault}") from None
     if first.version != last.version or int(first) > int(last):
-        raise ValueError(f"IPAddressPool {pool}: {text!r} has its ends the wrong way round")
+        raise _refused(pool, f"{text!r} has its ends the wrong way round")
     return int(first), int(last), first.version
 
 

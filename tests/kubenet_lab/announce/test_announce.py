@@ -15,6 +15,7 @@ from kubenet_lab.cluster import Cluster
 from kubenet_lab.control import DUAL_STACK
 from kubenet_lab.control.cloud_lb import EXCLUDED
 from kubenet_lab.course import commands
+from kubenet_lab.errors import InputError
 from kubenet_lab.objects import Service
 
 CLIENT = "203.0.113.77"
@@ -169,11 +170,23 @@ def test_pools_with_a_priority_come_first_and_an_address_stays() -> None:
     assert address(cluster, "web-3") == ""
 
 
-def test_a_range_that_is_none_is_named() -> None:
-    cluster = scenarios.shop()
-    cluster.apply(POOL % ("bad", "{addresses: [192.168.1.9-192.168.1.2]}"))
-    with pytest.raises(ValueError, match=r"IPAddressPool bad: .*the wrong way round"):
-        pools(cluster.store)
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [
+        (POOL % ("bad", "{addresses: [192.168.1.9-192.168.1.2]}"), "the wrong way round"),
+        (POOL % ("bad", "{addresses: [192.168.1.240/20]}"), "neither a prefix nor a range"),
+        (POOL % ("bad", "{addresses: 192.168.1.240/28}"), "has to be a list"),
+        (POOL % ("bad", "{addresses: [192.168.1.245/32]}"), "overlap with those of pool lan"),
+        (PEER.replace("192.168.1.1", "router") % "", "spec.peerAddress 'router' is no IP address"),
+    ],
+)
+def test_what_the_announcer_cannot_read_is_refused_and_nothing_changes(bad: str, says: str) -> None:
+    cluster = scenarios.shop(load_balancer="bgp")
+    cluster.apply(POOL % ("lan", LAN) + SERVICE % ("", "Cluster"))
+    with pytest.raises(InputError, match=says):
+        cluster.apply(bad)
+    assert address(cluster) == "192.168.1.241"
+    assert [pool.name for pool in pools(cluster.store)] == ["lan"]
 
 
 # -- layer 2
