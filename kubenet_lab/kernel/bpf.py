@@ -58,7 +58,7 @@ def proto_text(proto: int) -> str:
 # -- the load balancer's maps -----------------------------------------------------------------------------------------
 
 
-class LbKey(Struct, frozen=True):
+class LbKey(Struct, frozen=True, gc=False):
     """Key of `cilium_lb4_services_v2`. Slot 0 is the frontend itself, slots 1..count name its backends."""
 
     address: str
@@ -72,7 +72,7 @@ class LbKey(Struct, frozen=True):
         return f"{endpoint(self.address, self.port)}/{proto_text(self.proto)}{scope} ({self.slot})"
 
 
-class LbService(Struct, frozen=True):
+class LbService(Struct, frozen=True, gc=False):
     """Value of `cilium_lb4_services_v2`: of a frontend (slot 0) its kind and count, of another slot a backend's id.
 
     `kind` is ClusterIP, NodePort, LoadBalancer, ExternalIPs; `flags` are of: Local, InternalLocal, two-scopes,
@@ -107,7 +107,7 @@ class LbService(Struct, frozen=True):
         return f"{self.count} backends, rev_nat {self.rev_nat} [{self.flag_text}]"
 
 
-class LbBackend(Struct, frozen=True):
+class LbBackend(Struct, frozen=True, gc=False):
     """Value of `cilium_lb4_backends_v3`. `state` is active or terminating."""
 
     address: str
@@ -119,7 +119,7 @@ class LbBackend(Struct, frozen=True):
         return f"{endpoint(self.address, self.port)}/{proto_text(self.proto)}"
 
 
-class RevNat(Struct, frozen=True):
+class RevNat(Struct, frozen=True, gc=False):
     """Value of `cilium_lb4_reverse_nat`: the frontend that answers must seem to come from."""
 
     address: str
@@ -129,7 +129,7 @@ class RevNat(Struct, frozen=True):
         return endpoint(self.address, self.port)
 
 
-class SourceRange(Struct, frozen=True):
+class SourceRange(Struct, frozen=True, gc=False):
     """Key of `cilium_lb4_source_range`, a longest-prefix trie: a client block that may use a frontend."""
 
     rev_nat: int
@@ -139,7 +139,7 @@ class SourceRange(Struct, frozen=True):
         return f"{self.rev_nat} {self.block}"
 
 
-class AffinityKey(Struct, frozen=True):
+class AffinityKey(Struct, frozen=True, gc=False):
     """Key of `cilium_lb4_affinity`: a client is an address, or at the socket a whole network namespace."""
 
     client: str
@@ -150,7 +150,7 @@ class AffinityKey(Struct, frozen=True):
         return f"{'netns ' if self.netns else ''}{self.client} rev_nat {self.rev_nat}"
 
 
-class AffinityValue(Struct, frozen=True):
+class AffinityValue(Struct, frozen=True, gc=False):
     """Value of `cilium_lb4_affinity`. `last_used` in s."""
 
     backend: int
@@ -160,7 +160,7 @@ class AffinityValue(Struct, frozen=True):
         return f"backend {self.backend}, used at {self.last_used:g} s"
 
 
-class SocketKey(Struct, frozen=True):
+class SocketKey(Struct, frozen=True, gc=False):
     """Key of `cilium_lb4_reverse_sk`: a socket (its cookie: here namespace, protocol and port) and its real peer."""
 
     netns: str
@@ -176,7 +176,7 @@ class SocketKey(Struct, frozen=True):
 # -- connections and their translation --------------------------------------------------------------------------------
 
 
-class CtKey(Struct, frozen=True):
+class CtKey(Struct, frozen=True, gc=False):
     """Key of `cilium_ct4_global`. `way` is OUT (from a pod, or to a backend), IN (into a pod) or SVC."""
 
     proto: int
@@ -198,7 +198,7 @@ class CtKey(Struct, frozen=True):
         )
 
 
-class CtEntry(Struct, frozen=True):
+class CtEntry(Struct, frozen=True, gc=False):
     """Value of `cilium_ct4_global`. `expires` in s; `rev_nat` 0 where no Service was called."""
 
     expires: float
@@ -217,7 +217,7 @@ class CtEntry(Struct, frozen=True):
         )
 
 
-class NatKey(Struct, frozen=True):
+class NatKey(Struct, frozen=True, gc=False):
     """Key of `cilium_snat_v4_external`: a connection as it looks before (OUT) or after (IN) translation."""
 
     proto: int
@@ -234,7 +234,7 @@ class NatKey(Struct, frozen=True):
         )
 
 
-class NatEntry(Struct, frozen=True):
+class NatEntry(Struct, frozen=True, gc=False):
     """Value of `cilium_snat_v4_external`: what the source (OUT) or the destination (IN) becomes."""
 
     address: str
@@ -249,7 +249,7 @@ class NatEntry(Struct, frozen=True):
 # -- who is who -------------------------------------------------------------------------------------------------------
 
 
-class IpcacheEntry(Struct, frozen=True):
+class IpcacheEntry(Struct, frozen=True, gc=False):
     """Value of `cilium_ipcache_v2`, keyed by prefix: whose address it is, and behind which node."""
 
     identity: int
@@ -263,7 +263,7 @@ class IpcacheEntry(Struct, frozen=True):
         )
 
 
-class EndpointEntry(Struct, frozen=True):
+class EndpointEntry(Struct, frozen=True, gc=False):
     """Value of `cilium_lxc`, keyed by address: a local pod's way in, or the host itself (`ifindex` 0)."""
 
     id: int = 0
@@ -284,7 +284,7 @@ class EndpointEntry(Struct, frozen=True):
         )
 
 
-class PolicyKey(Struct, frozen=True):
+class PolicyKey(Struct, frozen=True, gc=False):
     """Key of an endpoint's policy map `cilium_policy_v2_*`, a trie over protocol and port.
 
     `ingress` tells the direction; identity, proto and port 0 stand for any. `port_bits` is the length of the
@@ -308,7 +308,7 @@ class PolicyKey(Struct, frozen=True):
         return f"{'Ingress' if self.ingress else 'Egress'} {self.identity or 'ANY'} {ports}"
 
 
-class PolicyEntry(Struct, frozen=True):
+class PolicyEntry(Struct, frozen=True, gc=False):
     """Value of a policy map. `proxy_port` is where an L7 rule sends the connection, 0 without."""
 
     deny: bool = False

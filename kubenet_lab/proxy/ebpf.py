@@ -104,7 +104,7 @@ class ProxyEbpf:
         self.config = config
         self.options = options or EbpfOptions()
         self._ids: dict[LbKey, int] = {}
-        self._backends: dict[LbBackend, int] = {}
+        self._backends: dict[tuple[str, int, int], int] = {}
         self._next = 1
         self._next_backend = 1
         self._owned: dict[int, dict[Named, list[LbKey]]] = {4: {}, 6: {}}
@@ -267,7 +267,8 @@ class ProxyEbpf:
             flags.add("dsr")
         old = own.services.get(key)
         ids = [self._backend(own, e, front.proto) for e in endpoints]
-        own.services[key] = LbService(
+        services = own.services
+        services[key] = LbService(
             count=len(ids),
             rev_nat=number,
             kind=front.kind,
@@ -276,16 +277,21 @@ class ProxyEbpf:
             affinity_seconds=port.affinity_seconds,
             algorithm=self.options.algorithm,
         )
-        released = [own.services[slot_of(key, n)].backend for n in range(1, (old.count if old else 0) + 1)]
+        had = old.count if old is not None else 0
+        released = [services[slot_of(key, n)].backend for n in range(1, had + 1)]
+        users, kind = self._users, front.kind
         for slot, backend in enumerate(ids, 1):
-            own.services[slot_of(key, slot)] = LbService(backend=backend, rev_nat=number, kind=front.kind)
-            self._users[backend] = self._users.get(backend, 0) + 1
-        for slot in range(len(ids) + 1, (old.count if old else 0) + 1):
-            del own.services[slot_of(key, slot)]
+            services[LbKey(front.address, front.port, front.proto, slot, front.scope)] = LbService(
+                0, backend, number, kind
+            )
+            users[backend] = users.get(backend, 0) + 1
+        for slot in range(len(ids) + 1, had + 1):
+            del services[slot_of(key, slot)]
         self._release(own, released)
         own.rev_nat[number] = RevNat(front.address, front.port)
         own.maglev.pop(number, None)
-        own.affinity_match -= {pair for pair in own.affinity_match if pair[0] == number}
+        if own.affinity_match:
+            own.affinity_match -= {pair for pair in own.affinity_match if pair[0] == number}
         if port.affinity_seconds:
             own.affinity_match |= {(number, backend) for backend in ids}
         for known in [k for k in own.source_ranges if k.rev_nat == number]:
@@ -295,13 +301,15 @@ class ProxyEbpf:
                 own.source_ranges[SourceRange(number, block)] = True
 
     def _backend(self, own: FamilyMaps, endpoint: Endpoint, proto: int) -> int:
-        plain = LbBackend(endpoint.address, endpoint.port, proto)
+        plain = (endpoint.address, endpoint.port, proto)
         number = self._backends.get(plain)
         if number is None:
             number = self._backends[plain] = self._next_backend
             self._next_backend += 1
         state = "terminating" if endpoint.terminating else "active"
-        own.backends[number] = replace(plain, state=state)
+        known = own.backends.get(number)
+        if known is None or known.state != state:
+            own.backends[number] = LbBackend(*plain, state)
         return number
 
     def _release(self, own: FamilyMaps, numbers: Iterable[int]) -> None:

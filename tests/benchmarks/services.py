@@ -23,7 +23,7 @@ from kubenet_lab.proxy.config import KubeProxyConfig, ProxyNode
 from kubenet_lab.proxy.services import ServiceTracker
 from tests.benchmarks.__main__ import row
 
-MODES = ("iptables", "nftables", "ipvs")
+MODES = ("iptables", "nftables", "ipvs", "ebpf")
 SERVICES, ENDPOINTS = 10_000, 10
 CONFIG = KubeProxyConfig(cluster_cidrs=("10.0.0.0/8",), service_cidrs=("172.20.0.0/14",))
 NODE = ProxyNode("node-1", ("192.168.1.10",), ("10.0.0.0/16",))
@@ -101,6 +101,8 @@ def to_text(mode: str) -> Act:
         from kubenet_lab.proxy.nftables import KubeProxyNftables
 
         return KubeProxyNftables(NODE, CONFIG).sync
+    if mode == "ebpf":
+        return _ebpf()
     from kubenet_lab.kernel.dialects import ipset, ipvsadm
     from kubenet_lab.proxy.ipvs import KubeProxyIpvs
 
@@ -114,6 +116,27 @@ def to_text(mode: str) -> Act:
             return written
         began = True
         return written, ipvsadm.save(space.ipvs), ipset.save(space.ipsets)
+
+    return act
+
+
+def _ebpf() -> Act:
+    from kubenet_lab.kernel.dialects import cilium
+    from kubenet_lab.kernel.network import Network
+    from kubenet_lab.proxy.ebpf import ProxyEbpf
+
+    network, space = Network(), node()
+    network.netns["node-1"], space.network = space, network
+    tracker, proxy = ServiceTracker(), ProxyEbpf(NODE, CONFIG)
+
+    def act(services: list[Service], slices: list[EndpointSlice]) -> object:
+        changed = tracker.update(services, slices)
+        if space.bpf is not None:
+            proxy.follow(space, tracker, changed)
+            return space.bpf
+        proxy.start(space, tracker)
+        assert space.bpf is not None
+        return cilium.lb_list(space.bpf.look())
 
     return act
 
@@ -166,7 +189,10 @@ def walk(mode: str, count: int) -> float:
         frame = Frame("02:00:00:00:00:99", "02:00:00:00:00:02", pkt)
         one = Walk(network, seed=number)
         begin = time.perf_counter()
-        one.deliver("node-1", "cni0", frame)
+        if mode == "ebpf":  # the Service is looked up in the caller's system call, not on a link
+            one.send("node-1", Packet("", "172.20.0.1", TCP, 20000 + number, 80, flags=SYN, mss=1460))
+        else:
+            one.deliver("node-1", "cni0", frame)
         times.append(time.perf_counter() - begin)
     return statistics.median(times[20:])
 

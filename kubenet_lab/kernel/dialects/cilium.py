@@ -34,9 +34,12 @@ _CT_FLAGS = {
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
     """Lay rows out as tabwriter does with minimal width 5 and padding 3."""
-    widths = [max(5, *(len(row[i]) for row in rows)) if rows else 5 for i in range(len(rows[0]))]
-    lines = ("".join(cell.ljust(width + 3) for cell, width in zip(row, widths, strict=True)) for row in rows)
-    return "".join(line.rstrip() + "\n" for line in lines)
+    widths = [max(5, *(len(row[i]) for row in rows)) + 3 for i in range(len(rows[0]) - 1)]
+    lines = []
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=True)]
+        lines.append(("".join(cells) + row[-1]).rstrip() + "\n")
+    return "".join(lines)
 
 
 def lb_list(state: BpfState) -> str:
@@ -45,18 +48,18 @@ def lb_list(state: BpfState) -> str:
     entries: list[tuple[str, str]] = []
     for family in (4, 6):
         maps = state.maps(family)
+        names = {number: str(backend) for number, backend in maps.backends.items()}
+        nothing = "[::]:0" if family == 6 else "0.0.0.0:0"
         for key, value in maps.services.items():
-            if not key.slot:
-                nothing = "[::]:0" if family == 6 else "0.0.0.0:0"
-                entries.append((str(key), f"{nothing} ({value.rev_nat}) (0) [{value.flag_text}]"))
+            if key.slot:
                 continue
-            backend = maps.backends.get(value.backend)
-            text = (
-                f"{backend} ({value.rev_nat}) ({key.slot})"
-                if backend
-                else f"backend {value.backend} not found"
-            )
-            entries.append((str(key), text))
+            front, services = str(key)[:-3], maps.services
+            entries.append((f"{front}(0)", f"{nothing} ({value.rev_nat}) (0) [{value.flag_text}]"))
+            for slot in range(1, value.count + 1):
+                number = services[slot_of(key, slot)].backend
+                name = names.get(number)
+                text = f"{name} ({value.rev_nat}) ({slot})" if name else f"backend {number} not found"
+                entries.append((f"{front}({slot})", text))
     return _table(rows + sorted(entries))
 
 
