@@ -51,7 +51,23 @@ IPVS = {
     PORT_2_L: ("2 client", "2 node-1", "2 client", "2 client"),
 }
 IPVS_VIP = {LB_L: ("23 client", "23 client", "2 client", "23 node-1")}
-MODES = [name for name in ("iptables", "nftables", "ipvs") if name in PROXIES]
+# Cilium translates what a node's own programs and pods call when they call connect(): nobody rewrites their packets,
+# and a node port is theirs on any node. What comes from outside keeps its source on the way to a pod of the node, and
+# gets the node's where the pod is elsewhere; under Local a node without a pod refuses (`service-no-backend-response`).
+# https://docs.cilium.io/en/stable/network/kubernetes/kubeproxy-free/#client-source-ip-preservation
+INSIDE = ("23 client",) * 3
+EBPF = {
+    CLUSTER_IP: ("unreachable", *INSIDE),
+    PORT_1: ("23 node-1", *INSIDE),
+    PORT_2: ("23 client node-2", *INSIDE),
+    CLUSTER_IP_L: ("unreachable", *INSIDE),
+    PORT_1_L: ("refused", *INSIDE),
+    PORT_2_L: ("2 client", *INSIDE),
+}
+EBPF_VIP = {LB: ("23 client node-1 node-2 node-3", *INSIDE), LB_L: ("23 client", *INSIDE)}
+# Behind the proxy "cloud-lb" is the client of a node with a pod; where node-1 calls, its address is "the client".
+EBPF_PROXY = {LB: (*("23 cloud-lb node-1 node-2 node-3",) * 3, "23 client cloud-lb node-2 node-3")}
+MODES = [name for name in ("iptables", "nftables", "ipvs", "ebpf") if name in PROXIES]
 
 
 @functools.cache
@@ -77,6 +93,8 @@ def test_every_cell(balancer: str, doors: dict[str, tuple[str, ...]], proxy: str
     assert set(found.doors) == set(doors)
     if proxy == "ipvs":
         doors = doors | IPVS | (IPVS_VIP if balancer == "cloud" else {})
+    if proxy == "ebpf":
+        doors = doors | EBPF | (EBPF_VIP if balancer == "cloud" else EBPF_PROXY)
     for door, expected in doors.items():
         for (place, source), wanted in zip(CLIENTS.items(), expected, strict=True):
             said = told(found, door, place)
