@@ -13,6 +13,7 @@ from kubenet_lab.errors import NotFound
 
 NOTEBOOKS: dict[str, str] = {
     "00": "00_start_here",
+    "02": "02_four_rules",
     "05": "05_across_nodes",
     "10": "10_why_services",
     "11": "11_cluster_ip",
