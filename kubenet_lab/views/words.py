@@ -14,6 +14,7 @@ from kubenet_lab.packet.packet import (
     ICMP,
     ICMPV6,
     RST,
+    SCTP,
     SYN,
     TCP,
     UDP,
@@ -21,6 +22,7 @@ from kubenet_lab.packet.packet import (
     endpoint,
     icmp_name,
     proto_name,
+    sctp_name,
 )
 from kubenet_lab.trace import REASONS, Hop, Place, RuleRef, Step, Trace
 from kubenet_lab.views import bpf_words, nft_words
@@ -82,6 +84,8 @@ def segment(packet: Packet) -> str:
         return "a TCP segment"
     if packet.proto == UDP:
         return "a DNS message over UDP" if 53 in (packet.sport, packet.dport) else "a UDP datagram"
+    if packet.proto == SCTP:
+        return f"an SCTP {sctp_name(packet) or 'packet'}"
     if packet.proto in (ICMP, ICMPV6):
         name = icmp_name(packet)
         return f"a ping ({name})" if "echo" in name else f"an ICMP error ({name})"
@@ -305,6 +309,23 @@ def _bridge(step: Step, hop: Hop, names: Names) -> str:
     return f"The bridge {step.spot} in {place_name(hop.netns)}: {step.note or 'passes it on'}."
 
 
+def _ipvs(step: Step, hop: Hop, names: Names) -> str:
+    here, before, after = place_name(hop.netns), step.before, step.after
+    if before is None or after is None:
+        return (
+            f"IPVS in {here} has a virtual server for it, and its scheduler {step.spot} chose: {step.note}."
+        )
+    parts = []
+    for side, old, new in (
+        ("source", (before.src, before.sport), (after.src, after.sport)),
+        ("destination", (before.dst, before.dport), (after.dst, after.dport)),
+    ):
+        if old != new:
+            parts.append(f"the {side} {_end_point(*old, names)} becomes {_end_point(*new, names)}")
+    changed = ", ".join(parts) or "nothing changes in its addresses"
+    return f"IPVS in {here} finds the {step.spot}'s connection in its table: {changed}."
+
+
 _SENTENCES: dict[str, Callable[[Step, Hop, Names], str]] = {
     "send": _send,
     "route": _route,
@@ -316,6 +337,7 @@ _SENTENCES: dict[str, Callable[[Step, Hop, Names], str]] = {
     "fdb": _fdb,
     "bridge": _bridge,
     "encapsulate": _encapsulate,
+    "ipvs": _ipvs,
     "bpf": lambda step, hop, names: bpf_words.sentence(step, hop, names, who),
     "decapsulate": lambda step, hop, names: (
         f"The device {step.spot} opens the outer packet and takes the frame out that was inside."
@@ -385,6 +407,8 @@ def title(step: Step, trace: Trace) -> str:
             return "Service recognised"
         if target.startswith("KUBE-SEP-"):
             return "Backend drawn"
+    if step.kind == "ipvs":
+        return "Real server chosen" if step.before is None else "Rewritten by IPVS"
     if step.kind == "fdb" and getattr(step.entry, "dst", "") != "":
         return "Tunnel's end looked up"
     if step.kind == "fdb":
@@ -424,7 +448,7 @@ _DECISIVE = ("DROP", "REJECT", "QUEUE", "NFQUEUE")
 def is_main(step: Step, hop: Hop) -> bool:
     """True for the steps that tell the story; the others are shown on demand."""
     kind = step.kind
-    if kind in ("send", "nat", "encapsulate", "decapsulate", "deliver", "answer", "end"):
+    if kind in ("send", "nat", "ipvs", "encapsulate", "decapsulate", "deliver", "answer", "end"):
         return True
     if kind == "route":
         sort: str = getattr(step.entry, "type", "unicast")
@@ -462,6 +486,8 @@ def command(step: Step, hop: Hop, packet: Packet) -> str:
         return bpf_words.command(step.entry)
     if step.kind in ("nat", "conntrack"):
         return "conntrack -L"
+    if step.kind == "ipvs":
+        return "ipvsadm -Ln" if step.before is None else "ipvsadm -Lnc"
     if step.kind in ("neighbour", "arp"):
         return f"ip neigh show dev {step.spot}"
     if step.kind == "fdb":

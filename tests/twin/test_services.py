@@ -1,4 +1,4 @@
-"""Every row of the Services table in the real kernel, with the rules kube-proxy writes in its two nftables-era modes.
+"""Every row of the Services table in the real kernel, with the rules kube-proxy writes for iptables and nftables.
 
 One twin a world and mode; all rows are tried in it side by side.
 """

@@ -127,3 +127,11 @@ def test_every_chain_of_kube_proxy_has_a_meaning() -> None:
             assert chain_meaning(name), name
             assert words.chain_meaning(name) == chain_meaning(name)
     assert len({start for start, _words in CHAINS}) == len(CHAINS)
+
+
+def test_an_sctp_packet_says_what_it_asks() -> None:
+    from kubenet_lab.packet.packet import SCTP, SCTP_INIT, Packet, describe, sctp_chunk
+
+    ask = Packet("10.244.0.2", "10.96.2.1", SCTP, 4000, 9000, payload=sctp_chunk(SCTP_INIT))
+    assert words.segment(ask) == "an SCTP INIT"
+    assert describe(ask) == "10.244.0.2:4000 > 10.96.2.1:9000 SCTP INIT"
