@@ -11,6 +11,7 @@ from typing import Any
 
 from diagnostics import (
     bridge,
+    cilium_dbg,
     conntrack,
     curl,
     dig,
@@ -42,6 +43,7 @@ TOOLS: tuple[Tool, ...] = (
     nft.TOOL,
     ipset.TOOL,
     ipvsadm.TOOL,
+    cilium_dbg.TOOL,
 )
 """Every tool, by the order in which the README lists them."""
 
