@@ -26,7 +26,7 @@ def test_lists() -> None:
     text, code = run("cilium-dbg service list | grep 10.96.0.200")
     assert code == 0
     assert text.split() == [
-        "8",
+        "5",
         "10.96.0.200:5432/TCP",
         "ClusterIP",
         "1",
