@@ -617,6 +617,15 @@ class Bird:
                 self._dirty[dst] = None
         self.fabric.touch(self)
 
+    def awaited(self) -> list[float]:
+        """Return the moments, in s, at which this daemon's routes or sessions may change by themselves."""
+        if not self.alive:
+            return []
+        out = [moment for session in self.sessions.values() if (moment := session.awaited) is not None]
+        if self._scan is not None:
+            out.append(self._scan.due)
+        return out
+
     def told(self, session: Session) -> int:
         """Return how many paths were told to a neighbour."""
         for group in self._groups.values():

@@ -108,6 +108,7 @@ class Fabric:
         self._passes: dict[tuple[str, str], bool] = {}
         self._moment: dict[tuple[str, str], bool] = {}
         self._covers: dict[str, bool] = {}
+        self._stamp: tuple[int, tuple[int, ...]] | None = None
 
     def __repr__(self) -> str:
         return f"<BGP of {len(self.daemons)} speakers at {self.now:g} s>"
@@ -136,6 +137,17 @@ class Fabric:
         while self._heap and self._heap[0][2].call is None:
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None
+
+    @property
+    def wake(self) -> float | None:
+        """When something happens next that others notice, in s; None while all sessions only keep alive.
+
+        Between two looks nothing is missed: `run` lets everything happen at its own moment. But who asks in between
+        should know when a session comes up, is given up, or a lost route is put back.
+        """
+        self._observe_ways()
+        due = [moment for daemon in self.daemons.values() for moment in daemon.awaited()]
+        return min(due, default=None)
 
     def run(self, until: float) -> None:
         """Let time pass; what is due on the way happens at its moment."""
@@ -176,14 +188,24 @@ class Fabric:
 
     def observe(self) -> None:
         """Tell every daemon whose kernel was changed by others (netlink)."""
-        self.ways_changed()
-        self._covers.clear()
+        self._observe_ways()
         for daemon in list(self.daemons.values()):
             if daemon.name not in self.network.netns:
                 daemon.kill()
                 continue
             if daemon.alive and daemon.seen != daemon.ns.generation:
                 daemon.kernel_changed()
+
+    def _observe_ways(self) -> None:
+        """Forget which ways were open where anything changed that could have opened or closed one."""
+        self._moment.clear()
+        network = self.network
+        grown = sum(ns.generation for name, ns in network.netns.items() if name == ns.host)
+        stamp = (grown, tuple(map(id, network.wires.values())))
+        if stamp != self._stamp:
+            self._stamp = stamp
+            self.ways_changed()
+            self._covers.clear()
 
     # -- who is where -------------------------------------------------------------------------------------------
 

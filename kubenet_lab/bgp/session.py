@@ -102,6 +102,16 @@ class Session:
         return max(0.0, self._heard + self._limit - self.bird.fabric.now)
 
     @property
+    def awaited(self) -> float | None:
+        """When the session's state may change, in s; None while it is up and packets get through."""
+        if self.state == ESTABLISHED:
+            if not self.hold_time or self.bird.fabric.passes(self.local, self.peer.address):
+                return None
+            return max(self._heard + self._limit, self.bird.fabric.now)
+        due = [timer.due for name, timer in self._timers.items() if name != "keepalive"]
+        return min(due, default=None)
+
+    @property
     def keepalive_left(self) -> float:
         """Seconds until the next KEEPALIVE."""
         return self._left("keepalive")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kubenet_lab.cni.bridge.plugin import PLUGIN as BRIDGE
+from kubenet_lab.cni.calico.plugin import PLUGINS as CALICO
 from kubenet_lab.cni.cilium.plugin import PLUGIN as CILIUM
 from kubenet_lab.cni.flannel.plugin import PLUGIN as FLANNEL
 from kubenet_lab.cni.ipam.dhcp import PLUGIN as DHCP
@@ -39,6 +40,7 @@ PLUGINS: tuple[Plugin, ...] = (
     SBR,
     VRF,
     FLANNEL,
+    *CALICO,
     CILIUM,
     SAMPLE,
 )

@@ -856,6 +856,14 @@ class Netns:
         kept = tuple(s for s in present if s != socket)
         if kept:
             self.sockets[key] = kept
+    def forget_sysctls(self, dev: str) -> None:
+        """A link is gone, and /proc/sys/net/ipv4/conf/DEV with it."""
+        gone = [key for key in self.sysctls if f".conf.{dev}." in key]
+        for key in gone:
+            del self.sysctls[key]
+        if gone:
+            self._changed()
+
         else:
             del self.sockets[key]
 
@@ -919,6 +927,12 @@ class Netns:
     def nftables_built(self) -> NftRuleset | None:
         """The nftables rules as far as they have been built; looking here builds none. None where there are none."""
         return self._nftables or None
+
+    def amend_iptables(self, edit: Callable[[dict[int, Ruleset]], dict[int, Ruleset]]) -> None:
+        """Leave an edit of the rules to the first look; it is given what was there, or left to that look, before."""
+        earlier, have = self._build_rules, self._iptables
+        self._build_rules = lambda: edit(dict(earlier() if earlier is not None else have))
+        self.plans.clear()
 
     @property
     def has_nftables(self) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-ICMP, TCP, UDP, ICMPV6, SCTP = 1, 6, 17, 58, 132
+ICMP, IPIP, TCP, UDP, ICMPV6, SCTP = 1, 4, 6, 17, 58, 132
 PROTO_NAMES = {ICMP: "icmp", TCP: "tcp", UDP: "udp", ICMPV6: "icmpv6", SCTP: "sctp"}
 PROTO_NUMBERS = {name: number for number, name in PROTO_NAMES.items()}
 
@@ -90,6 +90,9 @@ class Packet(Struct, frozen=True, gc=False):
         else:
             size += 8
         if self.inner is not None:
+            if proto == IPIP:
+                assert isinstance(self.inner.body, Packet)
+                return size - 8 + self.inner.body.length
             return size + 8 + self.inner.length
         if self.quoted is not None:
             # An error is at most 576 bytes long (RFC 1812, 4.3.2.3), in IPv6 1280 (RFC 4443, 2.4).
@@ -224,6 +227,8 @@ def icmp_name(packet: Packet) -> str:
 def describe(packet: Packet) -> str:
     """Return one line: who to whom, protocol, and what kind of segment it is."""
     proto = packet.proto
+    if packet.inner is not None and proto == IPIP:
+        return f"{packet.src} > {packet.dst} IPIP [{packet.inner.body}]"
     if packet.inner is not None:
         return f"{packet.src} > {packet.dst} VXLAN {packet.vni} [{packet.inner.body}]"
     if proto in (TCP, UDP, SCTP):

@@ -22,6 +22,7 @@ from kubenet_lab.packet.packet import (
     ICMP6_NEIGHBOUR_ADVERT,
     ICMP6_NEIGHBOUR_SOLICIT,
     ICMPV6,
+    IPIP,
     RST,
     SCTP,
     TCP,
@@ -34,6 +35,8 @@ from kubenet_lab.packet.packet import (
 WINDOW = 64240
 """TCP window of a Linux SYN on a link with MTU 1500; windows are not modelled and decide nothing here."""
 
+NO_MAC = "00:00:00:00:00:00"
+"""Of frames that have no link layer: what an IPIP packet carries."""
 VXLAN_PORTS = frozenset({4789, 8472})
 """UDP ports that `read_packet` takes for VXLAN: IANA's and the Linux kernel's older default."""
 
@@ -213,6 +216,9 @@ def _transport(packet: Packet) -> Any:
         return udp / s.Raw(payload_of(packet))
     if packet.proto == SCTP:
         return s.Raw(struct.pack("!HHII", packet.sport, packet.dport, 0, 0) + payload_of(packet))
+    if packet.proto == IPIP and packet.inner is not None:
+        assert isinstance(packet.inner.body, Packet)
+        return s.Raw(packet_bytes(packet.inner.body))
     if packet.proto == ICMP:
         return _icmp4(packet)
     if packet.proto == ICMPV6:
@@ -330,6 +336,8 @@ def _read_transport(head: Packet, data: bytes, length: int) -> Packet:
     proto = head.proto
     if len(data) < 8:
         return head
+    if proto == IPIP:
+        return head.replace(inner=Frame(NO_MAC, NO_MAC, read_packet(data)))
     if proto == TCP:
         return _read_tcp(head, data, length)
     if proto == UDP:

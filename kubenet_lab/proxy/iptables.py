@@ -322,8 +322,7 @@ class KubeProxyIptables:
         """Set its sysctls; write all rules when somebody first looks at them (`NodeProxy.start`)."""
         for name, value in self.sysctls.items():
             space.set_sysctl(name, value)
-        base = dict(space.iptables)
-        space.defer_iptables(lambda: self.apply(base, tracker.maps, {4: set(), 6: set()}))
+        space.amend_iptables(lambda base: self.apply(base, tracker.maps, {4: set(), 6: set()}))
 
     def follow(self, space: Netns, tracker: ServiceTracker, changed: Mapping[int, set[Named]]) -> None:
         """A partial sync on a node whose rules somebody has looked at (`NodeProxy.follow`).

@@ -318,6 +318,9 @@ def _sysctls(ns: Netns) -> list[list[str]]:
                 out.append(
                     [f"net/ipv{fam}/conf/{link.name}/{name}", ns.sysctl(sysctl.conf(fam, link.name, name))]
                 )
+        if ns.sysctl(sysctl.conf(4, link.name, "proxy_arp")) != "0":
+            # The kernel waits up to 0.8 s before it answers for others; the model's answers take no time.
+            out.append([f"net/ipv4/neigh/{link.name}/proxy_delay", "0"])
     return out + [[path, value] for path, value in ONLY_HERE.items()]
 
 
@@ -364,7 +367,9 @@ def _route(r: Route) -> str:
         if r.dev and r.type in ("unicast", "local", "multicast", "broadcast", "anycast")
         else []
     )
-    words += ["table", str(r.table), "proto", r.proto]
+    words += ["table", str(r.table)]
+    # Never "boot", the default: after a number, iproute2 takes a name it has seen earlier in the batch for that number.
+    words += ["proto", r.proto] if r.proto != "boot" else []
     words += ["scope", r.scope] if r.family == 4 and r.scope != "global" else []
     words += ["metric", str(r.metric)] if r.metric else []
     words += ["src", r.prefsrc] if r.prefsrc else []

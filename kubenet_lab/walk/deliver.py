@@ -19,6 +19,7 @@ from kubenet_lab.packet.packet import (
     ICMP_ECHO_REPLY,
     ICMP_UNREACHABLE,
     ICMPV6,
+    IPIP,
     RST,
     SCTP,
     SCTP_ABORT,
@@ -30,7 +31,7 @@ from kubenet_lab.packet.packet import (
     Packet,
     sctp_chunk,
 )
-from kubenet_lab.walk import bpf_sock, hooks, routing, tunnel
+from kubenet_lab.walk import bpf_sock, hooks, ipip, routing, tunnel
 from kubenet_lab.walk.engine import Walk
 from kubenet_lab.walk.skb import Skb
 
@@ -59,6 +60,8 @@ def local_input(w: Walk, skb: Skb) -> None:
         _icmp(w, skb)
     elif proto == SCTP and _speaks_sctp(w, skb.ns):
         _sctp(w, skb)
+    elif proto == IPIP and ipip.decapsulate(w, skb):
+        return
     else:
         w.end("rejected", "no-protocol", skb.ns, "socket", note=f"protocol {proto}")
         icmp_error(w, skb, *((ICMP_UNREACHABLE, 2) if skb.pkt.family == 4 else (4, 1)), attach=False)

@@ -10,7 +10,7 @@ from kubenet_lab.kernel.link import Link
 from kubenet_lab.kernel.netns import Netns
 from kubenet_lab.packet.packet import BROADCAST_MAC, Arp, Frame, Packet
 from kubenet_lab.trace import Step
-from kubenet_lab.walk import bpf, bridging, neighbours, nft_frames, routing, tunnel
+from kubenet_lab.walk import bpf, bridging, ipip, neighbours, nft_frames, routing, tunnel
 from kubenet_lab.walk.engine import MAX_DEPTH, Walk
 from kubenet_lab.walk.skb import Skb
 
@@ -62,6 +62,8 @@ def transmit(
         bridging.from_local(w, ns, link, frame, skb)
     elif kind == "vxlan":
         tunnel.encapsulate(w, ns, link, frame, skb)
+    elif kind == "ipip":
+        ipip.encapsulate(w, ns, link, frame, skb)
     elif kind == "loopback":
         assert skb is not None
         again = Skb(skb.pkt, ns, dev, skb.length)

@@ -134,10 +134,15 @@ class _Thing(Struct, frozen=True):
 DEFAULT_ALLOW = "projectcalico-default-allow"
 
 
-class _World:
-    """The objects, sorted by what Felix uses them for."""
+class World:
+    """The objects of a cluster, sorted by what Felix uses them for; all nodes' calculations share it."""
 
     def __init__(self, objects: Iterable[Json]) -> None:
+        self.nodes: dict[str, list[Json]] = {}
+        """Node -> its pods' endpoints, by name."""
+        self._things: list[_Thing] | None = None
+        self._sets: dict[str, SetInfo] = {}
+        self._parsed: dict[PolicyKey, tuple[Json, Node]] | None = None
         self.profiles: dict[str, Json] = {}
         self.pods: list[Json] = []
         self.hosts: list[Json] = []
@@ -147,6 +152,8 @@ class _World:
         for obj in objects:
             self._take(obj)
         self.inherited = {name: p["spec"].get("labelsToApply") or {} for name, p in self.profiles.items()}
+        for pod in sorted(self.pods, key=lambda pod: str(pod["metadata"]["name"])):
+            self.nodes.setdefault(pod["spec"]["node"], []).append(pod)
 
     def _take(self, obj: Json) -> None:
         kind, calico = obj["kind"], "projectcalico.org" in obj.get("apiVersion", "")
@@ -188,8 +195,52 @@ class _World:
             out |= self.inherited.get(name, {})
         return out | dict(own)
 
-    def things(self) -> list[_Thing]:
-        """Return everything that can be a member of an IP set."""
+    @property
+    def ordered(self) -> dict[PolicyKey, tuple[Json, Node]]:
+        """Valid policies with their selectors, in the order in which they are tried."""
+        if self._parsed is None:
+            found = {
+                key: (policy, parse(policy["selector"])) for key, policy in self.policies if _valid(policy)
+            }
+            keys = sorted(found, key=lambda key: self._place(key, found[key][0]))
+            self._parsed = {key: found[key] for key in keys}
+        return self._parsed
+
+    def tier(self, name: str) -> tuple[float, str]:
+        """Return a tier's order and default action."""
+        return self.tiers.get(name, (1_000_000.0 if name == "default" else math.inf, "Deny"))
+
+    def _place(self, key: PolicyKey, policy: Json) -> tuple[float, str, float, str]:
+        tier, order = policy["tier"], policy.get("order")
+        named = f"{key.name}/{key.namespace}/{key.kind}"
+        return (self.tier(tier)[0], tier, math.inf if order is None else order, named)
+
+    def members(self, name: str, selector: Node, protocol: str, port: str) -> SetInfo:
+        """Return an IP set with its members, worked out once for all nodes."""
+        known = self._sets.get(name)
+        if known is not None:
+            return known
+        if self._things is None:
+            self._things = self._list_things()
+        found: dict[str, None] = {}
+        for thing in self._things:
+            if not selector.matches(thing.labels):
+                continue
+            if not port:
+                found.update(dict.fromkeys(thing.addresses))
+                continue
+            for called, proto, number in thing.ports:
+                if called == port and proto == protocol:
+                    for address in thing.addresses:
+                        found[f"{address.partition('/')[0]},{proto}:{number}"] = None
+        made = self._sets[name] = SetInfo(name, "IP_AND_PORT" if port else "NET", tuple(sorted(found)))
+        return made
+
+    def picture(self, node: str) -> Picture:
+        """Return what one node's Felix computes."""
+        return _Calculation(self, node).picture()
+
+    def _list_things(self) -> list[_Thing]:
         out = []
         for pod in self.pods:
             spec = pod["spec"]
@@ -217,11 +268,11 @@ class _World:
 
 def calculate(objects: Iterable[Json], node: str) -> Picture:
     """Return what a node's Felix computes from all objects (manifests). Raises InputError for a bad selector."""
-    return _Calculation(_World(objects), node).picture()
+    return World(objects).picture(node)
 
 
 class _Calculation:
-    def __init__(self, world: _World, node: str) -> None:
+    def __init__(self, world: World, node: str) -> None:
         self.world = world
         self.node = node
         self.sets: dict[str, tuple[Node, str, str]] = {}
@@ -229,10 +280,7 @@ class _Calculation:
 
     def picture(self) -> Picture:
         world = self.world
-        policies = {
-            key: (policy, parse(policy["selector"])) for key, policy in world.policies if _valid(policy)
-        }
-        ordered = sorted(policies, key=lambda key: self._place(key, policies[key][0]))
+        policies = world.ordered
         endpoints: list[EndpointInfo] = []
         active: dict[PolicyKey, PolicyInfo] = {}
         used: dict[str, None] = {}
@@ -242,12 +290,12 @@ class _Calculation:
                 active[key] = self._policy(key, *policies[key])
             return active[key]
 
-        for pod in sorted(world.pods, key=lambda pod: str(pod["metadata"]["name"])):
+        for pod in world.nodes.get(self.node, ()):
             spec = pod["spec"]
-            if spec["node"] != self.node or not spec.get("ipNetworks"):
+            if not spec.get("ipNetworks"):
                 continue
             labels = world.labels(pod["metadata"]["labels"], spec["profiles"])
-            mine = [key for key in ordered if policies[key][1].matches(labels)]
+            mine = [key for key in policies if policies[key][1].matches(labels)]
             tiers = self._tiers([info(key) for key in mine])
             endpoints.append(
                 EndpointInfo(
@@ -265,7 +313,7 @@ class _Calculation:
                 continue
             profiles = tuple(spec.get("profiles") or ())
             labels = world.labels(host["metadata"].get("labels") or {}, profiles)
-            infos = [info(key) for key in ordered if policies[key][1].matches(labels)]
+            infos = [info(key) for key in policies if policies[key][1].matches(labels)]
             normal = [p for p in infos if not p.untracked and not p.pre_dnat]
             endpoints.append(
                 EndpointInfo(
@@ -286,25 +334,12 @@ class _Calculation:
 
     # -- policies -----------------------------------------------------------------------------------------------
 
-    def _tier(self, name: str) -> tuple[float, str]:
-        return self.world.tiers.get(name, (1_000_000.0 if name == "default" else math.inf, "Deny"))
-
-    def _place(self, key: PolicyKey, policy: Json) -> tuple[float, str, float, str]:
-        tier = policy["tier"]
-        order = policy.get("order")
-        return (
-            self._tier(tier)[0],
-            tier,
-            math.inf if order is None else order,
-            f"{key.name}/{key.namespace}/{key.kind}",
-        )
-
     def _tiers(self, policies: list[PolicyInfo], action: str = "") -> tuple[TierInfo, ...]:
         names = list(dict.fromkeys(policy.tier for policy in policies))
         return tuple(
             TierInfo(
                 name,
-                action or self._tier(name)[1],
+                action or self.world.tier(name)[1],
                 tuple(p.key for p in policies if p.tier == name and p.ingress),
                 tuple(p.key for p in policies if p.tier == name and p.egress),
             )
@@ -385,22 +420,7 @@ class _Calculation:
         return name
 
     def _members(self) -> tuple[SetInfo, ...]:
-        things = self.world.things() if self.sets else []
-        out = []
-        for name, (selector, protocol, port) in sorted(self.sets.items()):
-            found: dict[str, None] = {}
-            for thing in things:
-                if not selector.matches(thing.labels):
-                    continue
-                if not port:
-                    found.update(dict.fromkeys(thing.addresses))
-                    continue
-                for known, proto, number in thing.ports:
-                    if known == port and proto == protocol:
-                        for address in thing.addresses:
-                            found[f"{address.partition('/')[0]},{proto}:{number}"] = None
-            out.append(SetInfo(name, "IP_AND_PORT" if port else "NET", tuple(sorted(found))))
-        return tuple(out)
+        return tuple(self.world.members(name, *found) for name, found in sorted(self.sets.items()))
 
 
 def _valid(policy: Json) -> bool:

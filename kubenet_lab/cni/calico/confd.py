@@ -1,0 +1,171 @@
+"""confd: from Calico's BGP objects to each node's BIRD configuration.
+
+Every node is a peer of every other (node-to-node mesh) unless BGPConfiguration says no; BGPPeers add sessions by
+node or for all. A node with a RouteReflectorClusterID reflects for those without it, and is no part of the mesh.
+Source: `confd/pkg/backends/calico` and `confd/etc/calico/confd/templates` of
+https://github.com/projectcalico/calico (v3.32).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from msgspec import Struct
+
+from kubenet_lab.bgp.config import Config, FilterRule, Peer, Pool
+from kubenet_lab.cni.calico.convert import Json
+from kubenet_lab.cni.calico.ipam import IpPool
+from kubenet_lab.cni.calico.selector import parse
+from kubenet_lab.packet.ip import ip_int, prefix
+
+AS_NUMBER = 64512
+"""Of every node where nothing else is said."""
+
+
+class BgpNode(Struct, frozen=True, kw_only=True):
+    """A node as confd sees it: its address with the length of its network, its blocks and labels."""
+
+    name: str
+    address: str
+    blocks: tuple[str, ...] = ()
+    labels: Mapping[str, str] = {}
+    asn: int = 0
+    cluster_id: str = ""
+
+    @property
+    def ip(self) -> str:
+        """The address alone."""
+        return self.address.partition("/")[0]
+
+
+class BgpObjects(Struct, frozen=True, kw_only=True):
+    """BGPConfiguration default, the BGPPeers and BGPFilters, as manifests."""
+
+    configuration: Json = {}
+    peers: tuple[Json, ...] = ()
+    filters: Mapping[str, Json] = {}
+
+    @property
+    def asn(self) -> int:
+        """The AS number of nodes that have none of their own."""
+        return int((self.configuration.get("spec") or {}).get("asNumber") or AS_NUMBER)
+
+    @property
+    def mesh(self) -> bool:
+        """Whether every node is a peer of every other."""
+        told = (self.configuration.get("spec") or {}).get("nodeToNodeMeshEnabled")
+        return True if told is None else bool(told)
+
+
+def bird_pools(pools: Sequence[IpPool]) -> tuple[Pool, ...]:
+    """Return the IPv4 pools as BIRD's filters use them."""
+    return tuple(
+        Pool(
+            pool.cidr,
+            export=not pool.no_bgp,
+            tunnel="tunl0" if pool.ipip != "Never" else "",
+            cross_subnet=pool.ipip == "CrossSubnet",
+            by_felix=pool.vxlan != "Never",
+        )
+        for pool in pools
+        if pool.family == 4
+    )
+
+
+def bird_config(
+    node: BgpNode, nodes: Sequence[BgpNode], pools: Sequence[IpPool], objects: BgpObjects
+) -> Config:
+    """Return one node's BIRD configuration."""
+    asn = node.asn or objects.asn
+    peers: dict[str, Peer] = {}
+    if objects.mesh and not node.cluster_id:
+        for other in nodes:
+            if other.name != node.name and not other.cluster_id:
+                peer = _node_peer("Mesh", node, other, objects)
+                peers[other.ip] = Peer(
+                    peer.name,
+                    peer.address,
+                    peer.asn,
+                    node.ip,
+                    # Of two nodes the one with the smaller address waits, so that one connection is made.
+                    passive=ip_int(node.ip) < ip_int(other.ip),
+                )
+    for manifest in objects.peers:
+        for peer in _peers_of(manifest, node, nodes, objects):
+            peers.setdefault(peer.address, peer)
+    return Config(
+        node.ip,
+        asn=asn,
+        blocks=node.blocks,
+        pools=bird_pools(pools),
+        peers=tuple(peers.values()),
+        local_subnet=str(prefix(node.address)),
+    )
+
+
+def _name(kind: str, address: str) -> str:
+    return f"{kind}_{address.replace('.', '_').replace(':', '_')}"
+
+
+def _node_peer(kind: str, node: BgpNode, other: BgpNode, objects: BgpObjects) -> Peer:
+    client = bool(node.cluster_id) and node.cluster_id != other.cluster_id
+    return Peer(
+        _name(kind, other.ip),
+        other.ip,
+        other.asn or objects.asn,
+        node.ip,
+        rr_client=client,
+        cluster_id=node.cluster_id if client else "",
+    )
+
+
+def _peers_of(manifest: Json, node: BgpNode, nodes: Sequence[BgpNode], objects: BgpObjects) -> list[Peer]:
+    """Return the sessions a BGPPeer gives a node, in either direction where it is between nodes."""
+    spec = manifest.get("spec") or {}
+    mine = _selects(spec, node)
+    if spec.get("peerIP"):
+        if not mine:
+            return []
+        address = spec["peerIP"].rpartition(":")[0] if spec["peerIP"].count(":") == 1 else spec["peerIP"]
+        kind = "Node" if spec.get("node") or spec.get("nodeSelector") else "Global"
+        known = next((other for other in nodes if other.ip == address), None)
+        if known is not None:
+            return [_node_peer(kind, node, known, objects)]
+        return [
+            Peer(
+                _name(kind, address),
+                address,
+                int(spec.get("asNumber") or objects.asn),
+                node.ip,
+                next_hop_keep=bool(spec.get("keepOriginalNextHop")),
+                allow_own_as=int(spec.get("numAllowedLocalASNumbers") or 0),
+                imports=_filter_rules(spec, objects, "importV4"),
+                exports=_filter_rules(spec, objects, "exportV4"),
+            )
+        ]
+    selector = parse(spec.get("peerSelector") or "")
+    out = []
+    for other in nodes:
+        if other.name == node.name:
+            continue
+        there = selector.matches(other.labels)
+        back = _selects(spec, other) and selector.matches(node.labels)
+        if (mine and there) or back:
+            out.append(_node_peer("Node", node, other, objects))
+    return out
+
+
+def _selects(spec: Json, node: BgpNode) -> bool:
+    if spec.get("node"):
+        return bool(spec["node"] == node.name)
+    return parse(spec.get("nodeSelector") or "").matches(node.labels)
+
+
+def _filter_rules(spec: Json, objects: BgpObjects, way: str) -> tuple[FilterRule, ...]:
+    out = []
+    for name in spec.get("filters") or ():
+        for rule in (objects.filters.get(name) or {}).get("spec", {}).get(way) or ():
+            out.append(
+                FilterRule(rule.get("cidr") or "0.0.0.0/0", rule["action"], rule.get("matchOperator") or "In")
+            )
+    return tuple(out)
