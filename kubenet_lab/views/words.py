@@ -431,6 +431,7 @@ LAYERS: dict[str, str] = {
     "nat": "rules",
     "conntrack": "rules",
     "bpf": "rules",
+    "ipvs": "rules",
     "encapsulate": "tunnel",
     "decapsulate": "tunnel",
     "neighbour": "links",
