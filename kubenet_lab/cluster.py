@@ -17,8 +17,8 @@ from kubenet_lab import control, manifests
 from kubenet_lab.announce import BgpAnnouncer, Layer2Announcer
 from kubenet_lab.clock import Clock
 from kubenet_lab.cni.bridge.network import Bridge
-from kubenet_lab.cni.cilium.network import Cilium, CiliumNative
 from kubenet_lab.cni.calico.network import Calico, CalicoIpip, CalicoVxlan
+from kubenet_lab.cni.cilium.network import Cilium, CiliumNative
 from kubenet_lab.cni.flannel.network import Flannel, FlannelHostGw
 from kubenet_lab.cni.nothing import NoNetwork
 from kubenet_lab.cni.pod_network import MakePodNetwork
@@ -762,6 +762,9 @@ CNIS: dict[str, MakePodNetwork] = {
     "flannel": Flannel,
     "flannel-host-gw": FlannelHostGw,
     "bridge": Bridge,
+    "calico": Calico,
+    "calico-ipip": CalicoIpip,
+    "calico-vxlan": CalicoVxlan,
     "cilium": Cilium,
     "cilium-native": CiliumNative,
     "sample": Sample,
@@ -808,9 +811,6 @@ def _settings_of(objects: Iterable[AnyObject]) -> Settings:
     settings = Settings()
     blocks = [
         c for o in objects if isinstance(o, Node) for c in (o.spec.pod_cidrs or (o.spec.pod_cidr,)) if c
-    "calico": Calico,
-    "calico-ipip": CalicoIpip,
-    "calico-vxlan": CalicoVxlan,
     ]
     stored = [o for o in objects if isinstance(o, Service) and o.metadata.uid]
     addresses = [ip for service in stored for ip in service.addresses]

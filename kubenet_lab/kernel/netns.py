@@ -837,6 +837,14 @@ class Netns:
         self.sysctls[key] = str(value)
         self._changed()
 
+    def forget_sysctls(self, dev: str) -> None:
+        """A link is gone, and /proc/sys/net/ipv4/conf/DEV with it."""
+        gone = [key for key in self.sysctls if f".conf.{dev}." in key]
+        for key in gone:
+            del self.sysctls[key]
+        if gone:
+            self._changed()
+
     def listen(self, socket: Socket) -> Socket:
         """Bind a socket. Raises EADDRINUSE when address and port are taken."""
         key = (socket.proto, socket.port)
@@ -856,14 +864,6 @@ class Netns:
         kept = tuple(s for s in present if s != socket)
         if kept:
             self.sockets[key] = kept
-    def forget_sysctls(self, dev: str) -> None:
-        """A link is gone, and /proc/sys/net/ipv4/conf/DEV with it."""
-        gone = [key for key in self.sysctls if f".conf.{dev}." in key]
-        for key in gone:
-            del self.sysctls[key]
-        if gone:
-            self._changed()
-
         else:
             del self.sockets[key]
 
