@@ -43,6 +43,7 @@ from kubenet_lab.objects.node import default_nodes
 from kubenet_lab.objects.pod import ListeningPort
 from kubenet_lab.packet.ip import prefix
 from kubenet_lab.packet.packet import ICMP, ICMPV6, SYN, TCP, UDP, Packet
+from kubenet_lab.policy.agent import IptablesAgents, NftablesAgents
 from kubenet_lab.proxy.daemon import KubeProxies, KubeProxyView
 from kubenet_lab.proxy.ebpf import ProxyEbpf
 from kubenet_lab.proxy.iptables import KubeProxyIptables
@@ -58,6 +59,9 @@ from kubenet_lab.walk.exchange import Exchange, exchange
 
 if TYPE_CHECKING:
     from kubenet_lab.faults import Fault
+    from kubenet_lab.policy.explain import Explanation
+    from kubenet_lab.policy.world import World as PolicyWorld
+    from kubenet_lab.reach import Reach
     from kubenet_lab.twin import Twin
 
 CLUSTER_DNS = "10.96.0.10"
@@ -104,6 +108,7 @@ class Cluster:
         self.seed = seed
         self.cni = cni
         self.proxy = proxy
+        self.policy = policy
         self.settings = settings or Settings()
         self.clock = Clock()
         self.store = Store(seed=seed, clock=self.clock)
@@ -627,6 +632,45 @@ class Cluster:
         """`ping -c1 -s SIZE [-M do] HOST` from a pod or node."""
         return self._call(source, Target(host, host, 0, "icmp"), size, choose, "do" if df else "want")
 
+    # -- policies -------------------------------------------------------------------------------------------------
+
+    def policy_world(self, external: Iterable[str] = ()) -> PolicyWorld:
+        """What policies are asked about here: pods, namespaces, nodes, and the policies themselves.
+
+        `external` are outside addresses to ask about beside the pods.
+        """
+        from kubenet_lab.policy.agent import WATCHED
+        from kubenet_lab.policy.world import CLUSTER
+        from kubenet_lab.policy.world import World as PolicyWorld
+
+        objects = [obj for kind in WATCHED for obj in self.store.list(kind)]
+        return PolicyWorld.from_objects(objects, tuple(external), CLUSTER)
+
+    def reach(self, external: Iterable[str] = ()) -> Reach:
+        """Who may reach whom by the policies there are, all pairs and all ports at once.
+
+        It says what policies mean, not what is enforced: `unenforced` tells whether anybody does.
+        """
+        from kubenet_lab.reach import Reach
+
+        return Reach(self.policy_world(external))
+
+    def explain(self, source: str, destination: str, port: int, protocol: str = "TCP") -> Explanation:
+        """Why policies allow or deny a connection. Raises KeyError for what is neither a pod nor an address."""
+        from kubenet_lab.policy.explain import explain
+
+        world = self.policy_world()
+        return explain(world, world.endpoint(source), world.endpoint(destination), port, protocol)
+
+    @property
+    def unenforced(self) -> list[str]:
+        """Why policies here are without effect, in sentences; empty where somebody enforces them, or there are none."""
+        from kubenet_lab.policy.agent import WATCHED
+        from kubenet_lab.reach.findings import inert
+
+        objects = [obj for kind in WATCHED for obj in self.store.list(kind)]
+        return inert(objects, self.cni) if self.policy == "none" else []
+
     def _call(self, source: str, goal: Target, size: int, choose: Chooser | None, pmtudisc: str) -> Trip:
         from kubenet_lab.dns.client import lookup
 
@@ -778,7 +822,7 @@ PROXIES: dict[str, MakeProxy] = {
     "ebpf": ProxyEbpf,
 }
 """Service data planes by the name that `--proxy` takes."""
-POLICY_AGENTS: dict[str, Callable[[World], Daemon]] = {}
+POLICY_AGENTS: dict[str, Callable[[World], Daemon]] = {"iptables": IptablesAgents, "nftables": NftablesAgents}
 """Who enforces NetworkPolicy where the pod network does not."""
 LOAD_BALANCERS: dict[str, MakeLoadBalancer] = {
     "cloud": CloudLoadBalancer,

@@ -9,7 +9,7 @@ import typer
 
 from kubenet_lab.cli import output as out
 from kubenet_lab.cli import world
-from kubenet_lab.cli.policy import FILE, Form, to_json, world_of
+from kubenet_lab.cli.policy import FILE, Form, objects_of, to_json, world_of
 from kubenet_lab.errors import Fault, InputError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def explain(
     world.collect(faults, lambda: world.need_files(files))
     wanted = world.collect(faults, lambda: _port(port))
     inputs = world.Inputs(files, lenient=lenient)
-    objects = world.collect(faults, inputs.objects) if files else None
+    objects = world.collect(faults, lambda: objects_of(inputs)) if files else None
     if faults or objects is None or wanted is None:
         raise InputError(faults)
     from kubenet_lab.cli.places import Places

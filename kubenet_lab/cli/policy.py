@@ -61,7 +61,7 @@ def policy(
     addresses = world.collect(faults, lambda: read_addresses(external))
     objects = None
     if files:
-        objects = world.collect(faults, lambda: world.Inputs(files, lenient=lenient).objects())
+        objects = world.collect(faults, lambda: objects_of(world.Inputs(files, lenient=lenient)))
     if faults or objects is None or probes is None or addresses is None:
         raise InputError(faults)
     from kubenet_lab.reach import Reach
@@ -74,6 +74,16 @@ def policy(
         out.write(to_json({"order": order, "tables": tables}), output)
     else:
         out.write(drawing(order, tables), output)
+
+
+def objects_of(inputs: world.Inputs) -> list[AnyObject]:
+    """The objects of the files. Raises InputError; a policy's faults say what they mean for traffic."""
+    from kubenet_lab.policy.mistakes import with_meanings
+
+    try:
+        return inputs.objects()
+    except InputError as error:
+        raise InputError(with_meanings(error.faults)) from error
 
 
 def world_of(

@@ -12,7 +12,7 @@ import typer
 
 from kubenet_lab.cli import output as out
 from kubenet_lab.cli import world
-from kubenet_lab.cli.policy import FILE, to_json, world_of
+from kubenet_lab.cli.policy import FILE, objects_of, to_json, world_of
 from kubenet_lab.errors import Fault, InputError
 
 if TYPE_CHECKING:
@@ -58,8 +58,10 @@ def reach(
     faults: list[Fault] = []
     world.collect(faults, lambda: world.need_files(files))
     inputs = world.Inputs(files, lenient=lenient)
-    objects = world.collect(faults, inputs.objects) if files else None
-    others = world.collect(faults, world.Inputs(diff, lenient=lenient).objects) if diff else None
+    objects = world.collect(faults, lambda: objects_of(inputs)) if files else None
+    others = (
+        world.collect(faults, lambda: objects_of(world.Inputs(diff or (), lenient=lenient))) if diff else None
+    )
     if faults or objects is None:
         raise InputError(faults)
     from kubenet_lab.objects import Namespace, Pod

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from kubenet_lab.scenarios.guarded import guarded
 from kubenet_lab.scenarios.kinds import kinds
 from kubenet_lab.scenarios.outside import outside
 from kubenet_lab.scenarios.shop import shop
 
-__all__ = ["kinds", "outside", "shop"]
+__all__ = ["guarded", "kinds", "outside", "shop"]
