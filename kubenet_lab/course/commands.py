@@ -5,6 +5,7 @@
     bridge fdb append 02:11:22:33:44:55 dev flannel.1 dst 192.168.1.20
     iptables -t nat -A KUBE-SVC-X -j KUBE-SEP-Y
     sysctl -w net.ipv4.ip_forward=1
+    ip link set flannel.1 mtu 1350
 
 They change the kernel's state through the same readers that understand the tools' own output. All or nothing: an
 answer with a mistake in it changes nothing, and every mistake is named.
@@ -13,6 +14,7 @@ answer with a mistake in it changes nothing, and every mistake is named.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from msgspec import Struct
 
@@ -23,7 +25,10 @@ from kubenet_lab.kernel.dialects.iproute2 import Words, Wrong
 from kubenet_lab.kernel.netns import Netns
 from kubenet_lab.kernel.network import Network
 
-HELP = "write `on NODE`, then lines that begin with `ip route`, `ip neigh`, `bridge fdb`, `iptables` or `sysctl`"
+HELP = (
+    "write `on NODE`, then lines that begin with `ip route`, `ip neigh`, `ip link`, `bridge fdb`, `iptables` or "
+    "`sysctl`"
+)
 
 
 class Command(Struct, frozen=True):
@@ -108,10 +113,35 @@ def _run(ns: Netns, text: str) -> None:
         _route(ns, words)
     elif tool == "ip" and what in ("neigh", "neighbour", "neighbor", "n"):
         _neighbour(ns, words)
+    elif tool == "ip" and what in ("link", "l"):
+        _link(ns, words)
     elif tool == "bridge" and what == "fdb":
         _fdb(ns, words)
     else:
         raise Wrong("this is not understood here", help=HELP)
+
+
+def _link(ns: Netns, words: Words) -> None:
+    """`ip link set DEV [up|down] [mtu N]`."""
+    if words.take("set") != "set":
+        raise Wrong("only `ip link set` changes something here", help="write ip link set DEV mtu N")
+    dev = words.take("a device")
+    dev = words.take("a device") if dev == "dev" else dev
+    changes: dict[str, Any] = {}
+    while words.peek():
+        word = words.take("what to set")
+        if word in ("up", "down"):
+            changes["up"] = word == "up"
+        elif word == "mtu":
+            value = words.take("a number of bytes")
+            if not value.isdigit():
+                raise Wrong(f"{value!r} is no number of bytes", help="write mtu 1450")
+            changes["mtu"] = int(value)
+        else:
+            raise Wrong(f"{word!r} is not understood here", help="write up, down or mtu N")
+    if not changes:
+        raise Wrong("this sets nothing", help="write ip link set DEV mtu N")
+    ns.set_link(dev, **changes)
 
 
 def _sysctl(ns: Netns, words: Words) -> None:

@@ -15,6 +15,7 @@ NOTEBOOKS: dict[str, str] = {
     "00": "00_start_here",
     "02": "02_four_rules",
     "05": "05_across_nodes",
+    "06": "06_flannel",
     "10": "10_why_services",
     "11": "11_cluster_ip",
     "12": "12_iptables_line_by_line",

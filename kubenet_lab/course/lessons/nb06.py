@@ -1,0 +1,134 @@
+"""What the cells of 06_flannel call."""
+
+from __future__ import annotations
+
+from html import escape
+
+from msgspec import Struct
+
+from kubenet_lab.cluster import Cluster
+from kubenet_lab.course.exercises.nb06 import far, narrow, ping
+from kubenet_lab.course.lesson import Texts, step
+from kubenet_lab.kernel.dialects import bridge_fdb, ip_link, ip_neigh, ip_route
+from kubenet_lab.packet.packet import Packet
+from kubenet_lab.scenarios import shop
+from kubenet_lab.trip import Trip
+
+__all__ = ["call", "goodput", "letters", "narrow", "shop", "sizes", "step", "tables", "wires"]
+
+VXLAN = 50
+"""Bytes of the outer headers over IPv4: Ethernet 14, IP 20, UDP 8, VXLAN 8."""
+TCP_IP = 40
+
+
+def call(world: Cluster) -> Trip:
+    """Return frontend's call to the backend on node-2, by its own address."""
+    return world.connect("frontend", f"tcp://{far(world)}:8080")
+
+
+def tables(node: str = "node-1", peer: str = "10.244.1.0") -> Texts:
+    """Return the three entries that flanneld wrote on a node for one other node."""
+    space = shop().network.ns(node)
+
+    def lines(text: str, word: str) -> str:
+        return "\n".join(line for line in text.splitlines() if word in line)
+
+    mac = next(line.split()[-2] for line in ip_neigh.show(space).splitlines() if line.startswith(f"{peer} "))
+    return Texts(
+        {
+            f"{node}: ip route (who has the pods 10.244.1.0/24?)": lines(ip_route.show(space), f"{peer}/24"),
+            f"{node}: ip neigh (what is that next hop's MAC?)": lines(ip_neigh.show(space), f"{peer} "),
+            f"{node}: bridge fdb (behind which node is that MAC?)": lines(bridge_fdb.show(space), mac),
+            f"{node}: ip -d link show flannel.1": ip_link.show(
+                space, links=[space.link("flannel.1")], details_=True
+            ),
+        }
+    )
+
+
+def wires() -> Texts:
+    """Return what is on the wire between the nodes, for two backends of Flannel."""
+    parts = {}
+    for title, cni in (("vxlan", "flannel"), ("host-gw", "flannel-host-gw")):
+        world = shop(cni=cni)
+        trip = call(world)
+        hops = [hop for _trace, hop in trip.hops if hop.netns == "node-2"]
+        mtu = world.network.ns("default/frontend").link("eth0").mtu
+        parts[f"{title}: the first packet as node-2's eth0 gets it"] = (
+            f"{hops[0].packet}\npods' MTU: {mtu} bytes"
+        )
+    return Texts(parts)
+
+
+class Sizes(Struct, frozen=True):
+    """Pings of several sizes: size -> what the caller saw, and why."""
+
+    rows: list[tuple[int, str, str]]
+
+    def __repr__(self) -> str:
+        return "\n".join(f"ping -M do -s {size:<5} {verdict:18} {why}" for size, verdict, why in self.rows)
+
+    def _repr_html_(self) -> str:
+        box = 'style="text-align:left;padding:4px 12px"'
+        head = "".join(f"<th {box}>{h}</th>" for h in ("ping -M do -s", "frontend sees", "why"))
+        body = "".join(
+            f"<tr><td {box}>{size}</td><td {box}>{escape(verdict)}</td><td {box}>{escape(why)}</td></tr>"
+            for size, verdict, why in self.rows
+        )
+        return f"<table><tr>{head}</tr>{body}</table>"
+
+
+def sizes(world: Cluster, *bytes_: int) -> Sizes:
+    """Ping the backend on node-2 with several sizes, fragmentation forbidden."""
+    rows = []
+    for size in bytes_:
+        trip = ping(world, size, df=True)
+        rows.append((size, trip.verdict, "" if trip.delivered else f"{trip.why}, at {trip.place.netns}"))
+    return Sizes(rows)
+
+
+class Goodput(Struct, frozen=True):
+    """Share of a full packet on the wire that is the programs' own data: (MTU, without a tunnel, with VXLAN)."""
+
+    rows: list[tuple[int, float, float]]
+
+    def __repr__(self) -> str:
+        return "\n".join(
+            f"MTU {mtu}: {plain:.1%} without a tunnel, {inner:.1%} in VXLAN"
+            for mtu, plain, inner in self.rows
+        )
+
+    def _repr_html_(self) -> str:
+        box = 'style="text-align:right;padding:4px 12px"'
+        head = "".join(f"<th {box}>{h}</th>" for h in ("MTU of the wire", "without a tunnel", "in VXLAN"))
+        body = "".join(
+            f"<tr><td {box}>{mtu}</td><td {box}>{plain:.1%}</td><td {box}>{inner:.1%}</td></tr>"
+            for mtu, plain, inner in self.rows
+        )
+        return f"<table><tr>{head}</tr>{body}</table>"
+
+
+def goodput(*mtus: int) -> Goodput:
+    """Return how much of a full TCP packet on the wire is data, with and without the outer letter."""
+    return Goodput([(mtu, (mtu - TCP_IP) / mtu, (mtu - VXLAN - TCP_IP) / mtu) for mtu in mtus])
+
+
+def letters(world: Cluster) -> Texts:
+    """Return the headers of one packet, from the outside in, as node-2's card gets it."""
+    trip = call(world)
+    outer = next(
+        hop.packet for _trace, hop in trip.hops if hop.netns == "node-2" and hop.packet.inner is not None
+    )
+    frame = outer.inner
+    assert frame is not None
+    inner = frame.body
+    assert isinstance(inner, Packet)
+    rows = [
+        f"outer IP        {outer.src} > {outer.dst}            from node to node",
+        f"outer UDP       port {outer.sport} > port {outer.dport}                the tunnel's port",
+        f"VXLAN           network {outer.vni}                        which tunnel",
+        f"inner Ethernet  {frame.src} > {frame.dst}  from tunnel end to tunnel end",
+        f"inner IP        {inner.src} > {inner.dst}             from pod to pod",
+        f"inner TCP       port {inner.sport} > port {inner.dport}               from program to program",
+    ]
+    return Texts({"a letter in a letter, as node-2's eth0 gets it": "\n".join(rows)})
