@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from kubenet_lab.kernel.bpf import IpcacheEntry, LbService, MapEntry
+from kubenet_lab.kernel.bpf import IpcacheEntry, LbService, MapEntry, PolicyKey
 from kubenet_lab.packet.packet import endpoint
 from kubenet_lab.trace import Hop, Step
 
@@ -100,7 +100,9 @@ def is_main(step: Step) -> bool:
     """True for the steps that tell the story: rewrites, verdicts of a policy, ways past netfilter."""
     if step.before is not None or step.note.startswith("redirect"):
         return True
-    return isinstance(step.entry, MapEntry) and "policy" in step.entry.map
+    if not isinstance(step.entry, MapEntry) or not isinstance(step.entry.key, PolicyKey):
+        return False
+    return bool(step.entry.key.identity or step.entry.key.proto) or step.entry.value is None
 
 
 _COMMANDS = (

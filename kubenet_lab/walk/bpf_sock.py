@@ -154,6 +154,12 @@ def remember(w: Walk, ns: Netns, state: BpfState, pkt: Packet, called: RevNat) -
     maps = state.maps(pkt.family)
     key = SocketKey(ns.name, pkt.proto, pkt.sport, pkt.dst, pkt.dport)
     maps.reverse_sk[key] = called
+    for step in reversed(w.steps):
+        if step.kind == "bpf" and step.before is not None and step.after is not None:
+            # written before the socket had an address
+            step.before = replace(step.before, src=pkt.src, sport=pkt.sport)
+            step.after = pkt
+            break
     what = "getpeername()" if pkt.proto == TCP else "recvmsg()"
     w.step(
         "bpf",
