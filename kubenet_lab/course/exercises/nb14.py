@@ -103,7 +103,7 @@ LOOPBACK = predict(
     _loopback,
     {
         "both": "“On all nodes” does not have to mean “on all addresses”. One of the modes is choosy by default.",
-        "nftables": "The newer mode is the stricter one.",
+        "nftables": "Of the two, the newer mode is the one that is stricter about addresses.",
         "neither": "A packet to 127.0.0.1 passes the OUTPUT hook, and there the older mode has its rules too.",
     },
     (

@@ -241,7 +241,7 @@ REQUIRED = predict(
     },
     _required,
     {
-        "both": "Then the two words would mean the same.",
+        "both": "Then the two words would mean the same. Which of them leaves no room?",
         "pending": "Addresses are given by the API server while it answers. It does not answer “later”.",
         "two": "It has no range to take an IPv6 address from.",
     },
@@ -472,7 +472,7 @@ RECALL = predict(
     {
         "in-there": "In notebook 10 a pod that was not ready got no calls. Who kept them away?",
         "out-there": "Both names come from the same place. Is the pod in it as a ready endpoint?",
-        "in-gone": "Both names come from the same place.",
+        "in-gone": "Both names come from the same place. It lists the pod as ready, or it does not.",
     },
     (
         "Where does the name server get the addresses of a headless Service from?",
