@@ -282,7 +282,7 @@ def _host_gw() -> Outcome:
     return Outcome(
         key,
         f"node-1's row: `{line}`. No tunnel, no outer letter, no smaller MTU: the other node itself is the "
-        "next hop. That is the table you wrote by hand in notebook 05. It works while nodes are neighbours on one wire.",
+        "next hop. That is the table you wrote by hand in notebook 05. It works between neighbours on one wire.",
     )
 
 
