@@ -7,6 +7,7 @@ A socket's handler is code and stays behind: a loaded listener accepts and answe
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -54,7 +55,9 @@ def dump_netns(ns: Netns) -> dict[str, Any]:
         "neighbours": [_plain(ns.neighbours[key]) for key in sorted(ns.neighbours)],
         "fdb": [_plain(entry) for key in sorted(ns.fdb) for entry in ns.fdb[key]],
         "sysctls": {key: ns.sysctls[key] for key in sorted(ns.sysctls)},
-        "sockets": [_plain(socket, "handler", "upstream") for key in sorted(ns.sockets) for socket in ns.sockets[key]],
+        "sockets": [
+            _plain(socket, "handler", "upstream") for key in sorted(ns.sockets) for socket in ns.sockets[key]
+        ],
         "files": {name: ns.files[name] for name in sorted(ns.files)},
         "conntrack": [_plain(flow) for flow in sorted(ns.conntrack, key=lambda one: one.id)],
         "conntrack_drops": ns.conntrack.drops,
@@ -91,10 +94,16 @@ def _sorted_routes(routes: Any) -> list[Route]:
     return sorted(routes, key=lambda route: (route.dst, route.metric, route.dev))
 
 
+@lru_cache(maxsize=64)
+def _fields(kind: type[msgspec.Struct]) -> tuple[msgspec.structs.FieldInfo, ...]:
+    """The fields of a kind of value; to find them msgspec compiles every annotation, each time."""
+    return msgspec.structs.fields(kind)
+
+
 def _plain(value: Any, *leave: str) -> dict[str, Any]:
     """Return a value's fields without those at their default, tuples as lists."""
     out: dict[str, Any] = {}
-    for field in msgspec.structs.fields(value):
+    for field in _fields(type(value)):
         if field.name in leave:
             continue
         got = getattr(value, field.name)
