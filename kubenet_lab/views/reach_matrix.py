@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from kubenet_lab.views.theme import Box, Svg, image, text_width, wrap
+from kubenet_lab.views.theme import Box, Picture, Svg, image, text_width, wrap
 
 if TYPE_CHECKING:
     from kubenet_lab.policy.world import World
@@ -102,7 +102,7 @@ def matrix(world: World, listed: Listing | None = None) -> ReachMatrix:
 
     found = listed or listing(world)
     names = [node.name for node in found.nodes if not node.outside]
-    short = _short(names)
+    short = short_names(names)
     cells: dict[tuple[str, str], str] = {
         (short[source], short[target]): "" for source in names for target in names if source != target
     }
@@ -132,7 +132,7 @@ def _everywhere(*names: str) -> bool:
     )
 
 
-def _short(names: Sequence[str]) -> dict[str, str]:
+def short_names(names: Sequence[str]) -> dict[str, str]:
     """Names without their kinds, and without the namespace where there is one only, unless two would be the same."""
     spaces = {name.partition("/")[0] for name in names}
     made = {}
@@ -179,9 +179,8 @@ def reach_matrix_svg(found: ReachMatrix, before: ReachMatrix | None = None) -> s
             svg.text(box.x + 6, box.y + 19, "✕" if not what else "✓", 12, bold=True)
             for n, line in enumerate(said[target]):
                 svg.text(box.x + 21, box.y + 19 + _LEAD * n, line, _SIZE, bold=n == 0 and not changed)
-            svg.hit(
-                box, f"from {source} to {target}: {found.words(source, target)}", door=source, place=target
-            )
+            spoken = f"from {source} to {target}: {_phrase(found, before, source, target)}"
+            svg.hit(box, spoken, door=source, place=target)
         y += height + _GAP
     return svg.document(y + 4, "Who may talk to whom", str(found))
 
@@ -189,20 +188,27 @@ def reach_matrix_svg(found: ReachMatrix, before: ReachMatrix | None = None) -> s
 def _said(found: ReachMatrix, before: ReachMatrix | None, source: str, target: str, wide: float) -> list[str]:
     if (source, target) not in found.cells:
         return []
+    return wrap(_phrase(found, before, source, target), wide - 32, _SIZE, bold=True, breaks=", ;-")
+
+
+def _phrase(found: ReachMatrix, before: ReachMatrix | None, source: str, target: str) -> str:
+    """A cell in words, with what it was where that is another."""
     words = found.words(source, target)
     old = before.cells.get((source, target)) if before is not None else None
-    if before is not None and old is not None and old != found.cells[source, target]:
-        words += f", was {before.words(source, target)}"
-    return wrap(words, wide - 32, _SIZE, bold=True, breaks=", ;-")
+    if before is None or old is None or old == found.cells[source, target]:
+        return words
+    return f"{words}, was {before.words(source, target)}"
 
 
-def reach_graph_svg(found: ReachMatrix, start: str = "", reached: Sequence[str] = ()) -> str:
+def reach_graph_svg(found: ReachMatrix, start: str = "", reached: Mapping[str, int] | None = None) -> str:
     """Draw workloads in a ring, an arrow for each connection that is open; `start` is a pod that was taken over.
 
-    Workloads that can be reached from it (`reached`) are marked with a word and a colour.
+    `reached` are the workloads that can be reached from it, with the steps that takes; they are marked with words and
+    a colour.
     """
     from math import cos, pi, sin
 
+    steps = reached or {}
     count = max(1, len(found.names))
     width, height = WIDTH, 120.0 + 64 * count if count < 7 else 560.0
     svg = Svg(width)
@@ -215,9 +221,9 @@ def reach_graph_svg(found: ReachMatrix, start: str = "", reached: Sequence[str] 
         boxes[name] = Box(x - w / 2, y - 22, w, 44)
     for (source, target), what in found.cells.items():
         if what:
-            _arrow(svg, boxes[source], boxes[target], source == start or source in reached)
+            _arrow(svg, boxes[source], boxes[target], source == start or source in steps)
     for name, box in boxes.items():
-        taken, hit = name == start, name in reached
+        taken, hit = name == start, name in steps
         look = (
             "f-faultbg s-fault"
             if taken or hit
@@ -225,17 +231,11 @@ def reach_graph_svg(found: ReachMatrix, start: str = "", reached: Sequence[str] 
             if name == OUTSIDE
             else "f-bridge s-bridgeline"
         )
-        svg.rect(box, look, extra=' stroke-width="1.6"')
+        svg.rect(box, look, extra=f' stroke-width="{3.4 if taken else 1.6}"')
         svg.text(box.cx, box.y + 19, name, 13, anchor="middle", bold=True)
-        word = (
-            "taken over"
-            if taken
-            else "can be reached"
-            if hit
-            else "out of reach"
-            if start and name != OUTSIDE
-            else ""
-        )
+        word = "taken over" if taken else "out of reach" if start and name != OUTSIDE else ""
+        if hit:
+            word = f"reached in {steps[name]} step{'s' if steps[name] > 1 else ''}"
         if word:
             svg.text(box.cx, box.y + 36, word, 11, anchor="middle")
     return svg.document(height, "Which connections are open", str(found))
@@ -259,3 +259,26 @@ def _arrow(svg: Svg, start: Box, end: Box, hot: bool) -> None:
     look = "s-fault" if hot else "s-line"
     svg.line([tail, tip], look, 2.2 if hot else 1.3)
     svg.arrow(tip, (ux, uy), "t-fault" if hot else "t-soft", 7)
+
+
+def graph(world: World, start: str = "") -> Picture:
+    """The graph of a world's open connections; with `start` ("namespace/pod") it tells how far one gets from there.
+
+    Raises KeyError for a pod that is not there.
+    """
+    from kubenet_lab.reach.attack import attack
+    from kubenet_lab.reach.listing import listing
+
+    listed = listing(world)
+    found = matrix(world, listed)
+    names = [node.name for node in listed.nodes if not node.outside]
+    short = short_names(names)
+    owner = {pod: short[node.name] for node in listed.nodes if not node.outside for pod in node.pods}
+    if not start:
+        return Picture(reach_graph_svg(found), str(found))
+    paths = attack(world, start)
+    reached: dict[str, int] = {}
+    for pod, hops in paths.paths.items():
+        if owner[pod] != owner[start]:
+            reached[owner[pod]] = min(len(hops), reached.get(owner[pod], len(hops)))
+    return Picture(reach_graph_svg(found, owner[start], reached), paths.text())
