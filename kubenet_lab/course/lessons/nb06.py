@@ -124,11 +124,11 @@ def letters(world: Cluster) -> Texts:
     inner = frame.body
     assert isinstance(inner, Packet)
     rows = [
-        f"outer IP        {outer.src} > {outer.dst}            from node to node",
-        f"outer UDP       port {outer.sport} > port {outer.dport}                the tunnel's port",
-        f"VXLAN           network {outer.vni}                        which tunnel",
-        f"inner Ethernet  {frame.src} > {frame.dst}  from tunnel end to tunnel end",
-        f"inner IP        {inner.src} > {inner.dst}             from pod to pod",
-        f"inner TCP       port {inner.sport} > port {inner.dport}               from program to program",
+        f"outer IP        {outer.src} > {outer.dst} (nodes)",
+        f"outer UDP       {outer.sport} > {outer.dport} (the tunnel's port)",
+        f"VXLAN           network {outer.vni}",
+        f"inner Ethernet  {frame.src} > {frame.dst}",
+        f"inner IP        {inner.src} > {inner.dst} (pods)",
+        f"inner TCP       {inner.sport} > {inner.dport} (programs)",
     ]
     return Texts({"a letter in a letter, as node-2's eth0 gets it": "\n".join(rows)})
