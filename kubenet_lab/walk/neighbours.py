@@ -18,6 +18,8 @@ from kubenet_lab.walk import links, nft_frames
 from kubenet_lab.walk.engine import Walk
 
 ZERO = "00:00:00:00:00:00"
+LOCK_TIME = 1.0
+"""Seconds in which a second answer does not change an entry (net.ipv4.neigh.default.locktime, man 7 arp)."""
 GRATUITOUS = "gratuitous-arp"
 """Role of a trace that nobody asked for: an announcement."""
 
@@ -70,6 +72,15 @@ def receive_arp(w: Walk, ns: Netns, dev: str, arp: Arp) -> None:
         _announced(w, ns, dev, arp)
         return
     if arp.op == "reply":
+        known = ns.neighbours.get((dev, arp.sender_ip))
+        if (
+            known is not None
+            and known.usable
+            and known.mac != arp.sender_mac
+            and w.now - known.updated < LOCK_TIME
+        ):
+            w.step("arp", dev, note=f"{arp}: another answer came first")
+            return
         ns.neighbours[dev, arp.sender_ip] = Neighbour(dev, arp.sender_ip, arp.sender_mac, "REACHABLE", w.now)
         w.step("arp", dev, note=str(arp))
         return

@@ -12,7 +12,7 @@ from kubenet_lab.announce.border_gateway import BgpAnnouncer
 from kubenet_lab.announce.config import pools
 from kubenet_lab.announce.layer2 import Layer2Announcer, ranking
 from kubenet_lab.cluster import Cluster
-from kubenet_lab.control import DUAL_STACK
+from kubenet_lab.control import DUAL_STACK, Settings
 from kubenet_lab.control.cloud_lb import EXCLUDED
 from kubenet_lab.course import commands
 from kubenet_lab.errors import InputError
@@ -402,3 +402,25 @@ def test_addresses_of_both_families_are_reached(balancer: str, pool: str) -> Non
     else:
         (route,) = [r for r in cluster.network.ns("router").route_list(6) if r.dst == f"{six}/128"]
         assert {hop.via for hop in route.nexthops} == {f"fd00:192:168:1::{n}" for n in (10, 20, 30)}
+
+
+# -- who else answers
+
+STRICT = "--ipvs-strict-arp"
+
+
+@pytest.mark.parametrize(("flags", "right"), [((), False), ((STRICT,), True)])
+def test_ipvs_mode_lets_every_node_answer_unless_it_is_strict(flags: tuple[str, ...], right: bool) -> None:
+    """kube-ipvs0 has the address on every node, and Linux answers ARP for any address of its host.
+
+    MetalLB's installation notes ask for strictARP for that reason: of several answers the first one counts.
+    """
+    only = "{nodeSelectors: [{matchLabels: {kubernetes.io/hostname: node-3}}]}"
+    cluster, speakers = layer2("Local", only, proxy="ipvs", settings=Settings(kube_proxy=flags))
+    ip = address(cluster)
+    assert speakers.announcer_of(ip) == "node-3"
+    cluster.connect(CLIENT, f"http://{ip}")
+    found = cluster.network.ns("router").neighbours["eth0", ip].mac
+    assert (found == mac_of(cluster, "node-3")) == right
+    if not right:
+        assert found == mac_of(cluster, "node-1"), "the first on the wire"
