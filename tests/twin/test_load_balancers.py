@@ -90,3 +90,22 @@ def test_what_a_proxy_does_is_named_as_missing(kernel: None) -> None:
             "the twin's listener answers itself"
             for n in (1, 2)
         }
+
+
+def test_the_announcing_node_takes_packets_for_an_address_that_no_node_has(kernel: None) -> None:
+    """ARP is answered by a program, which the twin has not; the entry it leads to is put into the router by hand."""
+    world = bare_metal("l2")
+    address = address_of(world)
+    world.connect(CLIENT, f"http://{address}")
+    router = world.network.ns("router")
+    entry = router.neighbours["eth0", address]
+    router.set_neighbour("eth0", address, entry.mac)
+    assert all(not ns.is_local(address) for ns in world.network.netns.values())
+    with Twin(world.network, strict=False) as twin:
+        assert {one.what.partition(" on ")[0] for one in twin.missing} == {"socket of protocol 2054"}
+        (met,) = twin.compare([Flow(ns="outside", src=CLIENT, dst=address, port=80, count=4)])
+    assert met.equal, f"\n{met}"
+    assert {(one.end, one.source_seen) for one in met.kernel} == {("connected", CLIENT)}
+    (server,) = {one.server for one in met.kernel}
+    node = world.network.ns(server).host
+    assert world.network.ns(node).links["eth0"].mac == entry.mac
