@@ -366,6 +366,9 @@ class Datapath(Struct, frozen=True):
     node_port: bool = True
     mode: str = "snat"
     """How packets reach backends elsewhere: "snat", "dsr" or "hybrid", which is DSR for TCP (--bpf-lb-mode)."""
+    dispatch: str = "opt"
+    """How DSR tells the backend's node which frontend was called: "opt", an option of the IP header, or "geneve", an
+    option of the tunnel's header (--bpf-lb-dsr-dispatch)."""
     no_backend: str = "reject"
     """"reject" answers with ICMP, "drop" does not (--service-no-backend-response)."""
     sctp: bool = False
@@ -382,6 +385,22 @@ class Datapath(Struct, frozen=True):
     """By family: the address of cilium_host, which SNAT uses for backends behind the tunnel (IPV4_GATEWAY)."""
     enforcement: bool = False
     """Pods have endpoints and policy maps: Cilium is the pod network."""
+
+    @property
+    def unfit(self) -> str:
+        """Why the agent does not start with these settings; "" when it does (pkg/kpr/initializer)."""
+        if self.mode == "snat":
+            return ""
+        head = f'Node Port "{self.mode}" mode'
+        if self.tunnel == "vxlan":
+            return f"{head} cannot be used with vxlan tunneling."
+        if self.dispatch == "ipip":
+            return "DSR dispatch mode ipip only supported for --datapath-mode=lb-only (not modelled)"
+        if self.tunnel and self.dispatch != "geneve":
+            return f"{head} with {self.dispatch} dispatch cannot be used with {self.tunnel} tunneling."
+        if self.dispatch == "geneve" and not self.tunnel:
+            return f"{head} with geneve dispatch and native routing is not modelled"
+        return ""
 
     @property
     def host_routing(self) -> bool:

@@ -18,6 +18,8 @@ PROTO_NUMBERS = {name: number for number, name in PROTO_NAMES.items()}
 
 FIN, SYN, RST, PSH, ACK, URG = 1, 2, 4, 8, 16, 32
 
+GENEVE_PORT = 6081
+
 ETH_IPV4, ETH_ARP, ETH_IPV6 = 0x0800, 0x0806, 0x86DD
 BROADCAST_MAC = "ff:ff:ff:ff:ff:ff"
 
@@ -27,7 +29,10 @@ ICMP6_NEIGHBOUR_SOLICIT, ICMP6_NEIGHBOUR_ADVERT = 135, 136
 
 
 class DsrOption(Struct, frozen=True, gc=False):
-    """The frontend a load balancer called, as Cilium's IP option 154 or IPv6 destination option 27 carries it."""
+    """The frontend a load balancer called, as Cilium's IP option 154 or IPv6 destination option 27 carries it.
+
+    On a Geneve packet it is Geneve's option (class 0x14b, type 1).
+    """
 
     address: str
     port: int
@@ -81,7 +86,7 @@ class Packet(Struct, frozen=True, gc=False):
         """Bytes of the whole IP packet, as its total length field would say."""
         size = 40 if ":" in self.src else 20
         if self.dsr is not None:
-            size += 24 if size == 40 else 8
+            size += 24 if size == 40 else 8 if self.inner is None else 12
         proto = self.proto
         if proto == TCP:
             size += 24 if self.mss else 20
@@ -167,7 +172,12 @@ def tcp_flags(flags: int) -> str:
 
 SCTP_INIT, SCTP_INIT_ACK, SCTP_COOKIE_ECHO, SCTP_ABORT = 1, 2, 10, 6
 """Chunk types that open an association or refuse one (RFC 9260, 3.2); a packet's payload begins with its chunk."""
-_SCTP_CHUNKS = {SCTP_INIT: "INIT", SCTP_INIT_ACK: "INIT ACK", SCTP_COOKIE_ECHO: "COOKIE ECHO", SCTP_ABORT: "ABORT"}
+_SCTP_CHUNKS = {
+    SCTP_INIT: "INIT",
+    SCTP_INIT_ACK: "INIT ACK",
+    SCTP_COOKIE_ECHO: "COOKIE ECHO",
+    SCTP_ABORT: "ABORT",
+}
 
 
 def sctp_chunk(kind: int) -> bytes:
@@ -230,7 +240,9 @@ def describe(packet: Packet) -> str:
     if packet.inner is not None and proto == IPIP:
         return f"{packet.src} > {packet.dst} IPIP [{packet.inner.body}]"
     if packet.inner is not None:
-        return f"{packet.src} > {packet.dst} VXLAN {packet.vni} [{packet.inner.body}]"
+        tunnel = "Geneve" if packet.dport == GENEVE_PORT else "VXLAN"
+        option = f" {packet.dsr}" if packet.dsr is not None else ""
+        return f"{packet.src} > {packet.dst} {tunnel} {packet.vni}{option} [{packet.inner.body}]"
     if proto in (TCP, UDP, SCTP):
         src, dst = endpoint(packet.src, packet.sport), endpoint(packet.dst, packet.dport)
         text = f"{src} > {dst} {PROTO_NAMES[proto].upper()}"

@@ -25,6 +25,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from msgspec import Struct
 from msgspec.structs import replace
 
+from kubenet_lab.errors import InputError
 from kubenet_lab.kernel.bpf import (
     EXTERNAL,
     HOST,
@@ -64,6 +65,8 @@ class EbpfOptions(Struct, frozen=True):
 
     mode: str = "snat"
     """bpf-lb-mode: "snat", "dsr" or "hybrid"."""
+    dispatch: str = "opt"
+    """bpf-lb-dsr-dispatch: "opt", or "geneve" where pods' packets travel in Geneve."""
     algorithm: str = "random"
     """bpf-lb-algorithm: "random" or "maglev"; for packets, not for sockets."""
     socket_lb: str = "full"
@@ -115,7 +118,10 @@ class ProxyEbpf:
     # -- NodeProxy ----------------------------------------------------------------------------------------------------
 
     def start(self, space: Netns, tracker: ServiceTracker) -> None:
-        """Load and attach the programs; fill the maps when somebody first looks (`NodeProxy.start`)."""
+        """Load and attach the programs; fill the maps when somebody first looks (`NodeProxy.start`).
+
+        Raises InputError when the pod network has a tunnel that the mode cannot do with.
+        """
         state = space.bpf
         if state is None:
             state = space.bpf = BpfState()
@@ -125,10 +131,13 @@ class ProxyEbpf:
             socket_lb=o.socket_lb,
             node_port=not o.beside_kube_proxy,
             mode=o.mode,
+            dispatch=o.dispatch,
             no_backend=o.no_backend,
             sctp=o.sctp,
             direct={f: ip for f in (4, 6) if (ip := self.node.ip(f))},
         )
+        if state.datapath.unfit:
+            raise InputError(state.datapath.unfit)
         if not o.beside_kube_proxy:
             self._attach(state, space)
         self._written = None

@@ -74,7 +74,7 @@ def service(w: Walk, ns: Netns, state: BpfState, link: Link, frame: Frame, progr
         return reverse(w, ns, state, maps, frame, program) if pkt.proto in (ICMP, ICMPV6) else frame
     found = bpf_lb.lookup_service(w, maps, pkt.dst, pkt.dport, pkt.proto, east_west=False)
     if found is None:
-        if pkt.dsr is not None:
+        if pkt.dsr is not None and pkt.inner is None:
             return _dsr_arrives(w, state, maps, frame, program)
         return reverse(w, ns, state, maps, frame, program)
     key, svc = found
@@ -106,10 +106,19 @@ def service(w: Walk, ns: Netns, state: BpfState, link: Link, frame: Frame, progr
         )
         return bpf.rewritten(frame, after)
     if uses_dsr(state, pkt.proto):
-        option = DsrOption(key.address, key.port)
-        if pkt.proto != TCP or pkt.flags & SYN:  # later segments find the connection known at the backend
-            after = replace(after, dsr=option)
-        w.step("bpf", program, note=f"DSR: the client's address stays, {option} travels along")
+        option: DsrOption | None = DsrOption(key.address, key.port)
+        if pkt.proto == TCP and not pkt.flags & SYN:
+            option = None  # the connection is known at the backend
+        told = f", {option} travels along" if option is not None else ""
+        w.step("bpf", program, note=f"DSR: the client's address stays{told}")
+        if state.datapath.dispatch == "geneve":
+            remote = state.identify(after.dst).value
+            if remote is None or not remote.tunnel:
+                bpf.drop(w, ns, program, "bpf-no-route", None, "No tunnel/encapsulation endpoint")
+            else:
+                bpf_overlay.encapsulate(w, ns, state, remote.tunnel, WORLD, frame, after, option)
+            return None
+        after = replace(after, dsr=option)
     else:
         remote = state.identify(after.dst).value
         if state.datapath.tunnel and remote is not None and remote.tunnel:
@@ -327,10 +336,15 @@ def _dsr_arrives(w: Walk, state: BpfState, maps: FamilyMaps, frame: Frame, progr
     return bpf.rewritten(frame, replace(pkt, dsr=None))
 
 
+def called_by_dsr(w: Walk, maps: FamilyMaps, flow: CtKey) -> bool:
+    """`ct_has_dsr_egress_entry4`: True for a connection that another node led here by DSR."""
+    entry = maps.ct.get(flow)
+    return entry is not None and entry.expires > w.now and "DSR" in entry.flags
+
+
 def _dsr_answers(w: Walk, maps: FamilyMaps, pkt: Packet) -> Packet | None:
     """`xlate_dsr_v4`: an answer of a backend that was called by DSR."""
-    entry = maps.ct.get(CtKey(pkt.proto, pkt.dst, pkt.src, pkt.dport, pkt.sport, "OUT"))
-    if entry is None or entry.expires <= w.now or "DSR" not in entry.flags:
+    if not called_by_dsr(w, maps, CtKey(pkt.proto, pkt.dst, pkt.src, pkt.dport, pkt.sport, "OUT")):
         return None
     key = NatKey(pkt.proto, pkt.src, pkt.dst, pkt.sport, pkt.dport, "OUT")
     found = maps.snat.get(key)

@@ -6,10 +6,12 @@ and, as VNI, the sender's security identity; so the receiving node knows who sen
 
 from __future__ import annotations
 
-from kubenet_lab.kernel.bpf import HOST, REMOTE_NODE, BpfState, MapEntry
+from msgspec.structs import replace
+
+from kubenet_lab.kernel.bpf import HOST, REMOTE_NODE, BpfState, CtKey, MapEntry
 from kubenet_lab.kernel.link import Link
 from kubenet_lab.kernel.netns import Netns
-from kubenet_lab.packet.packet import UDP, Frame, Packet
+from kubenet_lab.packet.packet import UDP, DsrOption, Frame, Packet
 from kubenet_lab.trace import Step
 from kubenet_lab.walk import bpf, bpf_lxc, bpf_nodeport, routing, tunnel
 from kubenet_lab.walk.engine import Walk
@@ -17,9 +19,19 @@ from kubenet_lab.walk.skb import Skb
 
 
 def encapsulate(
-    w: Walk, ns: Netns, state: BpfState, remote: str, identity: int, frame: Frame, pkt: Packet
+    w: Walk,
+    ns: Netns,
+    state: BpfState,
+    remote: str,
+    identity: int,
+    frame: Frame,
+    pkt: Packet,
+    dsr: DsrOption | None = None,
 ) -> None:
-    """`__encap_with_nodeid`, then the tunnel's link: wrap a packet for a node. The host's own go as remote-node."""
+    """`__encap_with_nodeid`, then the tunnel's link: wrap a packet for a node. The host's own go as remote-node.
+
+    `dsr` is the option of the Geneve header by which the node learns what frontend was called.
+    """
     dev = state.datapath.tunnel_dev
     link = ns.links.get(dev)
     if link is None or link.vxlan is None or not link.up:
@@ -41,13 +53,15 @@ def encapsulate(
         df=False,
         inner=inner,
         vni=told,
+        dsr=dsr,
     )
     w.hop.outdev = dev
     w.steps.append(Step("transmit", dev, inner))
     w.step("encapsulate", dev, link, before=pkt, after=outer)
     w.begin_hop(ns, dev, outer, encapsulated=True)
     w.steps.append(Step("route", "output", way.route))
-    carrier = Skb(outer, ns, "", 36 + inner.length if ":" not in remote else 0)
+    option = 12 if dsr is not None else 0
+    carrier = Skb(outer, ns, "", 36 + option + inner.length if ":" not in remote else 0)
     carrier.outdev = way.dev
     routing.output(w, carrier, way)
 
@@ -64,6 +78,8 @@ def arrived(w: Walk, skb: Skb, link: Link, frame: Frame) -> None:
         routing.receive_ip(w, Skb(pkt, ns, link.name, frame.size))
         return
     w.step("bpf", "cil_from_overlay", note=f"tunnel key {outer.vni}: the sender's identity")
+    if outer.dsr is not None:
+        frame = bpf.rewritten(frame, replace(pkt, dsr=outer.dsr))
     on = bpf_nodeport.service(w, ns, state, link, frame, "cil_from_overlay")
     if on is None:
         return
@@ -71,11 +87,20 @@ def arrived(w: Walk, skb: Skb, link: Link, frame: Frame) -> None:
     assert isinstance(pkt, Packet)
     w.tried += 1
     there = state.endpoints.get(pkt.dst)
-    if there is not None and not there.host:
+    if not state.datapath.host_routing and _by_dsr(w, state, pkt):
+        # Netfilter sees the answer, so it must see the call: else it masquerades the answer to a datagram, as Cilium
+        # did before 1.18 (https://github.com/cilium/cilium/issues/32189).
+        w.step("bpf", "cil_from_overlay", note="DSR: up the host's stack, which the answer will pass too")
+    elif there is not None and not there.host:
         bpf_lxc.deliver_to(w, ns, state, pkt.dst, there, on, pkt, outer.vni, "cil_from_overlay")
         return
-    if there is not None:
+    elif there is not None:
         w.step("bpf", "cil_from_overlay", MapEntry("cilium_lxc", pkt.dst, there), note="for the host itself")
     again = Skb(pkt, ns, link.name, on.size)
     again.src_mac, again.dst_mac = on.src, on.dst
     routing.receive_ip(w, again)
+
+
+def _by_dsr(w: Walk, state: BpfState, pkt: Packet) -> bool:
+    flow = CtKey(pkt.proto, pkt.src, pkt.dst, pkt.sport, pkt.dport, "OUT")
+    return state.datapath.mode != "snat" and bpf_nodeport.called_by_dsr(w, state.maps(pkt.family), flow)

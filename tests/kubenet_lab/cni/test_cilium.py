@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import pytest
 
-from kubenet_lab.cluster import CNIS, Cluster
+from kubenet_lab.cluster import CNIS, PROXIES, Cluster
 from kubenet_lab.cni.cilium.ciliumpolicy import allows, not_modelled
 from kubenet_lab.cni.cilium.network import Cilium, CiliumOptions
 from kubenet_lab.cni.cilium.plugin import IPAM, SOCKET
 from kubenet_lab.cni.cilium.rules import HttpRule
 from kubenet_lab.cni.plugin import CniError
 from kubenet_lab.cni.runtime import Runtime, node_network
-from kubenet_lab.kernel.bpf import BpfState
+from kubenet_lab.errors import InputError
+from kubenet_lab.kernel.bpf import BpfState, Datapath
 from kubenet_lab.kernel.dialects import cilium, ip_route
 from kubenet_lab.objects import from_manifest
 from kubenet_lab.packet.http import Request
-from kubenet_lab.packet.packet import SYN, TCP, Packet
+from kubenet_lab.packet.packet import SYN, TCP, UDP, Packet
+from kubenet_lab.proxy.ebpf import EbpfOptions, ProxyEbpf
 from kubenet_lab.scenarios.shop import MANIFEST
 from kubenet_lab.trip import Trip
+from kubenet_lab.walk.engine import Walk
+from kubenet_lab.walk.exchange import exchange
 from kubenet_lab.walk.http import get
 
 BACKENDS_ONLY_FROM_FRONTEND = """
@@ -31,6 +36,24 @@ spec:
   ingress:
   - from: [{podSelector: {matchLabels: {app: frontend}}}]
     ports: [{port: 8080}]
+"""
+NODE_PORTS = """
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec:
+  type: NodePort
+  selector: {app: echo}
+  ports:
+  - {name: web, port: 80, targetPort: 8080, nodePort: 30080}
+  - {name: echo, port: 7, protocol: UDP, nodePort: 30007}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: echo-1, labels: {app: echo}}
+spec:
+  nodeName: node-1
+  containers: [{name: e, image: echo, ports: [{containerPort: 7, protocol: UDP}, {containerPort: 8080}]}]
 """
 L7 = """
 apiVersion: cilium.io/v2
@@ -332,6 +355,66 @@ def test_geneve_and_native_routing() -> None:
     trip = native.connect("frontend", f"http://{backend_on(native, 'node-2')}:8080")
     assert trip.delivered
     assert all(step.kind not in ("encapsulate", "rule", "conntrack") for _, _, step in trip.steps())
+
+
+def dsr_by_geneve(masquerade: str, mode: str) -> Cluster:
+    CNIS["cilium-geneve"] = lambda world: Cilium(world, CiliumOptions(tunnel="geneve", masquerade=masquerade))
+    PROXIES["ebpf-dsr"] = partial(ProxyEbpf, options=EbpfOptions(mode=mode, dispatch="geneve"))
+    try:
+        return Cluster.from_files(MANIFEST, NODE_PORTS, cni="cilium-geneve", proxy="ebpf-dsr")
+    finally:
+        del CNIS["cilium-geneve"], PROXIES["ebpf-dsr"]
+
+
+@pytest.mark.parametrize("masquerade", ["bpf", "iptables"])
+@pytest.mark.parametrize("mode", ["dsr", "hybrid"])
+def test_dsr_through_the_tunnel(mode: str, masquerade: str) -> None:
+    cluster = dsr_by_geneve(masquerade, mode)
+    for proto, port in ((TCP, 30080), (UDP, 30007)):
+        call = Packet("", "192.168.1.30", proto, 0, port, flags=SYN if proto == TCP else 0)
+        met = exchange(Walk(cluster.network, seed=1), "outside", call)
+        way = met.traces[0].text()
+        by_dsr = mode == "dsr" or proto == TCP
+        assert met.answer is not None, way
+        assert (met.answer.src, met.answer.sport) == ("192.168.1.30", port)
+        assert met.source_seen == ("203.0.113.10" if by_dsr else "10.244.2.1")
+        assert (f"Geneve 2 option DSR 192.168.1.30:{port} [" in way) == by_dsr
+        # https://github.com/cilium/cilium/issues/32189
+        assert ("up the host's stack" in way) == (by_dsr and masquerade == "iptables")
+        reply = next(trace for trace in met.traces if trace.role == "reply")
+        assert ("node-3" in {hop.netns for hop in reply.hops}) != by_dsr
+
+
+@pytest.mark.parametrize(
+    ("tunnel", "mode", "dispatch", "why"),
+    [
+        ("vxlan", "dsr", "opt", 'Node Port "dsr" mode cannot be used with vxlan tunneling.'),
+        ("vxlan", "hybrid", "geneve", 'Node Port "hybrid" mode cannot be used with vxlan tunneling.'),
+        (
+            "geneve",
+            "dsr",
+            "opt",
+            'Node Port "dsr" mode with opt dispatch cannot be used with geneve tunneling.',
+        ),
+        ("", "dsr", "ipip", "only supported for --datapath-mode=lb-only"),
+        ("", "dsr", "geneve", "native routing is not modelled"),
+        ("", "dsr", "opt", ""),
+        ("vxlan", "snat", "opt", ""),
+        ("geneve", "hybrid", "geneve", ""),
+    ],
+)
+def test_which_modes_fit_which_tunnel(tunnel: str, mode: str, dispatch: str, why: str) -> None:
+    assert why in Datapath(mode=mode, dispatch=dispatch, tunnel=tunnel).unfit
+    assert bool(why) == bool(Datapath(mode=mode, dispatch=dispatch, tunnel=tunnel).unfit)
+
+
+def test_an_agent_with_settings_that_do_not_fit_does_not_start() -> None:
+    PROXIES["ebpf-dsr"] = partial(ProxyEbpf, options=EbpfOptions(mode="dsr"))
+    try:
+        with pytest.raises(InputError, match="vxlan tunneling"):
+            Cluster.from_files(MANIFEST, cni="cilium", proxy="ebpf-dsr")
+    finally:
+        del PROXIES["ebpf-dsr"]
 
 
 def test_masquerading_in_bpf_comes_back() -> None:

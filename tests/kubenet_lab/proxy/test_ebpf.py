@@ -13,7 +13,7 @@ from kubenet_lab.kernel.dialects import cilium
 from kubenet_lab.kernel.network import Network
 from kubenet_lab.manifests import load
 from kubenet_lab.objects import EndpointSlice, Service
-from kubenet_lab.packet.packet import SYN, TCP, UDP, Packet
+from kubenet_lab.packet.packet import SYN, TCP, UDP, Frame, Packet
 from kubenet_lab.proxy.config import KubeProxyConfig, ProxyNode
 from kubenet_lab.proxy.ebpf import EbpfOptions, ProxyEbpf, cleanup
 from kubenet_lab.proxy.services import ServiceTracker
@@ -232,12 +232,15 @@ def test_dsr_in_ipv6_and_for_datagrams_in_hybrid_mode() -> None:
 
 
 def test_dsr_needs_room_in_the_packet() -> None:
-    """The option makes a packet longer: 8 bytes in IPv4, 24 in IPv6."""
+    """The option makes a packet longer: 8 bytes in IPv4, 24 in IPv6, 12 in the header of Geneve."""
     from kubenet_lab.packet.packet import DsrOption
 
     for src, more in (("10.0.0.1", 8), ("fd00::1", 24)):
         plain = Packet(src, src, TCP)
         assert plain.replace(dsr=DsrOption(src, 80)).length == plain.length + more
+    frame = Frame("02:00:00:00:00:01", "02:00:00:00:00:02", Packet("10.0.0.1", "10.0.0.2", TCP))
+    outer = Packet("10.0.0.1", "10.0.0.2", UDP, 40000, 6081, inner=frame, vni=2)
+    assert outer.replace(dsr=DsrOption("10.0.0.1", 80)).length == outer.length + 12
 
 
 def test_without_an_answer_for_services_nobody_serves() -> None:
