@@ -23,6 +23,7 @@ NOTEBOOKS: dict[str, str] = {
     "14": "14_outside",
     "15": "15_other_services",
     "16": "16_four_planes",
+    "20": "20_firewall",
 }
 """Every notebook that has exercises, in the order of the course: number -> file name without its ending."""
 
