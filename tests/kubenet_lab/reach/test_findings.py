@@ -47,7 +47,9 @@ def shop(*texts: str) -> World:
             "policyTypes do not name Egress",
         ),
         (
-            HEAD + "  podSelector: {}\n  ingress: [{from: [{podSelector: {}}]}, {from: [{podSelector: {matchLabels: {app: frontend}}}]}]\n",
+            HEAD
+            + "  podSelector: {}\n  ingress:\n  - from: [{podSelector: {}}]\n"
+            + "  - from: [{podSelector: {matchLabels: {app: frontend}}}]\n",
             "redundant",
             "ingress rule 2 adds nothing",
         ),
