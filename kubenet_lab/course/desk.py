@@ -14,8 +14,10 @@ from kubenet_lab.errors import NotFound
 NOTEBOOKS: dict[str, str] = {
     "00": "00_start_here",
     "02": "02_four_rules",
+    "03": "03_a_pod_is_born",
     "05": "05_across_nodes",
     "06": "06_flannel",
+    "08": "08_cilium",
     "10": "10_why_services",
     "11": "11_cluster_ip",
     "12": "12_iptables_line_by_line",
