@@ -39,8 +39,8 @@ def _kind(world: Cluster, name: str, spec: tuple[str, ...], node: str) -> Kind:
     lines = world.node(node).iptables_save().splitlines()
     rules = sum(line.startswith("-A") and f"default/{name}" in line for line in lines)
     who = sorted({(t.server or "").removeprefix("default/") for t in trips if t.delivered})
-    outcome = f"{trip.verdict}: {', '.join(who)}" if who else f"{trip.verdict} at {trip.address}:{trip.port}"
-    return Kind(name, spec, tuple(dict.fromkeys(answers)), rules, outcome, bool(who))
+    outcome = f"{trip.verdict}: {', '.join(who)}" if who else f"{trip.verdict} on port {trip.port}"
+    return Kind(name, spec, tuple(sorted(set(answers))), rules, outcome, bool(who))
 
 
 def lookups(world: Cluster, *names: str, source: str = "client") -> Rows:
