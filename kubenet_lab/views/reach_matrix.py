@@ -1,7 +1,7 @@
 """Who may talk to whom, as a matrix of workloads; and the same as a graph, before and after a change of policies.
 
-A row is a source, a column a destination. A cell is green with the word "all" where every port is open, yellow with the
-ports where some are, orange with a cross where none is.
+A row is a source, a column a destination. A cell is green with the word "all" where every port is open, yellow with
+the ports where some are, orange with a cross and "none" where none is.
 """
 
 from __future__ import annotations
@@ -188,7 +188,8 @@ def reach_matrix_svg(found: ReachMatrix, before: ReachMatrix | None = None) -> s
 def _said(found: ReachMatrix, before: ReachMatrix | None, source: str, target: str, wide: float) -> list[str]:
     if (source, target) not in found.cells:
         return []
-    return wrap(_phrase(found, before, source, target), wide - 32, _SIZE, bold=True, breaks=", ;-")
+    words = _phrase(found, before, source, target).replace("everything", "all").replace("nothing", "none")
+    return wrap(words, wide - 32, _SIZE, bold=True, breaks=", ;-")
 
 
 def _phrase(found: ReachMatrix, before: ReachMatrix | None, source: str, target: str) -> str:

@@ -22,6 +22,12 @@ from kubenet_lab.widgets.base import HERE, Widget
 from kubenet_lab.widgets.exercise import STYLE
 from kubenet_lab.widgets.guard import Guard
 
+LOOK = """<style>
+.knl-yaml textarea { font: 13px/1.4 SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace; }
+pre.knl-why, pre.knl-fault { white-space: pre-wrap; word-break: normal; overflow-wrap: anywhere;
+  line-height: 1.45; padding: 8px 12px; border-left: 4px solid #00805c; }
+pre.knl-fault { border-left-color: #c94a00; }
+</style>"""
 SOMEWHERE = "198.51.100.7"
 """An address that stands for the outside in an explanation."""
 
@@ -87,7 +93,7 @@ class ReachPanel(w.VBox):  # type: ignore[misc]
         self.picture.observe(lambda _change: self._explain(), "selected")
         if text:
             self.write(text)
-        super().__init__([w.HTML(STYLE), self.picture, self.why, self.text, self.said, Guard()])
+        super().__init__([w.HTML(STYLE + LOOK), self.picture, self.why, self.text, self.said, Guard()])
         self.add_class("knl-bench")
 
     def write(self, text: str) -> None:
