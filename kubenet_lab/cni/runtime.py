@@ -12,6 +12,7 @@ import json
 from functools import lru_cache
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -231,13 +232,25 @@ def _decoded(text: str) -> Any:
     return json.loads(text)
 
 
+def netns_path(container_id: str) -> str:
+    """Where a sandbox's network namespace is bound: random in reality, derived here from its id."""
+    digest = hashlib.sha256(container_id.encode()).hexdigest()
+    return f"/var/run/netns/cni-{digest[:8]}-{digest[8:12]}-{digest[12:16]}-{digest[16:20]}-{digest[20:32]}"
+
+
+@lru_cache(maxsize=8)
+def _by_name(plugins: tuple[Plugin, ...]) -> dict[str, Plugin]:
+    return {plugin.name: plugin for plugin in plugins}
+
+
 class Runtime:
     """The runtime of one node (containerd): makes sandboxes and runs the plugin chain in them."""
 
     def __init__(self, network: Network, host: str, plugins: tuple[Plugin, ...] = PLUGINS) -> None:
         self.network = network
         self.host = host
-        self.plugins = {plugin.name: plugin for plugin in plugins}
+        self.plugins = _by_name(plugins)
+        self._conf: NetworkConf | None = None
 
     @property
     def node(self) -> Netns:
@@ -248,12 +261,15 @@ class Runtime:
         """Make a network namespace, bind it to a path in /var/run/netns and return that; `lo` is down."""
         sandbox = self.network.add_netns(name, self.host)
         sandbox.set_link("lo", up=False)
-        digest = hashlib.sha256(container_id.encode()).hexdigest()
-        path = (
-            f"/var/run/netns/cni-{digest[:8]}-{digest[8:12]}-{digest[12:16]}-{digest[16:20]}-{digest[20:32]}"
-        )
+        path = netns_path(container_id)
         self.node.files[path] = name
         return path
+
+    def node_network(self) -> NetworkConf:
+        """The node's network as this runtime loaded it: files are read once in its life. Raises NotInitialized."""
+        if self._conf is None:
+            self._conf = node_network(self.node)
+        return self._conf
 
     def remove_sandbox(self, path: str) -> None:
         """Unbind and delete a network namespace; one that is gone is no error."""
@@ -303,7 +319,7 @@ class Runtime:
         path: str = "",
     ) -> None:
         """Write the result of a whole chain into the cache, /var/lib/cni/results, for CHECK, DEL and GC."""
-        self.node.files[self._cache(conf, container_id, ifname)] = json.dumps(
+        self.node.files[self._cache(conf, container_id, ifname)] = msgspec.json.encode(
             {
                 "kind": "cniCacheV1",
                 "containerId": container_id,
@@ -313,7 +329,7 @@ class Runtime:
                 "result": result.to_json(conf.version or "1.0.0"),
                 "capabilityArgs": capabilities or {},
             }
-        )
+        ).decode()
 
     def delete(
         self,

@@ -19,7 +19,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from kubenet_lab.cni.plugin import VERSIONS, CniError, Json, Result
-from kubenet_lab.cni.runtime import NetworkConf, Runtime, node_network
+from kubenet_lab.cni.runtime import NetworkConf, Runtime, netns_path, node_network
 from kubenet_lab.control.probes import probed, probed_ports
 from kubenet_lab.control.readiness import became_ready
 from kubenet_lab.kernel.errors import KernelError
@@ -83,10 +83,8 @@ def sandbox_id(pod: Pod) -> str:
 
 def sandbox_path(runtime: Runtime, pod: Pod) -> str:
     """Path the pod's network namespace is bound to on its node, "" when it has none."""
-    name = netns_name(pod)
-    return next(
-        (p for p, text in runtime.node.files.items() if text == name and p.startswith("/var/run/netns/")), ""
-    )
+    name, path = netns_name(pod), netns_path(sandbox_id(pod))
+    return path if runtime.node.files.get(path) == name else ""
 
 
 def start_pod(
@@ -179,7 +177,7 @@ _NOT_READY = (
 
 def _ready_network(runtime: Runtime) -> NetworkConf:
     """The node's network, once its plugins say they can serve (STATUS). Raises CniError."""
-    conf = node_network(runtime.node)
+    conf = runtime.node_network()
     runtime.status(conf)
     return conf
 

@@ -94,7 +94,7 @@ class Netns:
         """Last ephemeral port handed out, a protocol."""
         self.pmtu: dict[str, tuple[int, float]] = {}
         """Path MTU learned from ICMP errors: destination -> (bytes, when it is forgotten in s)."""
-        self._iptables: dict[int, Ruleset] = {4: Ruleset(4), 6: Ruleset(6)}
+        self._iptables: dict[int, Ruleset] = {}
         self._build_rules: Callable[[], dict[int, Ruleset]] | None = None
         self._nftables: NftRuleset | None = None
         self._build_nftables: Callable[[], NftRuleset] | None = None
@@ -113,10 +113,15 @@ class Netns:
         self._macs: dict[str, frozenset[str]] = {}
         self.generation = 0
         """Grows with every edit of links, addresses, routes or rules; derived values key on it."""
-        self.add_link("lo", "loopback", mac=ZERO_MAC, mtu=65536)
-        self.set_link("lo", up=True)
-        self.add_address("lo", "127.0.0.1/8", scope="host")
-        self.add_address("lo", "::1/128", scope="host")
+        if _NEW is None:
+            self.add_link("lo", "loopback", mac=ZERO_MAC, mtu=65536)
+            self.set_link("lo", up=True)
+            self.add_address("lo", "127.0.0.1/8", scope="host")
+            self.add_address("lo", "::1/128", scope="host")
+        else:
+            self.links = dict(_NEW.links)
+            self.addresses = dict(_NEW.addresses)
+            self.routes = {key: dict(table) for key, table in _NEW.routes.items()}
 
     def __repr__(self) -> str:
         return f"<Netns {self.name} on {self.host}: {', '.join(self.links)}>"
@@ -211,13 +216,13 @@ class Netns:
         sets them.
         """
         old = self.link(name)
-        new = replace(old, **fields)
         if "mac" in fields:
-            new = replace(new, mac_set=True)
+            fields["mac_set"] = True
         if "mtu" in fields:
-            new = replace(new, mtu_set=True)
-        if new.up and not new.activated:
-            new = replace(new, activated=True)
+            fields["mtu_set"] = True
+        if fields.get("up"):
+            fields["activated"] = True
+        new = replace(old, **fields)
         self.links[name] = new
         if (new.mac, new.master) != (old.mac, old.master):
             if old.master and new.master != old.master:
@@ -271,7 +276,9 @@ class Netns:
         self._changed()
         if far is not None:
             far[0].delete_link(far[1])
-        if self.network is not None and (link.lower is not None or link.kind in ("physical", "dummy", "vlan")):
+        if self.network is not None and (
+            link.lower is not None or link.kind in ("physical", "dummy", "vlan")
+        ):
             self.network.unstack(self.name, link)
 
     def _far_end(self, link: Link) -> tuple[Netns, str] | None:
@@ -417,7 +424,8 @@ class Netns:
         present = {a.local for a in self.addresses.get(dev, ())}
         new = [one for one in dict.fromkeys(add) if one not in present or one in gone]
         made = tuple(
-            Address(dev, one, 128 if ":" in one else 32, "global", "", "" if ":" in one else dev) for one in new
+            Address(dev, one, 128 if ":" in one else 32, "global", "", "" if ":" in one else dev)
+            for one in new
         )
         self.addresses[dev] = (*(a for a in self.addresses.get(dev, ()) if a.local not in gone), *made)
         for key, table in self.routes.items():
@@ -573,7 +581,7 @@ class Netns:
         ]:
             if dev:
                 self.link(dev)
-            if via and not onlink:
+            if via and not onlink and not self._on_link(via, dev):
                 way = self.lookup(via, oif=dev)
                 if way is None or way.via or way.route.type != "unicast":
                     raise KernelError("ENETUNREACH", str(made))
@@ -593,6 +601,20 @@ class Netns:
         table[made.key] = made
         self._changed()
         return made
+
+    def _on_link(self, via: str, dev: str) -> bool:
+        """Whether a gateway is plainly in a network of the named link, so that no table has to be asked.
+
+        Only where no rule leads past the main table and no route of it is longer than the network's own.
+        """
+        if not dev or not self.links[dev].up or len(self.rules[family(via)]) > 3:
+            return False
+        blocks = [a.network for a in self.addresses.get(dev, ()) if a.local != via and not a.flags]
+        block = next((b for b in blocks if via in b), None)
+        if block is None:
+            return False
+        table = self.routes.get((block.family, TABLE_MAIN), {})
+        return len(table) <= 2 and all(r.type == "unicast" and not r.via for r in table.values())
 
     def delete_route(
         self, dst: str, *, table: int = TABLE_MAIN, metric: int | None = None, dev: str = "", via: str = ""
@@ -614,9 +636,7 @@ class Netns:
                 return route
         raise KernelError("ESRCH", dst)
 
-    def program_routes(
-        self, gone: Iterable[Route], new: Iterable[Route]
-    ) -> list[tuple[Route, KernelError]]:
+    def program_routes(self, gone: Iterable[Route], new: Iterable[Route]) -> list[tuple[Route, KernelError]]:
         """Remove and add many routes at once, as a routing daemon does over one netlink socket.
 
         A route to remove that is not there is passed over. Returns the routes that the kernel refuses, with its
@@ -895,6 +915,8 @@ class Netns:
             build, self._build_rules = self._build_rules, None
             self._iptables = build()
             self.plans.clear()
+        if not self._iptables:
+            self._iptables = {4: Ruleset(4), 6: Ruleset(6)}
         return self._iptables
 
     def set_iptables(self, fam: int, ruleset: Ruleset) -> None:
@@ -905,6 +927,12 @@ class Netns:
     def defer_iptables(self, build: Callable[[], dict[int, Ruleset]]) -> None:
         """Leave building the rules to the first look (a node of a big cluster that no packet meets costs nothing)."""
         self._build_rules = build
+        self.plans.clear()
+
+    def amend_iptables(self, edit: Callable[[dict[int, Ruleset]], dict[int, Ruleset]]) -> None:
+        """Leave an edit of the rules to the first look; it is given what was there, or left to that look, before."""
+        earlier, have = self._build_rules, self._iptables or {4: Ruleset(4), 6: Ruleset(6)}
+        self._build_rules = lambda: edit(dict(earlier() if earlier is not None else have))
         self.plans.clear()
 
     @property
@@ -927,12 +955,6 @@ class Netns:
     def nftables_built(self) -> NftRuleset | None:
         """The nftables rules as far as they have been built; looking here builds none. None where there are none."""
         return self._nftables or None
-
-    def amend_iptables(self, edit: Callable[[dict[int, Ruleset]], dict[int, Ruleset]]) -> None:
-        """Leave an edit of the rules to the first look; it is given what was there, or left to that look, before."""
-        earlier, have = self._build_rules, self._iptables
-        self._build_rules = lambda: edit(dict(earlier() if earlier is not None else have))
-        self.plans.clear()
 
     @property
     def has_nftables(self) -> bool:
@@ -972,6 +994,10 @@ class Netns:
         return self.link(name).peer
 
 
+_NEW: Netns | None = None
+"""What a namespace is born with, made once; `lo` is up in it."""
+
+
 def _uses(route: Route, dev: str) -> bool:
     return route.dev == dev or (bool(route.nexthops) and all(n.dev == dev for n in route.nexthops))
 
@@ -985,3 +1011,6 @@ def _pick(legs: list[Any], number: int) -> Any:
         if spread < 0:
             return leg
     return legs[-1]
+
+
+_NEW = Netns("new")

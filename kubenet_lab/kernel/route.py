@@ -8,6 +8,7 @@ the next rule.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 
 from msgspec import Struct
 
@@ -129,6 +130,7 @@ class RouteRule(Struct, frozen=True):
         return f"{self.priority}: {' '.join(words)}"
 
 
+@cache
 def default_rules(family: int) -> tuple[RouteRule, ...]:
     """Return the rules every namespace starts with."""
     rules = (RouteRule(0, TABLE_LOCAL, family=family), RouteRule(32766, TABLE_MAIN, family=family))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface, ip_network
-from socket import AF_INET, AF_INET6, inet_pton
+from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 
 from msgspec import Struct
 
@@ -42,6 +42,11 @@ def ip_int(text: str) -> int:
 
 def ip_text(number: int, family: int) -> str:
     """Return the canonical text of an address given as a number; `family` is 4 or 6."""
+    if family == 4 and 0 <= number <= 0xFFFFFFFF:
+        return f"{number >> 24}.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
+    if family == 6 and number >> 48:
+        # Below that the C library writes the last four bytes as an IPv4 address, and ipaddress does not.
+        return inet_ntop(AF_INET6, number.to_bytes(16, "big"))
     return str(IPv4Address(number) if family == 4 else IPv6Address(number))
 
 
@@ -75,16 +80,38 @@ class _PrefixOf(dict[str, Prefix]):
     def __missing__(self, text: str) -> Prefix:
         if len(self) > _CACHE_LIMIT:
             self.clear()
-        network = ip_network(text, strict=False)
-        made = Prefix(
-            str(network),
-            int(network.network_address),
-            int(network.netmask),
-            network.prefixlen,
-            network.version,
-        )
-        self[text] = made
+        self[text] = made = _plain_prefix(text) or _any_prefix(text)
         return made
+
+
+def _plain_prefix(text: str) -> Prefix | None:
+    """Read "ADDRESS/LENGTH", the form nearly all prefixes have; None for another one, and for what is wrong."""
+    address, slash, length_text = text.partition("/")
+    bits = 128 if ":" in address else 32
+    if not slash or not length_text.isascii() or not length_text.isdecimal() or len(length_text) > 3:
+        return None
+    length = int(length_text)
+    if length > bits or str(length) != length_text or "%" in address:
+        return None
+    try:
+        number = IP_INT[address]
+    except ValueError:
+        return None
+    mask = (1 << bits) - (1 << bits - length)
+    net = number & mask
+    fam = 6 if bits == 128 else 4
+    return Prefix(f"{ip_text(net, fam)}/{length}", net, mask, length, fam)
+
+
+def _any_prefix(text: str) -> Prefix:
+    network = ip_network(text, strict=False)
+    return Prefix(
+        str(network),
+        int(network.network_address),
+        int(network.netmask),
+        network.prefixlen,
+        network.version,
+    )
 
 
 PREFIX: dict[str, Prefix] = _PrefixOf()
@@ -114,4 +141,4 @@ def eui64(mac: str) -> str:
     octets = [int(part, 16) for part in mac.split(":")]
     octets[0] ^= 2
     packed = bytes([0xFE, 0x80, 0, 0, 0, 0, 0, 0, *octets[:3], 0xFF, 0xFE, *octets[3:]])
-    return str(IPv6Address(packed))
+    return inet_ntop(AF_INET6, packed)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 
+import msgspec
+
 from kubenet_lab.cni.plugin import Call, CniError, Json, Plugin, Result
 
 SUBNET_FILE = "/run/flannel/subnet.env"
@@ -72,7 +74,7 @@ def _scratch(call: Call) -> str:
 def add(call: Call) -> Result:
     """Delegate, and keep the delegate's configuration in a file for DEL."""
     conf = delegate_conf(call, load_subnet_env(call))
-    call.node.files[_scratch(call)] = json.dumps(conf, sort_keys=True, separators=(",", ":"))
+    call.node.files[_scratch(call)] = msgspec.json.encode(conf, order="sorted").decode()
     return call.delegate(conf["type"], conf) or Result()
 
 

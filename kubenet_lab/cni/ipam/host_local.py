@@ -9,6 +9,7 @@ https://www.cni.dev/plugins/current/ipam/host-local/ and `plugins/ipam/host-loca
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from typing import Any
 
@@ -44,7 +45,13 @@ class Range(Struct, frozen=True):
     @classmethod
     def from_json(cls, body: Json) -> Range:
         """Read one range and fill in what is not given. Raises CniError without the number of its set."""
-        text = str(body.get("subnet", ""))
+        return _range(
+            str(body.get("subnet", "")), *(body.get(key) for key in ("rangeStart", "rangeEnd", "gateway"))
+        )
+
+    @classmethod
+    def read(cls, text: str, body: Json) -> Range:
+        """`from_json` without its memory."""
         try:
             block = ip_network(text, strict=False)
         except ValueError:
@@ -70,6 +77,11 @@ class Range(Struct, frozen=True):
             given.get("rangeEnd", ip_text(last, block.version)),
             given.get("gateway", first),
         )
+
+
+@lru_cache(maxsize=4096)
+def _range(subnet: str, start: Any, end: Any, gateway: Any) -> Range:
+    return Range.read(subnet, {"rangeStart": start, "rangeEnd": end, "gateway": gateway})
 
 
 class _BadRange(Exception):
