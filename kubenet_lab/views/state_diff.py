@@ -90,7 +90,11 @@ def _link_command(word: str, link: Link, old: Link | None) -> str:
             parts.append(f"address {link.mac}")
         if old.up != link.up:
             parts.append("up" if link.up else "down")
-    return f"ip link set {link.name} {' '.join(parts)}" if parts else ""
+    commands = [f"ip link set {link.name} {' '.join(parts)}"] if parts else []
+    hairpin, had = (one.port is not None and one.port.hairpin for one in (link, old or link))
+    if hairpin != (had and old is not None):
+        commands.append(f"bridge link set dev {link.name} hairpin {'on' if hairpin else 'off'}")
+    return "; ".join(commands)
 
 
 def _route_command(word: str, route: Route, old: Route | None) -> str:
