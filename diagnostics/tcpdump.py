@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from diagnostics.tool import Call, NotModelled, Options, Result, Tool, Usage, service
 from kubenet_lab.packet.ip import canonical, prefix
 from kubenet_lab.packet.packet import (
+    GENEVE_PORT,
     ICMP,
     ICMPV6,
     PROTO_NUMBERS,
@@ -29,6 +30,7 @@ from kubenet_lab.packet.packet import (
     tcp_flags,
 )
 from kubenet_lab.packet.wire import (
+    ETH_BRIDGED,
     WINDOW,
     LaterFragment,
     WireError,
@@ -248,7 +250,10 @@ class _Printer:
             name = {ICMP: "icmp", TCP: "tcp", UDP: "udp"}.get(proto) if not self.numeric else None
             return f"{packet.src} > {packet.dst}: {name or f'ip-proto-{proto}'}"
         if proto in (TCP, UDP, SCTP):
-            ends = f"{packet.src}.{self._port(packet.sport, proto)} > {packet.dst}.{self._port(packet.dport, proto)}"
+            sport, dport = self._port(packet.sport, proto), self._port(packet.dport, proto)
+            ends = f"{packet.src}.{sport} > {packet.dst}.{dport}"
+            if packet.dsr is not None and packet.family == 6:
+                ends = f"{packet.src} > {packet.dst}: DSTOPT {sport} > {dport}"
             if proto == TCP:
                 return f"{ends}: {self._tcp(packet)}"
             if proto == UDP:
@@ -300,6 +305,11 @@ class _Printer:
                 self.numeric, link_layer=self.link_layer, absolute=self.absolute, quick=self.quick
             )
             inner.first = self.first
+            if packet.dport == GENEVE_PORT:
+                kind = f", proto TEB (0x{ETH_BRIDGED:04x})" if self.link_layer else ""
+                size = 0 if packet.dsr is None else 24 if ":" in packet.dsr.address else 12
+                told = f", options [{size} bytes]" if size else ""
+                return f"Geneve, Flags [none], vni 0x{packet.vni:x}{kind}{told}: {inner.frame(packet.inner)}"
             if packet.dport == 8472:
                 head = f"OTV, flags [I] (0x08), overlay 0, instance {packet.vni}"
             else:

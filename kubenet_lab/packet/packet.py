@@ -31,7 +31,7 @@ ICMP6_NEIGHBOUR_SOLICIT, ICMP6_NEIGHBOUR_ADVERT = 135, 136
 class DsrOption(Struct, frozen=True, gc=False):
     """The frontend a load balancer called, as Cilium's IP option 154 or IPv6 destination option 27 carries it.
 
-    On a Geneve packet it is Geneve's option (class 0x14b, type 1).
+    On a Geneve packet it is Geneve's option (class 0x14b, type 0x81).
     """
 
     address: str
@@ -86,7 +86,7 @@ class Packet(Struct, frozen=True, gc=False):
         """Bytes of the whole IP packet, as its total length field would say."""
         size = 40 if ":" in self.src else 20
         if self.dsr is not None:
-            size += 24 if size == 40 else 8 if self.inner is None else 12
+            size += 24 if ":" in self.dsr.address else 8 if self.inner is None else 12
         proto = self.proto
         if proto == TCP:
             size += 24 if self.mss else 20

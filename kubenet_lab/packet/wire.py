@@ -2,7 +2,7 @@
 
 Scapy does the work and is imported when it is first needed (about 0.2 s). Every address is given
 explicitly: left alone, scapy would fill in those of the machine it runs on. Formats: RFC 791, 8200, 9293,
-768, 792, 4443, 4861, 826, 7348; files in libpcap format
+768, 792, 4443, 4861, 826, 7348, 8926; files in libpcap format
 (https://www.ietf.org/archive/id/draft-gharris-opsawg-pcap-01.html), link type Ethernet.
 """
 
@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from kubenet_lab.errors import KubenetLabError
 from kubenet_lab.packet.ip import IP_INT, ip_text
 from kubenet_lab.packet.packet import (
+    GENEVE_PORT,
     ICMP,
     ICMP6_NEIGHBOUR_ADVERT,
     ICMP6_NEIGHBOUR_SOLICIT,
@@ -28,6 +29,7 @@ from kubenet_lab.packet.packet import (
     TCP,
     UDP,
     Arp,
+    DsrOption,
     Frame,
     Packet,
 )
@@ -39,6 +41,11 @@ NO_MAC = "00:00:00:00:00:00"
 """Of frames that have no link layer: what an IPIP packet carries."""
 VXLAN_PORTS = frozenset({4789, 8472})
 """UDP ports that `read_packet` takes for VXLAN: IANA's and the Linux kernel's older default."""
+
+ETH_BRIDGED = 0x6558
+"""Protocol of a Geneve packet that carries an Ethernet frame."""
+DSR_OPTION4, DSR_OPTION6, DSR_GENEVE = 0x9A, 0x1B, b"\x01\x4b\x81"
+"""Types of Cilium's DSR option: of IPv4, of IPv6's destination options, and class and type of Geneve's."""
 
 _ERRORS4 = frozenset({3, 4, 5, 11, 12})
 _ERRORS6 = frozenset({1, 2, 3, 4})
@@ -130,15 +137,16 @@ def frames_bytes(frame: Frame) -> list[bytes]:
     if isinstance(body, Arp) or not body.fragment or body.family == 6:
         return [whole]
     at = 18 if frame.vlan else 14
-    head, data = whole[:at], whole[at + 20 :]
-    ip = whole[at : at + 20]
-    step = (body.fragment - 20) // 8 * 8
+    size = (whole[at] & 15) * 4
+    head, data = whole[:at], whole[at + size :]
+    ip = whole[at : at + size]
+    step = (body.fragment - size) // 8 * 8
     out: list[bytes] = []
     for start in range(0, len(data), step):
         part = data[start : start + step]
         more = 0x2000 if start + step < len(data) else 0
-        fields = struct.pack("!HHH", 20 + len(part), struct.unpack("!H", ip[4:6])[0], more | start // 8)
-        fresh = bytearray(ip[:2] + fields + ip[8:10] + b"\0\0" + ip[12:20])
+        fields = struct.pack("!HHH", size + len(part), struct.unpack("!H", ip[4:6])[0], more | start // 8)
+        fresh = bytearray(ip[:2] + fields + ip[8:10] + b"\0\0" + ip[12:])
         fresh[10:12] = struct.pack("!H", _checksum(bytes(fresh)))
         out.append(head + bytes(fresh) + part)
     return out
@@ -179,8 +187,14 @@ def _discovery(arp: Arp) -> Any:
 
 def _ip(packet: Packet) -> Any:
     s = _scapy()
+    option = packet.dsr if packet.inner is None else None
     if packet.family == 6:
         head = s.inet6.IPv6(src=packet.src, dst=packet.dst, hlim=packet.ttl, tc=packet.tos, nh=packet.proto)
+        if option is not None:
+            head.nh = 60
+            data = IP_INT[option.address].to_bytes(16, "big") + struct.pack("!HH", option.port, 0)
+            told = s.inet6.HBHOptUnknown(otype=DSR_OPTION6, optdata=data)
+            head /= s.inet6.IPv6ExtHdrDestOpt(nh=packet.proto, options=[told])
     else:
         flags = "DF" if packet.df else 0
         head = s.inet.IP(
@@ -192,7 +206,22 @@ def _ip(packet: Packet) -> Any:
             flags=flags,
             proto=packet.proto,
         )
+        if option is not None:
+            # Cilium swaps what is in network order already: the wire has both with the low byte first.
+            data = struct.pack("<HI", option.port, IP_INT[option.address])
+            head.options = [s.inet.IPOption(copy_flag=1, option=DSR_OPTION4 & 31, value=data)]
     return head / _transport(packet)
+
+
+def _geneve(packet: Packet) -> bytes:
+    """The header of Geneve (RFC 8926, 3.4), and Cilium's option if there is one."""
+    option = b""
+    if packet.dsr is not None:
+        address = IP_INT[packet.dsr.address].to_bytes(16 if ":" in packet.dsr.address else 4, "big")
+        option = (
+            DSR_GENEVE + bytes([len(address) // 4 + 1]) + address + struct.pack("!HH", packet.dsr.port, 0)
+        )
+    return struct.pack("!BBHI", len(option) // 4, 0, ETH_BRIDGED, packet.vni << 8) + option
 
 
 def _transport(packet: Packet) -> Any:
@@ -211,6 +240,8 @@ def _transport(packet: Packet) -> Any:
         return tcp / s.Raw(payload_of(packet))
     if packet.proto == UDP:
         udp = s.inet.UDP(sport=packet.sport, dport=packet.dport)
+        if packet.inner is not None and packet.dport == GENEVE_PORT:
+            return udp / s.Raw(_geneve(packet) + frame_bytes(packet.inner))
         if packet.inner is not None:
             return udp / s.vxlan.VXLAN(vni=packet.vni, flags=8) / s.Raw(frame_bytes(packet.inner))
         return udp / s.Raw(payload_of(packet))
@@ -308,7 +339,7 @@ def read_packet(data: bytes) -> Packet:
     A transport header that is cut short, as in an ICMP error's quote, is read as far as it goes.
 
     Raises:
-        WireError: The bytes are no IP packet, or it has IPv6 extension headers.
+        WireError: The bytes are no IP packet, or it has IPv6 extension headers that are not Cilium's.
         LaterFragment: It is a fragment that does not hold the packet's beginning.
     """
     version = data[0] >> 4 if data else 0
@@ -321,14 +352,24 @@ def read_packet(data: bytes) -> Packet:
         head = Packet(src, dst, proto, ttl=ttl, tos=tos, ident=ident, df=bool(frag & 0x4000))
         if frag & 0x2000:
             head = head.replace(fragment=total)
+        if size == 28 and data[20:22] == bytes([DSR_OPTION4, 8]):
+            port, address = struct.unpack("<HI", data[22:28])
+            head = head.replace(dsr=DsrOption(ip_text(address, 4), port))
         return _read_transport(head, data[size:total], total - size)
     if version == 6 and len(data) >= 40:
         word, length, proto, ttl = struct.unpack("!IHBB", data[:8])
+        at = 40
+        dsr = None
+        if proto == 60 and data[41:44] == bytes([2, DSR_OPTION6, 20]) and len(data) >= 64:
+            proto, at = data[40], 64
+            dsr = DsrOption(
+                ip_text(int.from_bytes(data[44:60], "big"), 6), int.from_bytes(data[60:62], "big")
+            )
         if proto in (0, 43, 44, 50, 51, 60):
             raise WireError(f"not modelled: IPv6 extension header {proto}")
         src, dst = (ip_text(int.from_bytes(data[at : at + 16], "big"), 6) for at in (8, 24))
-        head = Packet(src, dst, proto, ttl=ttl, tos=word >> 20 & 255)
-        return _read_transport(head, data[40 : 40 + length], length)
+        head = Packet(src, dst, proto, ttl=ttl, tos=word >> 20 & 255, dsr=dsr)
+        return _read_transport(head, data[at : 40 + length], length + 40 - at)
     raise WireError("these bytes are no IP packet")
 
 
@@ -345,6 +386,8 @@ def _read_transport(head: Packet, data: bytes, length: int) -> Packet:
         udp = head.replace(sport=sport, dport=dport)
         if dport in VXLAN_PORTS and len(data) >= 30 and data[8] == 8:
             return udp.replace(vni=int.from_bytes(data[12:15], "big"), inner=read_frame(data[16:]))
+        if dport == GENEVE_PORT and len(data) >= 30 and data[10:12] == ETH_BRIDGED.to_bytes(2, "big"):
+            return _read_geneve(udp, data[8:])
         return _with_payload(udp, data[8:], length - 8)
     if proto == SCTP and len(data) >= 12:
         sport, dport = struct.unpack("!HH", data[:4])
@@ -358,6 +401,16 @@ def _read_transport(head: Packet, data: bytes, length: int) -> Packet:
         ident, seq = struct.unpack("!HH", data[4:8])
         return _with_payload(message.replace(icmp_id=ident, icmp_seq=seq), data[8:], length - 8)
     return _with_payload(head, data[8:], length - 8)
+
+
+def _read_geneve(udp: Packet, data: bytes) -> Packet:
+    size = (data[0] & 63) * 4
+    option, dsr = data[8 : 8 + size], None
+    if option[:3] == DSR_GENEVE and size in (12, 24):
+        address = ip_text(int.from_bytes(option[4 : size - 4], "big"), 4 if size == 12 else 6)
+        dsr = DsrOption(address, int.from_bytes(option[size - 4 : size - 2], "big"))
+    inner = read_frame(data[8 + size :])
+    return udp.replace(vni=int.from_bytes(data[4:7], "big"), inner=inner, dsr=dsr)
 
 
 def _read_tcp(head: Packet, data: bytes, length: int) -> Packet:

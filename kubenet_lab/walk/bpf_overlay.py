@@ -60,7 +60,7 @@ def encapsulate(
     w.step("encapsulate", dev, link, before=pkt, after=outer)
     w.begin_hop(ns, dev, outer, encapsulated=True)
     w.steps.append(Step("route", "output", way.route))
-    option = 12 if dsr is not None else 0
+    option = 0 if dsr is None else 24 if ":" in dsr.address else 12
     carrier = Skb(outer, ns, "", 36 + option + inner.length if ":" not in remote else 0)
     carrier.outdev = way.dev
     routing.output(w, carrier, way)

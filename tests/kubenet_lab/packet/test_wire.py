@@ -13,7 +13,20 @@ from diagnostics import tcpdump
 from kubenet_lab.dns.message import from_wire
 from kubenet_lab.dns.records import Query, Record, Response
 from kubenet_lab.kernel.network import Network
-from kubenet_lab.packet.packet import ACK, ICMP, ICMPV6, PSH, RST, SYN, TCP, UDP, Arp, Frame, Packet
+from kubenet_lab.packet.packet import (
+    ACK,
+    ICMP,
+    ICMPV6,
+    PSH,
+    RST,
+    SYN,
+    TCP,
+    UDP,
+    Arp,
+    DsrOption,
+    Frame,
+    Packet,
+)
 from kubenet_lab.packet.wire import (
     WireError,
     frame_bytes,
@@ -110,6 +123,62 @@ def test_a_frame_comes_back_from_its_bytes(name: str) -> None:
 def test_the_bytes_are_as_many_as_the_model_counts(name: str) -> None:
     frame = FRAMES[name]
     assert len(frame_bytes(frame)) == frame.length + (4 if frame.vlan else 0)
+
+
+FOUR, SIX = DsrOption("192.168.1.30", 30080), DsrOption("fd00:1::30", 30080)
+OUTER = Packet("192.168.1.10", "192.168.1.20", UDP, 50000, 6081, vni=2, inner=Frame(B, A, SYN4), df=False)
+SYN6 = Packet("fd00::1", "fd00::2", TCP, 40000, 80, flags=SYN, mss=1440)
+
+
+TOLD = (
+    OUTER,
+    OUTER.replace(dsr=FOUR),
+    OUTER.replace(dsr=SIX, inner=Frame(B, A, SYN6)),
+    OUTER.replace(inner=Frame(B, A, DATAGRAM)),
+    OUTER.replace(inner=FRAMES["arp-reply"]),
+    SYN4.replace(dsr=FOUR),
+    DATAGRAM.replace(dsr=FOUR),
+    SYN6.replace(dsr=SIX),
+)
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("flags", [["-nn", "-t"], ["-nn", "-t", "-e"]])
+def test_the_real_tcpdump_reads_geneve_and_the_options(flags: list[str], tmp_path: Path) -> None:
+    program = shutil.which("tcpdump")
+    if program is None:
+        pytest.skip("no tcpdump on this machine")
+    path = tmp_path / "told.pcap"
+    write_pcap(path, [Capture(0.0, "node-1", "eth0", "out", Frame(A, B, packet)) for packet in TOLD])
+    real: Any = subprocess.run([program, *flags, "-r", str(path)], capture_output=True, text=True, check=True)
+    network = Network()
+    network.add_netns("host")
+    assert tcpdump.TOOL.run(network, "host", [*flags, "-r", str(path)]).out == real.stdout
+
+
+@pytest.mark.parametrize("packet", TOLD)
+def test_geneve_and_the_options_that_name_a_frontend(packet: Packet) -> None:
+    data = frame_bytes(Frame(A, B, packet))
+    assert read_frame(data) == Frame(A, B, packet)
+    assert len(data) == 14 + packet.length
+
+
+def test_how_the_options_look_on_the_wire() -> None:
+    """Cilium's bpf/lib/nodeport.h and tunnel.h; IPv4's option has port and address with the low byte first."""
+    assert frame_bytes(Frame(A, B, SYN4.replace(dsr=FOUR)))[34:42].hex() == "9a0880751e01a8c0"
+    assert frame_bytes(Frame(A, B, SYN6.replace(dsr=SIX)))[54:78].hex() == (
+        "06021b14fd0000010000000000000000000000307580" + "0000"
+    )
+    assert frame_bytes(Frame(A, B, OUTER.replace(dsr=FOUR)))[42:62].hex() == (
+        "03006558" + "00000200" + "014b8102" + "c0a8011e" + "75800000"
+    )
+
+
+def test_fragments_carry_the_option() -> None:
+    packet = DATAGRAM.replace(dsr=FOUR, payload=bytes(3000), fragment=1400)
+    parts = frames_bytes(Frame(A, B, packet))
+    assert len(parts) == 3
+    assert all(part[14] == 0x47 and part[34] == 0x9A for part in parts)
 
 
 def test_a_dns_message_is_carried_whole() -> None:
