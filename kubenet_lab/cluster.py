@@ -31,9 +31,9 @@ from kubenet_lab.control.cloud_lb_machine import CloudLoadBalancer
 from kubenet_lab.control.load_balancer import LoadBalancer, MakeLoadBalancer
 from kubenet_lab.control.pod_workers import PodWorkers
 from kubenet_lab.daemon import Daemon, World
+from kubenet_lab.dns.daemon import ClusterDns
 from kubenet_lab.dns.nodelocal import NodeLocalDns
 from kubenet_lab.dns.server.coredns import CoreDNS
-from kubenet_lab.dns.server.view import ServiceView
 from kubenet_lab.errors import DidNotSettle, InputError, NotFound, NotRunning
 from kubenet_lab.errors import Fault as Malformed
 from kubenet_lab.kernel.netns import Netns
@@ -114,12 +114,8 @@ class Cluster:
         self.clock = Clock()
         self.store = Store(seed=seed, clock=self.clock)
         self.network = Network()
-        self.dns: dict[str, CoreDNS] = {}
-        """CoreDNS servers by pod ("kube-system/coredns-...")."""
         self.events: list[tuple[str, kubelet.Event]] = []
         """(pod, event) in order: what `kubectl get events` would show."""
-        self._watch = self.store.watch()
-        self._view = ServiceView()
         self._machine_names: set[str] = set()
         self._running: dict[str, Pod] = {}
         self._workers = PodWorkers(
@@ -139,7 +135,9 @@ class Cluster:
         )
         self.pod_network = CNIS[cni](world)
         self.node_dns = NodeLocalDns(world)
-        self.daemons: list[Daemon] = [self.pod_network, self.node_dns]
+        self.core_dns = ClusterDns(world, self._program_ended, self.settings.coredns_watch_seconds)
+        """CoreDNS in its pods: processes, what they know of the API, memory."""
+        self.daemons: list[Daemon] = [self.pod_network, self.node_dns, self.core_dns]
         """Whatever runs on the nodes beside kubelet and kube-proxy, in the order in which they are asked."""
         if policy != "none":
             self.daemons.append(POLICY_AGENTS[policy](world))
@@ -265,7 +263,6 @@ class Cluster:
         with self.transaction():
             for key in [key for key, pod in self._running.items() if pod.spec.node_name == node]:
                 kubelet.stop_pod(self.network, self._running.pop(key), now=self.now)
-                self.dns.pop(key, None)
             self._switch_off(node)
             self.settle()
 
@@ -306,11 +303,6 @@ class Cluster:
 
     def _restart_agents(self) -> None:
         """After a restore the daemons read the API and the kernel anew, as restarted ones do."""
-        self._watch.poll()
-        self._view = ServiceView.from_objects(self._dns_objects(), self.now)
-        for server in self.dns.values():
-            server.view = self._view
-            server.reload(server.corefile)
         for daemon in self.daemons:
             daemon.restart()
 
@@ -326,7 +318,6 @@ class Cluster:
                 break
         else:
             raise DidNotSettle(MOST_ROUNDS, str(done[-1]) if done else "a node agent's")
-        self._name_server()
         self.kube_proxies.reconcile()
         if self.load_balancer is not None:
             self.load_balancer.settled()
@@ -384,7 +375,6 @@ class Cluster:
             if pod is None or pod.metadata.uid != old.metadata.uid or pod.finished or key in again:
                 kubelet.stop_pod(self.network, old, now=self.now)
                 del self._running[key]
-                self.dns.pop(key, None)
                 changed = True
         runtimes: dict[str, Runtime] = {}
         # Pods that had an address before (a dump's) come first, so that nobody else is given it.
@@ -432,42 +422,19 @@ class Cluster:
 
     def _handler(self, pod: Pod, port: ListeningPort) -> Handler | None:
         """The program behind a port: CoreDNS by its image; any other UDP server sends back what it got."""
-        container = next((c for c in pod.spec.containers if c.name == port.container), None)
-        if container is not None and "coredns" in container.image and port.name.startswith("dns"):
-            return self._coredns(pod).handle
-        return _echo if port.protocol == "UDP" else None
+        return self.core_dns.handler(pod, port) or (_echo if port.protocol == "UDP" else None)
 
-    def _coredns(self, pod: Pod) -> CoreDNS:
-        key = f"{pod.namespace}/{pod.name}"
-        server = self.dns.get(key)
-        if server is None:
-            conf = self.store.find("ConfigMap", "coredns", pod.namespace)
-            text = conf.data.get("Corefile", "") if conf is not None else ""
-            from kubenet_lab.dns.client import upstream_from
+    def _program_ended(self, pod: Pod, container: str, exit_code: int, reason: str) -> None:
+        """A program ended by itself; its kubelet has to hear of it."""
+        changes = self._workers.crash(
+            self.store.get(Pod, pod.name, pod.namespace), container, exit_code, now=self.now, reason=reason
+        )
+        control.apply(self.store, changes)
 
-            server = self.dns[key] = CoreDNS(
-                text or ".:53 {\n    whoami\n}\n",
-                self._view,
-                upstream_from(self.network, key, lambda: self.now, self.seed),
-                local_ips=pod.ips,
-                files=dict(self.network.ns(kubelet.netns_name(pod)).files),
-                seed=self.seed,
-            )
-        return server
-
-    def _dns_objects(self) -> list[Any]:
-        return [
-            obj for kind in ("Namespace", "Service", "EndpointSlice", "Pod") for obj in self.store.list(kind)
-        ]
-
-    def _name_server(self) -> None:
-        """CoreDNS hears of every change it watches."""
-        for event in self._watch.poll():
-            if event.type == "DELETED":
-                obj = event.object
-                self._view.delete(obj.kind, obj.metadata.namespace, obj.metadata.name, self.now)
-            else:
-                self._view.apply(event.object, self.now)
+    @property
+    def dns(self) -> dict[str, CoreDNS]:
+        """CoreDNS servers that run, by pod ("kube-system/coredns-...")."""
+        return self.core_dns.servers
 
     # -- looking at it --------------------------------------------------------------------------------------------
 

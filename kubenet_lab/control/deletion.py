@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from kubenet_lab.clock import timestamp
 from kubenet_lab.control.loop import Change, Settings
-from kubenet_lab.objects import AnyObject, Namespace, Pod
+from kubenet_lab.objects import AnyObject, Container, Namespace, Pod
 from kubenet_lab.store import Store
 
 FOREGROUND, ORPHAN = "foregroundDeletion", "orphan"
@@ -102,9 +102,15 @@ def lasting(pod: Pod, settings: Settings) -> float:
     """
     if pod.finished or pod.status.phase != "Running":
         return 0.0
-    return settings.stop_seconds + max(
-        (_hook_seconds(item.lifecycle) for item in pod.serving_containers), default=0.0
+    return max(
+        (_hook_seconds(item.lifecycle) + _stops(item, settings) for item in pod.serving_containers),
+        default=0.0,
     )
+
+
+def _stops(container: Container, settings: Settings) -> float:
+    """How long a program takes after SIGTERM; of CoreDNS it is known."""
+    return max(settings.stop_seconds, settings.coredns_lameduck if "coredns" in container.image else 0.0)
 
 
 def _hook_seconds(lifecycle: object) -> float:

@@ -33,6 +33,8 @@ class Settings(Struct, frozen=True):
             a cluster begins with has been running.
         sync_seconds: How long a node's rules take to follow a change of Services or slices: the watch, kube-proxy's
             `minSyncPeriod`, the size of the table. By default they follow at once.
+        coredns_lameduck: How long CoreDNS serves on after SIGTERM: `health { lameduck 5s }` of kubeadm's Corefile.
+        coredns_watch_seconds: How far CoreDNS is behind the API.
         kube_proxy: kube-proxy's command line on every node ("--masquerade-all", "--iptables-min-sync-period=1s").
     """
 
@@ -44,6 +46,8 @@ class Settings(Struct, frozen=True):
     stop_seconds: float = 0.0
     start_seconds: float = 0.0
     sync_seconds: float = 0.0
+    coredns_lameduck: float = 5.0
+    coredns_watch_seconds: float = 0.0
     kube_proxy: tuple[str, ...] = ()
 
 

@@ -233,8 +233,12 @@ class PodWorkers:
             if pod is not None and pod.metadata.uid == one[1][2] and not pod.finished:
                 open_container(self._network, pod, one[3])
 
-    def crash(self, pod: Pod, container: str = "", exit_code: int = 1, *, now: float) -> list[Change]:
+    def crash(
+        self, pod: Pod, container: str = "", exit_code: int = 1, *, now: float, reason: str = ""
+    ) -> list[Change]:
         """A container's program ends by itself: `kubectl exec POD -c CONTAINER -- kill 1`.
+
+        `reason` is what its state will say ("OOMKilled"), by default what the exit code means.
 
         Raises:
             NotFound: The pod has no such container.
@@ -255,7 +259,7 @@ class PodWorkers:
         if pod.finished or not pod.ips or not run.alive:
             raise NotRunning(name, f"container {wanted} is {run.state if pod.ips else 'not created'}")
         again = restarts_after(run.policy, exit_code) and not life.terminating
-        work.end(at, exit_code, now, again=again, until=now + RELIST if again else math.inf)
+        work.end(at, exit_code, now, again=again, until=now + RELIST if again else math.inf, reason=reason)
         life = self._lives[who] = replace(life, runs=tuple(work.runs))
         return self._report(pod, life, now)
 
@@ -474,7 +478,9 @@ class _Work:
             self.end(at, 1, moment, again=again, until=moment + RELIST if again else math.inf)
             self.runs[at] = replace(self.runs[at], sockets=run.sockets)
 
-    def end(self, at: int, exit_code: int, moment: float, *, again: bool, until: float) -> None:
+    def end(
+        self, at: int, exit_code: int, moment: float, *, again: bool, until: float, reason: str = ""
+    ) -> None:
         """A container's program is over and its sockets close."""
         run = self.runs[at]
         unopened = self.workers.never_opens(self.pod, run.name)
@@ -484,7 +490,7 @@ class _Work:
             state=ENDED,
             until=until,
             again=again,
-            end=End(exit_code, run.since, moment),
+            end=End(exit_code, run.since, moment, reason),
             before=run.end,
             sockets=sockets,
         )

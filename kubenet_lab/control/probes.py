@@ -1,7 +1,8 @@
 """Probes: packets a kubelet sends from its node to the pod's address, and what it makes of the answers.
 
 `httpGet`, `tcpSocket` and `grpc` open a TCP connection through the modelled network; a program that takes it is taken
-to answer well, since nothing in a manifest says what it would say. `exec` is not modelled: a command is taken to
+to answer well, since nothing in a manifest says what it would say. CoreDNS is known: its own answer is judged.
+`exec` is not modelled: a command is taken to
 succeed while its container runs, except one that can only fail (`false`, `exit 1`).
 Source: `pkg/kubelet/prober/{prober,worker}.go`, `pkg/probe/{http,tcp,grpc}`;
 https://kubernetes.io/docs/concepts/workloads/pods/probes/
@@ -20,11 +21,13 @@ from msgspec.structs import replace
 from kubenet_lab.kernel.network import Network
 from kubenet_lab.objects import Container, Json, Pod
 from kubenet_lab.objects.pod import ListeningPort, listening_ports
+from kubenet_lab.packet.http import Request
 from kubenet_lab.packet.packet import ACK, FIN, SYN, TCP, Packet, endpoint
 from kubenet_lab.trace import NOT_MODELLED
 from kubenet_lab.walk.deliver import own_mss
 from kubenet_lab.walk.engine import Walk
 from kubenet_lab.walk.exchange import TIMED_OUT, Exchange, exchange
+from kubenet_lab.walk.http import ask
 
 STARTUP, READINESS, LIVENESS = "Startup", "Readiness", "Liveness"
 KINDS = (STARTUP, READINESS, LIVENESS)
@@ -157,6 +160,17 @@ def send(network: Network, pod: Pod, probe: Probe, *, now: float = 0.0, seed: in
     request = Packet("", address, TCP, 0, probe.port, flags=SYN, mss=own_mss(network.ns(node), address, ""))
     walk = Walk(network, now=now, seed=seed)
     done = exchange(walk, node, request, patience=probe.timeout)
+    if done.ok and probe.action == "httpGet" and probe.scheme == "http":
+        asked = Request("GET", probe.path, {"host": endpoint(address, probe.port)}).to_bytes()
+        said = ask(walk, done, asked)
+        _close(walk, node, done)
+        if said is None and _speaks(walk, done):
+            return Outcome(
+                FAILURE, f'Get "{probe.scheme}://{endpoint(address, probe.port)}{probe.path}": EOF'
+            )
+        if said is not None and not 200 <= said.status < 400:
+            return Outcome(FAILURE, f"HTTP probe failed with statuscode: {said.status}")
+        return Outcome(SUCCESS)
     if done.ok:
         _close(walk, node, done)
         return Outcome(SUCCESS)
@@ -167,6 +181,15 @@ def send(network: Network, pod: Pod, probe: Probe, *, now: float = 0.0, seed: in
     # gRPC dials again and again until its time is over.
     waited = probe.timeout if late or probe.action == "grpc" else done.seconds
     return Outcome(FAILURE, words, waited)
+
+
+def _speaks(walk: Walk, done: Exchange) -> bool:
+    """Whether it is known what the program behind a connection says."""
+    seen = done.request.delivered_as
+    if seen is None:
+        return False
+    listener = walk.network.ns(done.server_ns).socket_for(TCP, seen.dst, seen.dport)
+    return listener is not None and listener.handler is not None
 
 
 def _close(walk: Walk, node: str, done: Exchange) -> None:

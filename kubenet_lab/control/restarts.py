@@ -54,15 +54,20 @@ def _forgotten(back_off: BackOff, ended: float) -> bool:
 
 
 class End(Struct, frozen=True):
-    """How a container ended; `started` is None when it ran before this world began."""
+    """How a container ended; `started` is None when it ran before this world began.
+
+    `reason` is "" for what the exit code says: "Completed" or "Error".
+    """
 
     exit_code: int
     started: float | None
     finished: float
+    reason: str = ""
 
     def state(self) -> Json:
         """`status.containerStatuses[].state` of it."""
-        body: Json = {"exitCode": self.exit_code, "reason": "Error" if self.exit_code else "Completed"}
+        reason = self.reason or ("Error" if self.exit_code else "Completed")
+        body: Json = {"exitCode": self.exit_code, "reason": reason}
         if self.started is not None:
             body["startedAt"] = timestamp(self.started)
         return {"terminated": {**body, "finishedAt": timestamp(self.finished)}}

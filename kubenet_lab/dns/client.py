@@ -108,7 +108,12 @@ class Asker:
             message=question,
             payload_size=0 if tcp else question.wire_length,
         )
-        done = exchange(self.walk, self.ns.name, asked)
+        self.walk.now = via.now
+        self.walk.racing = self.walk.network.race if via.parallel and not tcp else ""
+        try:
+            done = exchange(self.walk, self.ns.name, asked)
+        finally:
+            self.walk.racing = ""
         self._ports[via.socket] = done.request.packet.sport
         answer: Response | Unreachable | None = None
         rcode, answers = "timeout", []

@@ -26,11 +26,13 @@ class Via(Struct, frozen=True):
         protocol: "udp" or "tcp".
         socket: Number of the client's socket, from 1; the same number is the same source port.
         now: Seconds, when it is sent.
+        parallel: It follows the query before it on the same socket without waiting for that one's answer.
     """
 
     protocol: str
     socket: int
     now: float
+    parallel: bool = False
 
 
 class Unreachable(Struct, frozen=True):

@@ -226,10 +226,12 @@ class _Asking:
         due = began
         while self.now - began < conf.timeout:
             if self.now >= due:
+                burst = 0
                 for query, answer in zip(queries, answers, strict=True):
                     if answer is None:
                         for server in conf.nameservers:
-                            self._put(query, server, waiting)
+                            self._put(query, server, waiting, parallel=burst > 0)
+                        burst += 1
                 due = self.now + interval
                 retries = 2 * len(queries)
             event = min(waiting, key=lambda each: each.arrival, default=None)
@@ -250,8 +252,8 @@ class _Asking:
                 break
         return answers
 
-    def _put(self, query: Query, server: str, waiting: list[_Waiting]) -> None:
-        result = self.send(query, server, Via("udp", self.sockets, self.now))
+    def _put(self, query: Query, server: str, waiting: list[_Waiting], *, parallel: bool = False) -> None:
+        result = self.send(query, server, Via("udp", self.sockets, self.now, parallel))
         record = Sent(query.name, query.type, server, socket=self.sockets, at=self.now - self.start)
         if result is not None:
             record = replace(

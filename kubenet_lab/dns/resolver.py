@@ -406,7 +406,7 @@ class _Resolver:
             timed_out = False
             self._put(pending.pop(0), server, socket)
             if pending and not self.single:
-                self._put(pending.pop(0), server, socket)
+                self._put(pending.pop(0), server, socket, parallel=True)
             while len(done) < len(queries):
                 event = self._next(socket, finish)
                 if event is None:
@@ -506,9 +506,11 @@ class _Resolver:
             if number is not None:
                 self._waiting.pop(number, None)
 
-    def _put(self, query: Query, server: int, socket: int, protocol: str = "udp") -> None:
+    def _put(
+        self, query: Query, server: int, socket: int, protocol: str = "udp", *, parallel: bool = False
+    ) -> None:
         address = self.conf.nameservers[server]
-        result = self.send(query, address, Via(protocol, socket, self.now))
+        result = self.send(query, address, Via(protocol, socket, self.now, parallel))
         record = Sent(query.name, query.type, address, protocol, socket, self.now - self.start)
         if result is not None:
             self._waiting[socket].append(_Waiting(self.now + result.delay, result, query))

@@ -8,13 +8,21 @@ from __future__ import annotations
 from typing import Any
 
 from kubenet_lab.errors import NotFound
+from kubenet_lab.faults.api_unreachable import ApiUnreachable
+from kubenet_lab.faults.asymmetric_way import AsymmetricWay
+from kubenet_lab.faults.bgp_session_lost import BgpSessionLost
+from kubenet_lab.faults.coredns_silent import CorednsSilent
+from kubenet_lab.faults.dns_packets_lost import DnsPacketsLost
 from kubenet_lab.faults.fault import Fault, Undo
 from kubenet_lab.faults.fdb_entry_missing import FdbEntryMissing
 from kubenet_lab.faults.iptables_flushed import IptablesFlushed
+from kubenet_lab.faults.ipam_exhausted import IpamExhausted
 from kubenet_lab.faults.kube_dns_rules_missing import KubeDnsRulesMissing
 from kubenet_lab.faults.kube_proxy_stale import KubeProxyStale
 from kubenet_lab.faults.kube_proxy_stopped import KubeProxyStopped
+from kubenet_lab.faults.parallel_queries_race import ParallelQueriesRace
 from kubenet_lab.faults.pod_not_listening import PodNotListening
+from kubenet_lab.faults.upstream_dns import UpstreamDns
 
 FAULTS: tuple[type[Fault], ...] = (
     PodNotListening,
@@ -23,6 +31,14 @@ FAULTS: tuple[type[Fault], ...] = (
     KubeProxyStopped,
     KubeProxyStale,
     IptablesFlushed,
+    CorednsSilent,
+    ApiUnreachable,
+    UpstreamDns,
+    DnsPacketsLost,
+    ParallelQueriesRace,
+    BgpSessionLost,
+    IpamExhausted,
+    AsymmetricWay,
 )
 
 

@@ -39,6 +39,11 @@ class Network:
         """Grows whenever a namespace comes or goes."""
         self.lacks: frozenset[str] = frozenset()
         """Link kinds (and "vlan_filtering") that the machines' kernels were built without."""
+        self.race = ""
+        """What becomes of two UDP packets of one socket that are sent together and so start one connection twice: ""
+        one is always through before the other comes; "drop": the second is lost (Linux before 5.0); "merge": it is lost
+        where the two were translated differently (5.0 to 5.6); "insert": both go on (since 5.7).
+        Linux ed07d9a021df, 4e35c1cb9460, 6a757c07e51f (nf_ct_resolve_clash)."""
 
     def __repr__(self) -> str:
         return f"<Network of {len(self.netns)} namespaces, {len(self.wires)} wires>"

@@ -108,7 +108,7 @@ def track(w: Walk, skb: Skb) -> bool:
     ):
         table.delete(flow)
         flow = None
-    if flow is None:
+    if flow is None or (w.racing and flow.born == w.now and key == flow.orig and proto == UDP):
         return _new(w, skb, key)
     skb.ct = flow
     skb.reply = key != flow.orig
@@ -203,5 +203,33 @@ def confirm(w: Walk, skb: Skb) -> bool:
     if skb.ns.conntrack.confirm(flow):
         w.step("conntrack", "confirmed", flow.record())
         return True
+    if w.racing and _resolved(w, skb, flow):
+        return True
     w.end("dropped", "conntrack-clash", skb.ns, "conntrack", flow.record())
     return False
+
+
+def _resolved(w: Walk, skb: Skb, flow: Flow) -> bool:
+    """Whether a packet may go on whose twin was confirmed first (`nf_ct_resolve_clash`)."""
+    table = skb.ns.conntrack
+    first = table.by_tuple.get(flow.orig)
+    if first is None or flow.orig[0] != UDP or w.racing == "drop":
+        return False
+    if first.reply == flow.reply:
+        # The same translation: it becomes one more packet of the entry that is there.
+        table.drops -= 1
+        skb.ct = first
+        first.packets[0] += 1
+        w.step("conntrack", "original", first.record(), note="its twin was confirmed before: the same entry")
+        return True
+    if w.racing == "insert" and flow.reply not in table.by_tuple:
+        table.drops -= 1
+        flow.expires = w.now + CLASH_TIMEOUT
+        table.by_tuple[flow.reply] = flow
+        w.step("conntrack", "confirmed", flow.record(), note="found by its reply only, for a second")
+        return True
+    return False
+
+
+CLASH_TIMEOUT = 1.0
+"""Seconds an entry lives that shares its original tuple with another (`nf_ct_resolve_clash_harder`)."""

@@ -113,6 +113,9 @@ class Walk:
         self.steps: list[Step] = _NOHOP.steps
         self.depth = 0
         self.tried = 0
+        self.racing = ""
+        """How a packet fares that was sent together with the one before it, which the kernel has not confirmed yet: ""
+        if it comes after, else a value of `Network.race`."""
         self.program_mark = 0
         """The mark that a BPF program at ingress gave the packet it lets up the stack."""
         self._pending: deque[Pending] = deque()

@@ -49,7 +49,7 @@ def setup(w: Walk, skb: Skb, side: str, wanted: NatRange | None) -> bool:
     assert flow is not None
     if wanted is None:
         other = skb.ns.conntrack.by_tuple.get(flow.reply)
-        if other is None or other is flow:
+        if other is None or other is flow or _same_origin(w, flow, other):
             if side == SRC:
                 flow.src_nat_done = True
             else:
@@ -78,7 +78,7 @@ def _unique(
 ) -> FlowTuple | None:
     proto, src, dst, sport, dport, zone = current
     if wanted is None:
-        if not _taken(ns, flow, current):
+        if not _taken(w, ns, flow, current):
             return current
         wanted = NatRange(src if side == SRC else dst, src if side == SRC else dst, 0, 0, False)
     address = _address(src, dst, side, wanted)
@@ -100,12 +100,12 @@ def _unique(
     kept = with_port(port)
     if not wanted.random:
         fits = not low or low <= port <= high
-        if fits and not _taken(ns, flow, kept):
+        if fits and not _taken(w, ns, flow, kept):
             return kept
         if low and low == high:
             # A single port in the rule is taken as it is, as the kernel does: only the tuple decides.
             only = with_port(low)
-            return only if not _taken(ns, flow, only) or side == DST else None
+            return only if not _taken(w, ns, flow, only) or side == DST else None
     elif not (ported or proto in (ICMP, ICMPV6)):
         return kept
     if not low:
@@ -124,7 +124,7 @@ def _unique(
     start = w.rng.randrange(size)
     for step in range(min(size, 4096)):
         candidate = with_port(low + (start + step) % size)
-        if not _taken(ns, flow, candidate):
+        if not _taken(w, ns, flow, candidate):
             return candidate
     return None
 
@@ -140,9 +140,14 @@ def _address(src: str, dst: str, side: str, wanted: NatRange) -> str:
     return ip_text(low + spread, 6 if ":" in present else 4)
 
 
-def _taken(ns: Netns, flow: Flow, candidate: FlowTuple) -> bool:
+def _taken(w: Walk, ns: Netns, flow: Flow, candidate: FlowTuple) -> bool:
     other = ns.conntrack.by_tuple.get(inverted(candidate))
-    return other is not None and other is not flow
+    return other is not None and other is not flow and not _same_origin(w, flow, other)
+
+
+def _same_origin(w: Walk, flow: Flow, other: Flow) -> bool:
+    """Two packets of one socket that race: since Linux 5.0 neither is in the other's way here (4e35c1cb9460)."""
+    return w.racing in ("merge", "insert") and other.orig == flow.orig
 
 
 def apply(w: Walk, skb: Skb, side: str) -> None:

@@ -153,6 +153,13 @@ class ServiceView:
             return
         self.modified = int(now)
 
+    def copy(self) -> ServiceView:
+        """A view that stays as this one is now."""
+        other = ServiceView(self.synced)
+        for name, value in vars(self).items():
+            setattr(other, name, dict(value) if isinstance(value, dict) else value)
+        return other
+
     def _service(self, entry: ServiceEntry) -> None:
         old = self.services.get(entry.key)
         if old is not None:

@@ -1,0 +1,48 @@
+"""No BGP session of a node gets through."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from kubenet_lab.errors import NotFound
+from kubenet_lab.faults.fault import Fault, Undo
+from kubenet_lab.kernel.dialects import iptables
+
+if TYPE_CHECKING:
+    from kubenet_lab.cluster import Cluster
+
+RULES = ("-p tcp -m tcp --dport 179 -j DROP", "-p tcp -m tcp --sport 179 -j DROP")
+
+
+class BgpSessionLost(Fault, frozen=True):
+    """A firewall on a node drops TCP port 179, so that its BGP sessions starve.
+
+    Symptom: nothing for a while (hold time, then graceful restart); then pods on that node and all others lose each
+    other, while everything within one node goes on.
+    Where it lives: two rules in the node's raw table; after that, routes `proto bird` that are missing on all nodes.
+    Which tool shows it: `calicoctl node status` and `birdc show protocols` (no longer Established), `ip route`.
+    Cure: open port 179 between nodes.
+    """
+
+    NAME: ClassVar[str] = "bgp-session-lost"
+    TITLE: ClassVar[str] = "a firewall drops a node's BGP"
+
+    node: str = "node-1"
+
+    def inject(self, cluster: Cluster) -> Undo:
+        """Insert the rules. Raises NotFound where the node speaks no BGP."""
+        from kubenet_lab.cni.calico.network import Calico
+
+        space = cluster.node(self.node).ns
+        network = cluster.pod_network
+        if not isinstance(network, Calico) or self.node not in network.fabric.daemons:
+            raise NotFound("BGP speaker", self.node)
+
+        def write(verb: str) -> None:
+            text = "".join(f"{verb} PREROUTING {rule}\n" for rule in RULES)
+            changed = iptables.restore(space.iptables[4], f"*raw\n{text}COMMIT\n", noflush=True)
+            space.set_iptables(4, changed)
+            cluster.settle()
+
+        write("-I")
+        return lambda: write("-D")
