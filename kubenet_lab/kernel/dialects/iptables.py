@@ -606,6 +606,8 @@ class _RuleReader:
                 )
                 return after
             self.target_word, self.goto = argument, name == "-g"
+            if any(char.isspace() for char in argument.value):
+                self.fault(f"Invalid target name `{argument.value}'", argument, "a target's name has no blanks")
             if name == "-j":
                 kind = _TARGET_BY_NAME.get((self.family, argument.value))
                 self.target = _Loaded(argument.value, kind, argument.column)

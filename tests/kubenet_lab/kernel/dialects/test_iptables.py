@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kubenet_lab.errors import InputError
@@ -382,6 +382,7 @@ PIECES = (
 )
 
 
+@example(['-j " " !'])
 @given(st.lists(st.sampled_from(PIECES), max_size=8))
 def test_any_line_is_refused_as_input_or_read_for_good(pieces: list[str]) -> None:
     text = "*filter\n-A FORWARD " + " ".join(pieces) + "\nCOMMIT\n"
