@@ -237,12 +237,10 @@ def icmp_name(packet: Packet) -> str:
 def describe(packet: Packet) -> str:
     """Return one line: who to whom, protocol, and what kind of segment it is."""
     proto = packet.proto
-    if packet.inner is not None and proto == IPIP:
-        return f"{packet.src} > {packet.dst} IPIP [{packet.inner.body}]"
     if packet.inner is not None:
-        tunnel = "Geneve" if packet.dport == GENEVE_PORT else "VXLAN"
+        number = "" if proto == IPIP else f" {packet.vni}"
         option = f" {packet.dsr}" if packet.dsr is not None else ""
-        return f"{packet.src} > {packet.dst} {tunnel} {packet.vni}{option} [{packet.inner.body}]"
+        return f"{packet.src} > {packet.dst} {tunnel_name(packet)}{number}{option} [{packet.inner.body}]"
     if proto in (TCP, UDP, SCTP):
         src, dst = endpoint(packet.src, packet.sport), endpoint(packet.dst, packet.dport)
         text = f"{src} > {dst} {PROTO_NAMES[proto].upper()}"
@@ -252,6 +250,13 @@ def describe(packet: Packet) -> str:
     if proto in (ICMP, ICMPV6):
         return f"{packet.src} > {packet.dst} ICMP {icmp_name(packet)}"
     return f"{packet.src} > {packet.dst} protocol {proto}"
+
+
+def tunnel_name(packet: Packet) -> str:
+    """Return what wraps the inner packet: IPIP, Geneve or VXLAN."""
+    if packet.proto == IPIP:
+        return "IPIP"
+    return "Geneve" if packet.dport == GENEVE_PORT else "VXLAN"
 
 
 def endpoint(address: str, port: int) -> str:

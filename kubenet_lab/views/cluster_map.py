@@ -91,7 +91,8 @@ def _device(ns: Netns, link: Link) -> MapDevice:
     )
     note = ""
     if link.vxlan is not None:
-        note = f"VXLAN, VNI {link.vxlan.vni}"
+        name = {"geneve": "Geneve"}.get(link.kind, "VXLAN")
+        note = f"{name}, VNI {link.vxlan.vni}" if not link.vxlan.external else f"{name}, set by BPF"
     elif link.kind == "bridge":
         note = "bridge"
     return MapDevice(link.name, link.kind, address, note, link.wire, link.up)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from kubenet_lab.packet.packet import Packet, endpoint
+from kubenet_lab.packet.packet import Packet, endpoint, tunnel_name
 from kubenet_lab.trace import REASONS
 from kubenet_lab.views import words
 from kubenet_lab.views.cluster_map import short_name
@@ -61,7 +61,7 @@ def stations(leg: Leg, rows: Sequence[StepRow]) -> list[Station]:
 _EVENTS = {
     "send": "sends",
     "deliver": "takes it",
-    "encapsulate": "wraps it: a letter in a letter (VXLAN)",
+    "encapsulate": "wraps it: a letter in a letter",
     "decapsulate": "unwraps it",
 }
 
@@ -347,9 +347,7 @@ def _strip(svg: Svg, leg: Leg, cards: Sequence[_Card], naturals: Sequence[float]
             if index < len(row) - 1:
                 leaves = row[index + 1] if backwards else card
                 a, b = x + width + 4, x + width + gap - 4
-                _draw_arrow(
-                    svg, (b, a) if backwards else (a, b), y + 18, style, leaves.station.inner is not None
-                )
+                _draw_arrow(svg, (b, a) if backwards else (a, b), y + 18, style, _wrapping(leaves.station))
             x += width + gap
         height = max(card.height for card in row)
         if more:
@@ -358,11 +356,15 @@ def _strip(svg: Svg, leg: Leg, cards: Sequence[_Card], naturals: Sequence[float]
     return y
 
 
-def _draw_arrow(svg: Svg, ends: tuple[float, float], y: float, style: str, wrapped: bool) -> None:
+def _wrapping(station: Station) -> str:
+    return tunnel_name(station.leaves) if station.inner is not None and station.leaves is not None else ""
+
+
+def _draw_arrow(svg: Svg, ends: tuple[float, float], y: float, style: str, wrapping: str) -> None:
     a, b = ends
-    if wrapped:
+    if wrapping:
         svg.line([(a, y), (b, y)], "s-tunnelline", 11, ' opacity="0.45"')
-        svg.text((a + b) / 2, y + 18, "VXLAN", 10, bold=True, cls="t-tunnelline", anchor="middle")
+        svg.text((a + b) / 2, y + 18, wrapping, 10, bold=True, cls="t-tunnelline", anchor="middle")
     dashes = {"reply": ' stroke-dasharray="7 4"', "error": ' stroke-dasharray="3 4"'}.get(style, "")
     svg.line([(a, y), (b, y)], f"s-{style}", 3, dashes)
     svg.arrow((b, y), (1 if b > a else -1, 0), f"t-{style}", 10)

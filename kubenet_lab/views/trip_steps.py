@@ -16,6 +16,7 @@ from kubenet_lab.kernel.socket import Socket
 from kubenet_lab.packet.packet import (
     ICMP,
     ICMPV6,
+    IPIP,
     SCTP,
     TCP,
     UDP,
@@ -25,6 +26,7 @@ from kubenet_lab.packet.packet import (
     icmp_name,
     proto_name,
     tcp_flags,
+    tunnel_name,
 )
 from kubenet_lab.trace import Query, RuleRef, Trace
 from kubenet_lab.views import nft_words, words
@@ -168,7 +170,9 @@ def _raw_headers(thing: Frame | Packet | Arp, depth: int = 0) -> list[tuple[str,
     name, fields = _transport(thing)
     out.append((name, depth, fields))
     if thing.inner is not None:
-        out.append(("VXLAN", depth, [("VNI", str(thing.vni))]))
+        if thing.proto != IPIP:
+            option = [("option", str(thing.dsr))] if thing.dsr is not None else []
+            out.append((tunnel_name(thing), depth, [("VNI", str(thing.vni)), *option]))
         out += _raw_headers(thing.inner, depth + 1)
     elif thing.payload_size or thing.payload:
         size = len(thing.payload) or thing.payload_size

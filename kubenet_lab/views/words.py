@@ -13,6 +13,7 @@ from kubenet_lab.packet.packet import (
     ACK,
     ICMP,
     ICMPV6,
+    IPIP,
     RST,
     SCTP,
     SYN,
@@ -23,6 +24,7 @@ from kubenet_lab.packet.packet import (
     icmp_name,
     proto_name,
     sctp_name,
+    tunnel_name,
 )
 from kubenet_lab.trace import REASONS, Hop, Place, RuleRef, Step, Trace
 from kubenet_lab.views import bpf_words, nft_words
@@ -75,7 +77,8 @@ def whom(address: str, port: int, names: Names) -> str:
 def segment(packet: Packet) -> str:
     """Return what kind of packet it is, in words."""
     if packet.inner is not None:
-        return "a VXLAN packet"
+        name = tunnel_name(packet)
+        return f"{'an' if name == 'IPIP' else 'a'} {name} packet"
     if packet.proto == TCP:
         if packet.flags & RST:
             return "a TCP reset (RST: go away)"
@@ -275,9 +278,13 @@ def _encapsulate(step: Step, hop: Hop, names: Names) -> str:
     if outer is None:
         return f"Device {step.spot} wraps the packet."
     ends = f"from {who(outer.src, names)} to {who(outer.dst, names)}"
+    if outer.proto == IPIP:
+        return (
+            f"The device {step.spot} puts the packet into a new packet {ends}: a letter in a letter (IPIP)."
+        )
     return (
         f"The device {step.spot} puts the whole frame into a new packet {ends}: "
-        f"a letter in a letter (VXLAN, UDP port {outer.dport})."
+        f"a letter in a letter ({tunnel_name(outer)}, UDP port {outer.dport})."
     )
 
 

@@ -309,7 +309,8 @@ _PORT_WORDS = {
 
 
 def _vxlan_data(options: VxlanOptions) -> dict[str, Any]:
-    row: dict[str, Any] = {"id": options.vni}
+    row: dict[str, Any] = {"external": True} if options.external else {}
+    row["id"] = options.vni
     if options.local:
         row["local6" if ":" in options.local else "local"] = options.local
     if options.link:
@@ -342,7 +343,7 @@ def _words(data: dict[str, Any], names: dict[str, str]) -> str:
 
 
 def _vxlan_text(options: VxlanOptions) -> str:
-    words = [f"vxlan id {options.vni}"]
+    words = [f"vxlan external id {options.vni}" if options.external else f"vxlan id {options.vni}"]
     if options.local:
         words.append(f"local {options.local}")
     if options.link:
@@ -430,6 +431,9 @@ def details_text(ns: Netns, link: Link, *, addrgen: bool) -> list[str]:
         lines.append("    veth ")
     elif link.kind == "bridge":
         lines.append(f"    bridge {_words(_bridge_data(link), _BRIDGE_WORDS)} ")
+    elif link.kind == "geneve" and link.vxlan is not None:
+        # Not recorded: no kernel at hand knew the device.
+        lines.append(f"    geneve external id 0 ttl auto dstport {link.vxlan.port} noudpcsum udp6zerocsumrx ")
     elif link.vxlan is not None:
         lines.append(f"    {_vxlan_text(link.vxlan)} ")
     elif (words := _stacked_text(link)) or link.kind not in ("loopback", "physical"):
@@ -462,6 +466,11 @@ def details(ns: Netns, link: Link, *, addrgen: bool) -> dict[str, Any]:
         info["info_kind"] = link.kind
     if link.kind == "bridge":
         info["info_data"] = _bridge_data(link)
+    elif link.kind == "geneve" and link.vxlan is not None:
+        port = link.vxlan.port
+        info["info_data"] = {
+            "external": True, "id": 0, "ttl": 0, "port": port, "udp_csum": False, "udp_zero_csum6_rx": True,
+        }  # fmt: skip
     elif link.vxlan is not None:
         info["info_data"] = _vxlan_data(link.vxlan)
     elif data := _stacked_data(link):
@@ -643,7 +652,7 @@ def _parse_kind(line: str, fields: dict[str, Any], notes: Unmodelled, at: int) -
     fields["kind"] = kind
     if kind == "bridge":
         fields["bridge"] = _bridge_from(_pairs(items))
-    elif kind == "vxlan":
+    elif kind in ("vxlan", "geneve"):
         fields["vxlan"] = _vxlan_from_words(items)
     elif kind in ("macvlan", "ipvlan", "vlan", "ipip", "sit", "ip6tnl"):
         _stacked_from(kind, _stacked_words(kind, items), fields)
@@ -715,6 +724,8 @@ def _vxlan_from_words(items: Words) -> VxlanOptions:
             data["port"] = items.number("dstport")
         elif key == "nolearning":
             data["learning"] = False
+        elif key == "external":
+            data["external"] = True
         elif key == "ttl":
             word = items.take("ttl")
             data["ttl"] = 0 if word == "auto" else iproute2.number(word, "ttl")
@@ -729,7 +740,8 @@ def _vxlan_from(data: dict[str, Any]) -> VxlanOptions:
         local=str(data.get("local", data.get("local6", ""))),
         link=str(data.get("link", "")),
         port=iproute2.number(data.get("port", 8472), "port"),
-        learning=bool(data.get("learning", True)),
+        learning=bool(data.get("learning", True)) and not data.get("external"),
+        external=bool(data.get("external", False)),
         ttl=iproute2.number(data.get("ttl", 0), "ttl"),
         df=str(data.get("df", "unset")),
     )
@@ -806,7 +818,7 @@ def fields_from_json(item: dict[str, Any], notes: Unmodelled, path: str, netns: 
         fields["kind"] = kind
     if kind == "bridge":
         fields["bridge"] = _bridge_from(data)
-    elif kind == "vxlan":
+    elif kind in ("vxlan", "geneve"):
         fields["vxlan"] = _vxlan_from(data)
     elif not _stacked_from(kind, data, fields) and kind not in ("", *PLAIN_KINDS):
         notes.carry(f"link kind {kind}", 0, f"{path}.linkinfo.info_kind")

@@ -16,7 +16,7 @@ from kubenet_lab.cni.plugin import CniError
 from kubenet_lab.cni.runtime import Runtime, node_network
 from kubenet_lab.errors import InputError
 from kubenet_lab.kernel.bpf import BpfState, Datapath
-from kubenet_lab.kernel.dialects import cilium, ip_route
+from kubenet_lab.kernel.dialects import cilium, ip_link, ip_route
 from kubenet_lab.objects import from_manifest
 from kubenet_lab.packet.http import Request
 from kubenet_lab.packet.packet import SYN, TCP, UDP, Packet
@@ -112,6 +112,9 @@ def test_the_host_s_devices_and_routes() -> None:
     assert node.links["cilium_host"].noarp
     assert node.links["cilium_vxlan"].vxlan is not None
     assert node.links["cilium_vxlan"].vxlan.external
+    shown = ip_link.show(node, details_=True)
+    # As `ip link add cilium_vxlan type vxlan external dstport 8472` shows it on Linux.
+    assert "    vxlan external id 0 srcport 0 0 dstport 8472 nolearning ttl auto ageing 300 udpcsum" in shown
     routes = ip_route.show(node).splitlines()
     assert "10.244.1.0/24 via 10.244.1.1 dev cilium_host proto kernel src 10.244.1.1 " in routes
     assert "10.244.0.0/24 via 10.244.1.1 dev cilium_host proto kernel src 10.244.1.1 mtu 1450 " in routes
@@ -350,6 +353,12 @@ def test_geneve_and_native_routing() -> None:
     outer = next(s.after for _, _, s in trip.steps() if s.kind == "encapsulate")
     assert outer is not None
     assert outer.dport == 6081
+    node = cluster.network.ns("node-1")
+    shown = ip_link.show(node, details_=True)
+    assert "    geneve external id 0 ttl auto dstport 6081 noudpcsum udp6zerocsumrx " in shown
+    for form in (shown, ip_link.show(node, details_=True, json=True)):
+        back = next(link for link in ip_link.parse(form) if link.name == "cilium_geneve")
+        assert (back.kind, back.vxlan) == ("geneve", node.links["cilium_geneve"].vxlan)
     native = Cluster.from_files(MANIFEST, cni="cilium-native", proxy="ebpf")
     assert "10.244.1.0/24 via 192.168.1.20 dev eth0" in ip_route.show(native.network.ns("node-1"))
     trip = native.connect("frontend", f"http://{backend_on(native, 'node-2')}:8080")
