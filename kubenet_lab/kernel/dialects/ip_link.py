@@ -432,8 +432,8 @@ def details_text(ns: Netns, link: Link, *, addrgen: bool) -> list[str]:
     elif link.kind == "bridge":
         lines.append(f"    bridge {_words(_bridge_data(link), _BRIDGE_WORDS)} ")
     elif link.kind == "geneve" and link.vxlan is not None:
-        # Not recorded: no kernel at hand knew the device.
-        lines.append(f"    geneve external id 0 ttl auto dstport {link.vxlan.port} noudpcsum udp6zerocsumrx ")
+        # As Linux shows Open vSwitch's, the same kind of device.
+        lines.append(f"    geneve external id 0 ttl auto dstport {link.vxlan.port} udp6zerocsumrx ")
     elif link.vxlan is not None:
         lines.append(f"    {_vxlan_text(link.vxlan)} ")
     elif (words := _stacked_text(link)) or link.kind not in ("loopback", "physical"):
@@ -469,7 +469,7 @@ def details(ns: Netns, link: Link, *, addrgen: bool) -> dict[str, Any]:
     elif link.kind == "geneve" and link.vxlan is not None:
         port = link.vxlan.port
         info["info_data"] = {
-            "external": True, "id": 0, "ttl": 0, "port": port, "udp_csum": False, "udp_zero_csum6_rx": True,
+            "external": True, "id": 0, "ttl": 0, "port": port, "udp_zero_csum6_rx": True,
         }  # fmt: skip
     elif link.vxlan is not None:
         info["info_data"] = _vxlan_data(link.vxlan)
