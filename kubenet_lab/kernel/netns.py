@@ -316,12 +316,14 @@ class Netns:
         if bridge is None:
             return
         ports = self.ports(name)
-        new = replace(bridge, carrier=any(port.running for port in ports))
+        carrier, mac, mtu = any(port.running for port in ports), bridge.mac, bridge.mtu
         if not bridge.mac_set:
-            new = replace(new, mac=min((port.mac for port in ports), default=ZERO_MAC))
+            mac = min((port.mac for port in ports), default=ZERO_MAC)
         if not bridge.mtu_set:
-            new = replace(new, mtu=min((port.mtu for port in ports), default=1500))
-        self.links[name] = new
+            mtu = min((port.mtu for port in ports), default=1500)
+        if (carrier, mac, mtu) == (bridge.carrier, bridge.mac, bridge.mtu):
+            return
+        new = self.links[name] = replace(bridge, carrier=carrier, mac=mac, mtu=mtu)
         if new.mac != bridge.mac:
             self._own_fdb(new, bridge.mac)
         if new.running and not bridge.running:
