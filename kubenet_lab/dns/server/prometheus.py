@@ -5,8 +5,6 @@ Modelled are requests, responses, and the cache's entries, hits and misses; not 
 
 from __future__ import annotations
 
-from collections import Counter
-
 from kubenet_lab.dns.names import is_subdomain
 from kubenet_lab.dns.records import Response
 from kubenet_lab.dns.server.corefile import Controller, CorefileError, check_address, port_of
@@ -23,33 +21,50 @@ Labels = tuple[tuple[str, str], ...]
 
 
 class Prometheus(Plugin):
-    """Counts what passes: `requests` and `responses` by their labels."""
+    """Counts what passes: `asked` by (zone, protocol, family, type), `said` by (zone, rcode)."""
 
     name = "prometheus"
 
     def __init__(self, zones: tuple[str, ...]) -> None:
         self.zones = zones
-        self.requests: Counter[Labels] = Counter()
-        self.responses: Counter[Labels] = Counter()
+        self.asked: dict[tuple[str, str, str, str], int] = {}
+        self.said: dict[tuple[str, str], int] = {}
 
     def serve(self, request: Request) -> Response | Failure:
         """Pass on; count the question and what was said."""
         answer = self.pass_on(request)
-        kind = request.query.type if request.query.type in _TYPES else "other"
-        zone = next((zone for zone in self.zones if is_subdomain(zone, request.name)), "dropped")
-        family = "2" if ":" in request.client else "1"
-        self.requests[
-            ("family", family),
-            ("proto", request.protocol),
-            ("server", SERVER),
-            ("type", kind),
-            ("view", ""),
-            ("zone", zone),
-        ] += 1
-        self.responses[
-            ("plugin", ""), ("rcode", answer.rcode), ("server", SERVER), ("view", ""), ("zone", zone)
-        ] += 1
+        kind = request.query.type
+        zones = self.zones
+        if len(zones) == 1 and zones[0] == ".":
+            zone = "."
+        else:
+            zone = next((zone for zone in zones if is_subdomain(zone, request.name)), "dropped")
+        asked = (
+            zone,
+            request.protocol,
+            "2" if ":" in request.client else "1",
+            kind if kind in _TYPES else "other",
+        )
+        self.asked[asked] = self.asked.get(asked, 0) + 1
+        said = (zone, answer.rcode)
+        self.said[said] = self.said.get(said, 0) + 1
         return answer
+
+    @property
+    def requests(self) -> dict[Labels, int]:
+        """`coredns_dns_requests_total`."""
+        return {
+            (("family", f), ("proto", p), ("server", SERVER), ("type", t), ("view", ""), ("zone", z)): count
+            for (z, p, f, t), count in self.asked.items()
+        }
+
+    @property
+    def responses(self) -> dict[Labels, int]:
+        """`coredns_dns_responses_total`."""
+        return {
+            (("plugin", ""), ("rcode", rcode), ("server", SERVER), ("view", ""), ("zone", zone)): count
+            for (zone, rcode), count in self.said.items()
+        }
 
     @classmethod
     def setup(cls, controller: Controller) -> Prometheus:
