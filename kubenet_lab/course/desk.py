@@ -26,6 +26,7 @@ NOTEBOOKS: dict[str, str] = {
     "15": "15_other_services",
     "16": "16_four_planes",
     "20": "20_firewall",
+    "21": "21_the_breach",
 }
 """Every notebook that has exercises, in the order of the course: number -> file name without its ending."""
 
