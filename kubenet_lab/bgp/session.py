@@ -108,7 +108,8 @@ class Session:
             if not self.hold_time or self.bird.fabric.passes(self.local, self.peer.address):
                 return None
             return max(self._heard + self._limit, self.bird.fabric.now)
-        due = [timer.due for name, timer in self._timers.items() if name != "keepalive"]
+        waiting = (t for name, t in self._timers.items() if name != "keepalive" and t.call is not None)
+        due = [timer.due for timer in waiting]
         return min(due, default=None)
 
     @property
