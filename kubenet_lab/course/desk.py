@@ -15,6 +15,7 @@ NOTEBOOKS: dict[str, str] = {
     "00": "00_start_here",
     "02": "02_four_rules",
     "03": "03_a_pod_is_born",
+    "04": "04_same_node",
     "05": "05_across_nodes",
     "06": "06_flannel",
     "08": "08_cilium",
@@ -25,6 +26,7 @@ NOTEBOOKS: dict[str, str] = {
     "14": "14_outside",
     "15": "15_other_services",
     "16": "16_four_planes",
+    "19": "19_the_shop",
     "20": "20_firewall",
     "21": "21_the_breach",
 }

@@ -6,5 +6,6 @@ from kubenet_lab.scenarios.guarded import guarded
 from kubenet_lab.scenarios.kinds import kinds
 from kubenet_lab.scenarios.outside import outside
 from kubenet_lab.scenarios.shop import shop
+from kubenet_lab.scenarios.store import store
 
-__all__ = ["guarded", "kinds", "outside", "shop"]
+__all__ = ["guarded", "kinds", "outside", "shop", "store"]

@@ -62,6 +62,12 @@ def cost(mode: str, services: int) -> int:
 
     Each has one endpoint. The node is alone: no pod network, so that nothing else is counted.
     """
+    packet = Packet("", _address(services - 1), TCP, 0, 80, flags=SYN)
+    return Walk(alone(mode, services)).send("node-1", packet).rules_tried
+
+
+def alone(mode: str, services: int) -> Network:
+    """Return the network of one node, node-1, that a data plane programmed for so many Services and nothing else."""
     network = Network()
     node = network.add_netns("node-1")
     network.add_wire("wire")
@@ -77,8 +83,7 @@ def cost(mode: str, services: int) -> int:
     PROXIES[mode](ProxyNode("node-1", ("192.168.1.10",), interface_addresses=addresses), config).start(
         node, tracker
     )
-    packet = Packet("", _address(services - 1), TCP, 0, 80, flags=SYN)
-    return Walk(network).send("node-1", packet).rules_tried
+    return network
 
 
 def _address(number: int) -> str:
