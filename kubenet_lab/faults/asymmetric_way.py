@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from msgspec.structs import replace
-
 from kubenet_lab.errors import NotFound
 from kubenet_lab.faults.fault import Fault, Undo
 from kubenet_lab.kernel.route import TABLE_MAIN, Route
@@ -22,8 +20,8 @@ class AsymmetricWay(Fault, frozen=True):
     Symptom: pods of the node do not reach pods of the peer; those of other nodes do.
     Where it lives: routes of the node through eth0 instead of the tunnel; `net.ipv4.conf.eth0.rp_filter = 1` on the
     peer, whose way back goes through the tunnel.
-    Which tool shows it: `nstat TcpExtIPReversePathFilter` on the peer counts up; with `log_martians` its kernel log says
-    "martian source"; `tcpdump -i eth0` there shows the packets that `tcpdump` in the pod never does.
+    Which tool shows it: `nstat TcpExtIPReversePathFilter` on the peer counts up; with `log_martians` its kernel log
+    says "martian source"; `tcpdump -i eth0` there shows the packets that `tcpdump` in the pod never does.
     Cure: make both directions take one way, or set rp_filter to 2 (loose).
     """
 

@@ -22,6 +22,7 @@ from kubenet_lab.cni.calico.graph import World as Objects
 from kubenet_lab.cni.calico.ipam import AFFINITIES, POOLS, Asked, Ipam, IpamError, IpPool
 from kubenet_lab.cni.calico.plugin import MTU_FILE
 from kubenet_lab.daemon import World
+from kubenet_lab.errors import InputError
 from kubenet_lab.kernel.link import TunnelOptions, VxlanOptions
 from kubenet_lab.kernel.netns import Netns
 from kubenet_lab.objects import AnyObject, Generic
@@ -79,6 +80,12 @@ WATCHED = frozenset(
     ]
 )  # fmt: skip
 """Kinds whose changes mean work."""
+NOT_MODELLED = {
+    "bpfEnabled": "the eBPF data plane",
+    "wireguardEnabled": "encryption with WireGuard",
+    "wireguardEnabledV6": "encryption with WireGuard",
+}
+"""Switches of FelixConfiguration that nobody may turn on here."""
 RUNNING = 60.0
 """Seconds the daemons have run when the world begins."""
 REFRESH = 90.0
@@ -132,7 +139,12 @@ class Calico:
         """Write 10-calico.conflist, and the MTU pods get."""
         space.files[CONFLIST] = CONTENT % node.name
         mtu = min((link.mtu for link in space.links.values() if link.kind == "physical"), default=1500)
-        space.files[MTU_FILE] = str(mtu - OVERHEAD.get(self.encapsulation, 0))
+        space.files[MTU_FILE] = str(mtu - self._overhead())
+
+    def _overhead(self) -> int:
+        """Bytes that pods leave free: of the longest header any pool uses, be it between subnets only."""
+        used = [kind for pool in self.pools() for kind in OVERHEAD if getattr(pool, kind) != "Never"]
+        return max((OVERHEAD[kind] for kind in used), default=OVERHEAD.get(self.encapsulation, 0))
 
     def reconcile(self) -> bool:
         """Let pools, nodes, BIRDs and Felixes follow the API and the kernel."""
@@ -392,6 +404,9 @@ class Calico:
         notes = node.metadata.annotations
         told = {m["metadata"]["name"]: m.get("spec") or {} for m in self._manifests("FelixConfiguration")}
         spec = told.get("default", {}) | told.get(f"node.{node.name}", {})
+        for key, what in NOT_MODELLED.items():
+            if spec.get(key):
+                raise InputError(f"FelixConfiguration: {key} ({what}) is not modelled")
         # Calico's manifests let pods speak to their own host (Felix's own default is Drop).
         config = FelixConfig(
             endpoint_to_host=str(spec.get("defaultEndpointToHostAction") or "Accept").upper(),

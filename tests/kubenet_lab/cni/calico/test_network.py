@@ -295,3 +295,12 @@ def test_rules_of_a_node_are_a_function_of_objects() -> None:
         ours = {name for name in there if name.startswith("cali-")}
         assert ours
         assert ours <= {chain.name for chain in made["filter"]}
+
+
+def test_what_is_not_modelled_is_refused() -> None:
+    cluster = scenarios.shop(cni="calico")
+    with pytest.raises(InputError, match=r"the eBPF data plane\) is not modelled"):
+        cluster.apply(
+            f"{API}kind: FelixConfiguration\nmetadata: {{name: default}}\nspec: {{bpfEnabled: true}}\n"
+        )
+    assert cluster.connect("frontend", "http://backend").verdict == "connected"
