@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from kubenet_lab.errors import Fault, InputError, KubenetLabError
 from kubenet_lab.kernel.bridge import FdbEntry
@@ -26,8 +27,8 @@ from kubenet_lab.kernel.netns import Netns
 from kubenet_lab.kernel.network import Network
 
 HELP = (
-    "write `on NODE`, then lines that begin with `ip route`, `ip neigh`, `ip link`, `bridge fdb`, `iptables` or "
-    "`sysctl`"
+    "write `on NODE`, then lines that begin with `ip route`, `ip neigh`, `ip link`, `bridge fdb`, `bridge link`, "
+    "`iptables` or `sysctl`"
 )
 
 
@@ -117,8 +118,36 @@ def _run(ns: Netns, text: str) -> None:
         _link(ns, words)
     elif tool == "bridge" and what == "fdb":
         _fdb(ns, words)
+    elif tool == "bridge" and what == "link":
+        _port(ns, words)
     else:
         raise Wrong("this is not understood here", help=HELP)
+
+
+_PORT_FLAGS = {"hairpin": "hairpin", "isolated": "isolated", "learning": "learning"}
+
+
+def _port(ns: Netns, words: Words) -> None:
+    """`bridge link set dev DEV [hairpin|isolated|learning on|off]...`."""
+    if words.take("set") != "set":
+        raise Wrong(
+            "only `bridge link set` changes something here", help="write bridge link set dev DEV hairpin on"
+        )
+    dev = words.take("a device")
+    dev = words.take("a device") if dev == "dev" else dev
+    port = ns.link(dev).port
+    if port is None or not ns.link(dev).master:
+        raise Wrong(f"{dev} is no port of a bridge")
+    changes: dict[str, bool] = {}
+    while words.peek():
+        word = words.take("hairpin, isolated or learning")
+        value = words.take("on or off")
+        if word not in _PORT_FLAGS or value not in ("on", "off"):
+            raise Wrong(f"`{word} {value}` is not understood here", help="write hairpin on, or hairpin off")
+        changes[_PORT_FLAGS[word]] = value == "on"
+    if not changes:
+        raise Wrong("this sets nothing", help="write bridge link set dev DEV hairpin on")
+    ns.set_link(dev, port=replace(port, **changes))
 
 
 def _link(ns: Netns, words: Words) -> None:
