@@ -15,8 +15,8 @@ from kubenet_lab.faults.coredns_silent import CorednsSilent
 from kubenet_lab.faults.dns_packets_lost import DnsPacketsLost
 from kubenet_lab.faults.fault import Fault, Undo
 from kubenet_lab.faults.fdb_entry_missing import FdbEntryMissing
-from kubenet_lab.faults.iptables_flushed import IptablesFlushed
 from kubenet_lab.faults.ipam_exhausted import IpamExhausted
+from kubenet_lab.faults.iptables_flushed import IptablesFlushed
 from kubenet_lab.faults.kube_dns_rules_missing import KubeDnsRulesMissing
 from kubenet_lab.faults.kube_proxy_stale import KubeProxyStale
 from kubenet_lab.faults.kube_proxy_stopped import KubeProxyStopped
