@@ -26,7 +26,7 @@ from kubenet_lab.kernel.socket import Socket
 from kubenet_lab.objects import EndpointSlice, Node, Pod, Service
 from kubenet_lab.packet.http import Request, Response
 from kubenet_lab.packet.packet import TCP, Packet
-from kubenet_lab.proxy import health, iptables, ipvs, nftables
+from kubenet_lab.proxy import ebpf, health, iptables, ipvs, nftables
 from kubenet_lab.proxy.config import KubeProxyConfig, ProxyNode, nodeport_blocks, nodeport_ips
 from kubenet_lab.proxy.conntrack import stale_flows, udp_changed
 from kubenet_lab.proxy.mode import MakeProxy, NodeProxy
@@ -405,6 +405,9 @@ class KubeProxies:
                 continue
             if process.running:
                 self.stop(name)
+            if process.mode == "ebpf" and mode not in ("", "ebpf"):
+                # kube-proxy-replacement=false: Cilium's agent takes its own programs away
+                ebpf.cleanup(self.world.network.ns(name))
             fresh = Process(mode or process.mode, began=now, log=process.log)
             if self.start_seconds:
                 self._processes[name] = replace(fresh, due=now + self.start_seconds, whole=True)

@@ -399,3 +399,5 @@ def cleanup(space: Netns) -> None:
         own = state.maps(fam)
         for table in (own.services, own.backends, own.rev_nat, own.maglev, own.source_ranges, own.affinity):
             table.clear()
+    # Other maps now, which an agent that goes on serving pods beside kube-proxy fills.
+    space.bpf = state.snapshot()

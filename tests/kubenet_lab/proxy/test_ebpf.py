@@ -17,7 +17,7 @@ from kubenet_lab.packet.packet import SYN, TCP, UDP, Frame, Packet
 from kubenet_lab.proxy.config import KubeProxyConfig, ProxyNode
 from kubenet_lab.proxy.ebpf import EbpfOptions, ProxyEbpf, cleanup
 from kubenet_lab.proxy.services import ServiceTracker
-from kubenet_lab.scenarios.shop import MANIFEST
+from kubenet_lab.scenarios.shop import MANIFEST, shop
 from kubenet_lab.walk.engine import Walk
 from kubenet_lab.walk.exchange import Exchange, exchange
 from tests.flows.services_worlds import DUAL_CIDRS, DUAL_NODES, by_hand, dual_services
@@ -198,6 +198,27 @@ def test_sockets_of_the_host_alone() -> None:
     net = with_options(EbpfOptions(socket_lb="host-only"))
     assert call(net, "node-1", "10.96.8.2", 80).verdict == "connected"
     assert call(net, "default/client-1", "10.96.8.2", 80).request.packet.dst == "10.96.8.2"
+
+
+@pytest.mark.parametrize("cni", ["flannel", "cilium"])
+@pytest.mark.parametrize("mode", ["iptables", "nftables", "ipvs"])
+def test_back_to_kube_proxy_and_to_bpf_again(cni: str, mode: str) -> None:
+    cluster = shop(cni=cni, proxy="ebpf")
+
+    def sockets() -> bool:
+        trip = cluster.connect("frontend", "http://backend")
+        assert trip.delivered
+        return any(step.spot.startswith("cil_sock") for _, _, step in trip.steps())
+
+    assert sockets()
+    cluster.stop_kube_proxy()
+    assert sockets(), "programs stay when the agent ends"
+    cluster.start_kube_proxy(mode=mode)
+    cluster.settle()
+    assert not sockets()
+    cluster.start_kube_proxy(mode="ebpf")
+    cluster.settle()
+    assert sockets()
 
 
 def test_affinity_is_a_namespace_s_and_times_out() -> None:
