@@ -1,0 +1,57 @@
+"""calicoctl's texts."""
+
+from __future__ import annotations
+
+from kubenet_lab import Cluster, scenarios
+from kubenet_lab.cni.calico.calicoctl import ipam_show, node_status
+from kubenet_lab.cni.calico.network import Calico
+
+STATUS = """\
+Calico process is running.
+
+IPv4 BGP status
++--------------+-------------------+-------+----------+-------------+
+| PEER ADDRESS |     PEER TYPE     | STATE |  SINCE   |    INFO     |
++--------------+-------------------+-------+----------+-------------+
+| 192.168.1.20 | node-to-node mesh | up    | 23:59:00 | Established |
+| 192.168.1.30 | node-to-node mesh | up    | 23:59:00 | Established |
++--------------+-------------------+-------+----------+-------------+
+
+IPv6 BGP status
+No IPv6 peers found.
+"""
+
+
+def calico(cluster: Cluster) -> Calico:
+    network = cluster.pod_network
+    assert isinstance(network, Calico)
+    return network
+
+
+def test_node_status() -> None:
+    cluster = scenarios.shop(cni="calico")
+    assert node_status(calico(cluster), "node-1") == STATUS
+    with cluster.fault("bgp-session-lost"):
+        cluster.advance(600)
+        told = node_status(calico(cluster), "node-1")
+    assert "Established" not in told
+    assert "| start |" in told
+
+
+def test_without_bird() -> None:
+    cluster = scenarios.shop(cni="calico-vxlan")
+    assert "(BIRD) is not running" in node_status(calico(cluster), "node-1")
+
+
+def test_ipam_show() -> None:
+    cluster = scenarios.shop(cni="calico")
+    lines = ipam_show(calico(cluster), blocks=True).splitlines()
+    assert lines[1].split("|")[1:-1] == [
+        " GROUPING ",
+        "       CIDR        ",
+        " IPS TOTAL ",
+        " IPS IN USE ",
+        "   IPS FREE   ",
+    ]
+    assert lines[3] == "| IP Pool  | 10.244.0.0/16     | 65536     | 7 (0%)     | 65529 (100%) |"
+    assert len([line for line in lines if "Block" in line]) == 3
