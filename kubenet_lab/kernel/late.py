@@ -73,11 +73,16 @@ class LateDict(dict[K, V]):
         return dict.__contains__(self, key) or self.promise.get(key) is not None
 
     def __delitem__(self, key: K) -> None:
+        if self.promise.get(key) is None:
+            dict.__delitem__(self, key)
+            return
         self.keep()
         del self[key]
 
     def pop(self, *args: Any) -> Any:
-        """Keep the promise, then take an entry out."""
+        """Take an entry out, for which a promise is kept first when it is of this entry."""
+        if self.promise.get(args[0]) is None:
+            return dict.pop(self, *args)
         self.keep()
         return self.pop(*args)
 

@@ -13,7 +13,7 @@ from kubenet_lab.control.machine import build_node
 from kubenet_lab.kernel.dialects import iptables
 from kubenet_lab.kernel.late import LateDict
 from kubenet_lab.kernel.network import Network
-from kubenet_lab.objects import Node, default_nodes
+from kubenet_lab.objects import Container, Node, ObjectMeta, Pod, PodSpec, default_nodes
 
 from .recorded import state
 
@@ -80,6 +80,19 @@ def test_a_node_that_joins_writes_to_no_node_that_waits() -> None:
     cluster.apply_objects([default_nodes(7)[6]])
     assert waiting(cluster) == before | {"node-7"}
     assert "10.244.6.0/24" in [route.dst for route in cluster.network.ns("node-2").route_list()]
+
+
+def test_pods_that_are_plugged_in_leave_the_promises_standing() -> None:
+    """The bridge gets its first port, address and MAC; nothing of it asks for another node's entries."""
+    spec = PodSpec(node_name="node-1", containers=(Container(name="main", image="web:1"),))
+    pods = [Pod(metadata=ObjectMeta(name=f"web-{n}", namespace="default"), spec=spec) for n in range(3)]
+    cluster = Cluster(pods, nodes=4)
+    assert len(waiting(cluster)) == 4
+    cluster.delete("Pod", "web-1")
+    entries = cluster.network.ns("node-1").fdb
+    assert {mac for dev, mac in entries if dev == "flannel.1"} == {
+        cluster.network.ns(f"node-{n}").link("flannel.1").mac for n in (2, 3, 4)
+    }
 
 
 def test_what_is_refused_leaves_the_promises_standing() -> None:
