@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
 from kubenet_lab.trace import REASONS, Capture, Hop, Place, Query, RuleRef, Step, Trace, captures
 from kubenet_lab.walk.exchange import Exchange
+
+if TYPE_CHECKING:
+    from kubenet_lab.cost import Budget
 
 REASONS_OF_NAMES = {
     "no-such-name": "the name does not exist",
@@ -134,6 +137,12 @@ class Trip(Struct):
         from kubenet_lab.views.tables import steps_frame
 
         return steps_frame(self)
+
+    def cost(self) -> Budget:
+        """Return where this call's time goes in the kernels, at best: `kubenet_lab.cost.of_trip`."""
+        from kubenet_lab.cost import of_trip
+
+        return of_trip(self)
 
     def to_pcap(self, path: str | Path) -> Path:
         """Write every frame to a pcap file (opens in Wireshark and `tcpdump -r`); encapsulated frames whole."""

@@ -43,6 +43,7 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
     ),
     "kubenet_lab.bgp": tuple(f"kubenet_lab.{name}" for name in KUBERNETES),
     "kubenet_lab.twin": tuple(f"kubenet_lab.{name}" for name in KUBERNETES),
+    "kubenet_lab.cost": tuple(f"kubenet_lab.{name}" for name in (*KUBERNETES, "views")),
     "kubenet_lab.walk": ("kubenet_lab.views", "kubenet_lab.twin"),
     "kubenet_lab.kernel": ("kubenet_lab.walk", "kubenet_lab.trace", "kubenet_lab.views", "kubenet_lab.twin"),
     "kubenet_lab.packet": ("kubenet_lab.kernel", "kubenet_lab.walk", "kubenet_lab.trace"),

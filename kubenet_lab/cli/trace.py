@@ -52,6 +52,9 @@ def trace(
     cni: world.Cni = "flannel",
     proxy: world.Proxy = "iptables",
     load_balancer: world.Balancer = "none",
+    cost: Annotated[
+        bool, typer.Option("--cost", help="Say where its microseconds go (with -o text or json).")
+    ] = False,
     lenient: Annotated[bool, typer.Option("--lenient", help=world.LENIENT_HELP)] = False,
     seed: Annotated[int, typer.Option("--seed", help=world.SEED_HELP)] = 0,
 ) -> None:
@@ -67,6 +70,8 @@ def trace(
     faults: list[Fault] = []
     if chosen is Form.pcap and output is None and out.is_terminal():
         faults.append(Fault("a capture file is no text for a terminal", "-o", help="add --output trip.pcap"))
+    if cost and chosen not in (Form.text, Form.json):
+        faults.append(Fault(f"-o {chosen} has no place for it", "--cost", help="use -o text or -o json"))
     world.collect(faults, lambda: world.need_files(file or []))
     world.collect(faults, lambda: parse_target(target))
     inputs = world.Inputs(file or [], lenient=lenient)
@@ -92,7 +97,7 @@ def trace(
     if faults or cluster is None:
         raise InputError(faults)
     trip = cluster.connect(source, target)
-    out.write(_render(trip, chosen), output)
+    out.write(_render(trip, chosen, cost), output)
 
 
 def _by_name(output: Path | None) -> Form:
@@ -100,9 +105,9 @@ def _by_name(output: Path | None) -> Form:
     return Form(suffix) if suffix in Form.__members__ else Form.html if suffix == "htm" else Form.text
 
 
-def _render(trip: Trip, form: Form) -> str | bytes:
+def _render(trip: Trip, form: Form, cost: bool) -> str | bytes:
     if form is Form.json:
-        return out.json_text(trip.to_json())
+        return out.json_text(trip.to_json() | ({"cost": trip.cost().to_json()} if cost else {}))
     if form is Form.pcap:
         from kubenet_lab.packet.wire import pcap_bytes
 
@@ -114,4 +119,4 @@ def _render(trip: Trip, form: Form) -> str | bytes:
     if form is Form.html:
         whole = f"<details><summary>Every step</summary><pre>{escape(trip.text())}</pre></details>"
         return out.page(f"{trip.source} calls {trip.target}", trip._repr_html_() + whole)
-    return trip.text() + "\n"
+    return trip.text() + (f"\n\nwhat it costs\n{trip.cost()}" if cost else "") + "\n"

@@ -240,3 +240,32 @@ def test_a_load_balancer_stands_before_the_nodes_on_request() -> None:
     wrong = run(*call, "--load-balancer", "clod")
     assert wrong.status == 2
     assert "write one of: none, cloud, cloud-proxy, l2, bgp" in wrong.err
+
+
+def test_cost_says_where_the_microseconds_go() -> None:
+    ran = run("trace", "-f", SHOP, "frontend", "http://backend", "--cost")
+    assert (ran.status, ran.err) == (0, "")
+    text = ran.out.decode()
+    plain = run("trace", "-f", SHOP, "frontend", "http://backend").out.decode()
+    assert text.startswith(plain)
+    assert "what it costs\nquestion 1: backend.default.svc.cluster.local. A\n" in text
+    document = json.loads(run("trace", "-f", SHOP, "frontend", "http://backend", "-o", "json", "--cost").out)
+    cost = document.pop("cost")
+    assert document == json.loads(run("trace", "-f", SHOP, "frontend", "http://backend", "-o", "json").out)
+    assert cost["us"] == pytest.approx(sum(part["us"] for part in cost["parts"]), abs=0.01)
+    assert {"kind", "count", "us"} == cost["parts"][0]["steps"][0].keys()
+    assert f"{cost['us']:.2f} us" in text.splitlines()[-1]
+
+
+def test_cost_says_which_steps_nobody_measured() -> None:
+    ran = run("trace", "-f", SHOP, "frontend", "10.96.0.100:80", "--proxy", "ebpf", "-o", "json", "--cost")
+    cost = json.loads(ran.out)["cost"]
+    assert cost["not_measured"] == ["bpf"]
+    assert None in [step["us"] for step in cost["parts"][0]["steps"]]
+
+
+def test_a_picture_has_no_place_for_the_cost() -> None:
+    ran = run("trace", "-f", SHOP, "frontend", "http://backend", "-o", "svg", "--cost")
+    assert ran.status == 2
+    assert "--cost" in ran.err
+    assert "-o json" in ran.err

@@ -1,0 +1,31 @@
+"""Ways that differ much in price differ in the kernel, in the same order. How long they take is the benchmark's."""
+
+from __future__ import annotations
+
+from kubenet_lab import cost
+from kubenet_lab.cost import probe
+from kubenet_lab.course.exercises.nb00 import backend_on
+from kubenet_lab.scenarios import shop
+
+
+def test_the_kernel_puts_ways_in_the_order_of_their_prices(kernel: None) -> None:
+    world = shop()
+    own = world.pod("frontend").ips[0]
+    ways = {
+        "itself": own,
+        "same node": backend_on(world, "node-1").ips[0],
+        "other node, in VXLAN": backend_on(world, "node-2").ips[0],
+    }
+    priced = {}
+    for way, address in ways.items():
+        for _ in range(2):  # the second time neighbours are known
+            ping = world.ping("frontend", address).exchange
+        assert ping is not None
+        priced[way] = cost.latency(ping.traces).us
+    with world.twin() as twin:
+        took = {
+            way: probe.best(twin, "default/frontend", address, pings=100, tries=5)
+            for way, address in ways.items()
+        }
+    order = sorted(priced, key=lambda way: priced[way])
+    assert order == sorted(took, key=lambda way: took[way]), f"priced {priced}, took {took}"
