@@ -39,10 +39,11 @@ class Lookup(Struct):
     resolution: Resolution | None = None
 
 
-def lookup(walk: Walk, ns: Netns, name: str, libc: str = "glibc") -> Lookup:
+def lookup(walk: Walk, ns: Netns, name: str, libc: str = "glibc", *, resolv_conf: str = "") -> Lookup:
     """Look a name up as a program in `ns` does: `getent ahosts NAME` there. An address needs no question.
 
-    `libc` is "glibc", "musl" (Alpine) or "go" (a Go program without cgo).
+    `libc` is "glibc", "musl" (Alpine) or "go" (a Go program without cgo). `resolv_conf` stands in for the
+    namespace's file.
     """
     try:
         ip_int(name)
@@ -51,7 +52,7 @@ def lookup(walk: Walk, ns: Netns, name: str, libc: str = "glibc") -> Lookup:
     else:
         return Lookup((name,), [])
     asker = Asker(walk, ns)
-    conf = ns.files.get(RESOLV_CONF, "")
+    conf = resolv_conf or ns.files.get(RESOLV_CONF, "")
     hosts = ns.files.get(HOSTS, "127.0.0.1\tlocalhost\n::1\tlocalhost\n")
 
     def usable(address: str) -> bool:

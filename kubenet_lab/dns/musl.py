@@ -102,7 +102,17 @@ def getaddrinfo(
         queries=tuple(asking.sent),
         seconds=asking.now - now,
         source=source if addresses else "",
+        text="" if addresses else TEXTS.get(error, ""),
     )
+
+
+TEXTS = {
+    "EAI_NONAME": "Name does not resolve",
+    "EAI_AGAIN": "Try again",
+    "EAI_NODATA": "Name has no usable address",
+    "EAI_FAIL": "Non-recoverable error",
+}
+"""musl's `gai_strerror`."""
 
 
 def _look_up(

@@ -396,6 +396,39 @@ class CoreDNS:
         ]
         return list({id(plugin): plugin for plugin in found}.values())
 
+    def block_of(self, query: Query) -> Server | None:
+        """The zone of a server block that a query falls into, None where no block serves it."""
+        return self._server(query.name.lower(), query.type)
+
+    def watch(
+        self, query: Query, met: list[Plugin], client: str = "127.0.0.1", now: float = 0.0
+    ) -> Response | None:
+        """`answer`, and in `met` the plugins that the query reached, in order: the last one spoke."""
+        block = self.block_of(query)
+        chain = block.chain if block is not None else ()
+        before = [plugin.__dict__.get("serve") for plugin in chain]
+
+        def noting(plugin: Plugin) -> Callable[[Request], Response | Failure]:
+            serve = plugin.serve
+
+            def noted(request: Request) -> Response | Failure:
+                if request.query is query or request.query.name == query.name:
+                    met.append(plugin)
+                return serve(request)
+
+            return noted
+
+        for plugin in chain:
+            plugin.__dict__["serve"] = noting(plugin)
+        try:
+            return self.answer(query, client, now)
+        finally:
+            for plugin, serve in zip(chain, before, strict=True):
+                if serve is None:
+                    del plugin.__dict__["serve"]
+                else:
+                    plugin.__dict__["serve"] = serve
+
     def probe_loop(self, now: float = 0.0) -> None:
         """The query `loop` sends the server at its start. Raises LoopDetected if it comes back.
 

@@ -1,0 +1,329 @@
+"""A lookup as its list of queries, in order: what was asked, of whom, what came back, how long it took.
+
+Pure views of lookups that were made (`dns.client.lookup`): one lookup (`DnsSteps`), a grid of many (`NameGrid`), the
+chain of plugins in a CoreDNS (`CorefileChain`), and what its cache holds over time (`CacheRows`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from kubenet_lab.dns.lookup import ERRORS, ResolvConf
+
+if TYPE_CHECKING:
+    from kubenet_lab.dns.client import Lookup
+    from kubenet_lab.dns.server.coredns import CoreDNS
+
+MEANINGS = {
+    "NXDOMAIN": "no such name",
+    "NODATA": "the name exists, without such an address",
+    "SERVFAIL": "the server failed",
+    "REFUSED": "the server does not want to",
+}
+TITLES = {"glibc": "glibc (Debian, Ubuntu)", "musl": "musl (Alpine)", "go": "Go"}
+_CELL = 'style="text-align:left;vertical-align:top;padding:3px 10px"'
+
+
+class DnsQuery(Struct, frozen=True):
+    """One query: `at` and `seconds` in s since the lookup began; `seconds` None when nobody answered."""
+
+    name: str
+    type: str
+    server: str
+    outcome: str
+    at: float
+    seconds: float | None
+    protocol: str = "udp"
+
+    @property
+    def good(self) -> bool:
+        """True when addresses came back."""
+        return self.outcome[:1].isdigit() or ":" in self.outcome
+
+
+class DnsSteps(Struct, frozen=True):
+    """A lookup: the name, the file that ruled it, its queries, and what the program got."""
+
+    name: str
+    conf: str
+    resolver: str
+    queries: tuple[DnsQuery, ...]
+    addresses: tuple[str, ...]
+    error: str
+    seconds: float
+
+    @property
+    def result(self) -> str:
+        """What the program gets: addresses, or the error in words."""
+        return ", ".join(self.addresses) or self.error
+
+    @property
+    def candidates(self) -> tuple[str, ...]:
+        """The names tried, in order."""
+        return tuple(dict.fromkeys(query.name for query in self.queries))
+
+    def text(self) -> str:
+        """Everything the picture shows."""
+        conf = ResolvConf.from_text(self.conf)
+        dots = self.name.count(".")
+        lines = [
+            f"{self.name} ({dots} dot{'s' * (dots != 1)}; ndots {conf.ndots}), resolver {self.resolver}: "
+            f"{len(self.queries)} quer{'y' if len(self.queries) == 1 else 'ies'}, {_seconds(self.seconds)}"
+        ]
+        lines += [
+            f"{number:3} {query.type:4} {query.name}  asked {query.server}: {query.outcome}"
+            + (f" ({MEANINGS[query.outcome]})" if query.outcome in MEANINGS else "")
+            + (f", after {_seconds(query.seconds)}" if query.seconds else "")
+            for number, query in enumerate(self.queries, 1)
+        ]
+        return "\n".join([*lines, f"  = {self.result}"])
+
+    def __repr__(self) -> str:
+        return self.text()
+
+    def _repr_html_(self) -> str:
+        conf = ResolvConf.from_text(self.conf)
+        dots = self.name.count(".")
+        rows = ""
+        before = ""
+        for number, query in enumerate(self.queries, 1):
+            mark = (
+                "✓"
+                if query.good
+                else "…"
+                if query.seconds is None
+                else "·"
+                if query.outcome == "NODATA"
+                else "✗"
+            )
+            meaning = MEANINGS.get(query.outcome, "")
+            shown = _parts(query.name, self.name, same=query.name == before)
+            before = query.name
+            rows += (
+                f"<tr><td {_CELL}>{number}</td><td {_CELL}>{_seconds(query.at)}</td>"
+                f"<td {_CELL}><code>{escape(query.type)}</code></td><td {_CELL}>{shown}</td>"
+                f"<td {_CELL}>{escape(query.server)}</td>"
+                f"<td {_CELL}><b>{mark} {escape(query.outcome)}</b>"
+                + (f"<br><small>{escape(meaning)}</small>" if meaning else "")
+                + "</td></tr>"
+            )
+        head = "".join(
+            f"<th {_CELL}>{word}</th>" for word in ("", "at", "type", "name asked", "server", "answer")
+        )
+        table = f'<table style="border-collapse:collapse"><tr>{head}</tr>{rows}</table>' if rows else ""
+        count = len(self.queries)
+        plural = "y" if count == 1 else "ies"
+        return (
+            f"<p><b>{escape(self.name)}</b>: {dots} dot{'s' * (dots != 1)}, ndots {conf.ndots}, "
+            f"{escape(TITLES.get(self.resolver, self.resolver))}</p>{table}"
+            f"<p><b>{count} quer{plural}, {_seconds(self.seconds)}. The program gets: {escape(self.result)}</b></p>"
+        )
+
+
+def steps_of(name: str, conf: str, resolver: str, found: Lookup) -> DnsSteps:
+    """The view of a lookup that was made."""
+    done = found.resolution
+    sent = done.queries if done is not None else ()
+    queries = tuple(DnsQuery(q.name, q.type, q.server, q.outcome, q.at, q.seconds, q.protocol) for q in sent)
+    error = ""
+    if not found.addresses:
+        error = done.message if done is not None and done.message else ERRORS["EAI_NONAME"][1]
+    return DnsSteps(
+        name, conf, resolver, queries, found.addresses, error, done.seconds if done is not None else 0.0
+    )
+
+
+def _parts(asked: str, name: str, *, same: bool) -> str:
+    """The name asked: what the program said in bold, what the resolver hung on to it plain."""
+    said = name.rstrip(".")
+    if asked.lower().startswith(said.lower()):
+        text = f"<b>{escape(asked[: len(said)])}</b>{escape(asked[len(said) :])}"
+    else:
+        text = escape(asked)
+    return f'<span style="opacity:.6">{text}</span>' if same else text
+
+
+def _seconds(value: float | None) -> str:
+    if value is None:
+        return "never"
+    return "0 s" if value == 0 else f"{value * 1000:.3g} ms" if value < 0.5 else f"{value:.3g} s"
+
+
+class NameGrid(Struct, frozen=True):
+    """Lookups by (name, namespace of the asker, dnsPolicy)."""
+
+    cells: Mapping[tuple[str, str, str], DnsSteps]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names, in order."""
+        return tuple(dict.fromkeys(name for name, _, _ in self.cells))
+
+    @property
+    def columns(self) -> tuple[tuple[str, str], ...]:
+        """(namespace, policy) pairs, in order."""
+        return tuple(dict.fromkeys((namespace, policy) for _, namespace, policy in self.cells))
+
+    def text(self) -> str:
+        """Everything the picture shows."""
+        lines = []
+        for name in self.names:
+            lines.append(f"{name}:")
+            for namespace, policy in self.columns:
+                cell = self.cells[name, namespace, policy]
+                lines.append(
+                    f"  from {namespace}, dnsPolicy {policy}: {cell.result} ({len(cell.queries)} queries)"
+                )
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return self.text()
+
+    def _repr_html_(self) -> str:
+        head = f"<th {_CELL}>name</th>" + "".join(
+            f"<th {_CELL}>from {escape(namespace)}<br><small>dnsPolicy {escape(policy)}</small></th>"
+            for namespace, policy in self.columns
+        )
+        body = ""
+        for name in self.names:
+            body += f"<tr><th {_CELL}><code>{escape(name)}</code></th>"
+            for column in self.columns:
+                cell = self.cells[(name, *column)]
+                mark = "✓" if cell.addresses else "✗"
+                told = f"<b>{mark} {escape(cell.result)}</b><br><small>{len(cell.queries)} queries</small>"
+                body += f"<td {_CELL}>{told}</td>"
+            body += "</tr>"
+        return f'<table style="border-collapse:collapse"><tr>{head}</tr>{body}</table>'
+
+
+class CorefileChain(Struct, frozen=True):
+    """The plugins of one server block in the order a query meets them; `answered` is the one that spoke."""
+
+    zone: str
+    plugins: tuple[str, ...]
+    query: str = ""
+    answered: str = ""
+    outcome: str = ""
+
+    def text(self) -> str:
+        """Everything the picture shows."""
+        way = " -> ".join(f"[{name}]" if name == self.answered else name for name in self.plugins)
+        told = f"\n{self.query}: {self.answered} answered: {self.outcome}" if self.query else ""
+        return f"zone {self.zone}: {way}{told}"
+
+    def __repr__(self) -> str:
+        return self.text()
+
+    def _repr_html_(self) -> str:
+        boxes = []
+        passed = bool(self.answered)
+        for name in self.plugins:
+            here = name == self.answered
+            style = "border:1px solid currentColor;border-radius:4px;padding:2px 8px;margin:2px;display:inline-block;"
+            style += (
+                "font-weight:700;border-width:3px"
+                if here
+                else ""
+                if passed or not self.answered
+                else "opacity:.55"
+            )
+            boxes.append(f'<span style="{style}">{"✓ " if here else ""}{escape(name)}</span>')
+            passed = passed and not here
+        told = (
+            f"<p><code>{escape(self.query)}</code>: <b>{escape(self.answered)}</b> answered: "
+            if self.query
+            else ""
+        )
+        told += f"{escape(self.outcome)}</p>" if told else ""
+        return f"<p>zone <code>{escape(self.zone)}</code></p><p>{' → '.join(boxes)}</p>{told}"
+
+
+def chain_of(
+    server: CoreDNS, name: str = "", kind: str = "A", client: str = "10.244.1.2", now: float = 0.0
+) -> CorefileChain:
+    """Which plugins a query meets in a server, and which of them answered.
+
+    The query is really asked: caches and counters notice it. Without a name the chain of zone "." alone.
+    """
+    from kubenet_lab.dns.records import Query
+    from kubenet_lab.dns.server.plugin import Plugin
+
+    asked = Query(name if name.endswith(".") else f"{name}.", kind) if name else None
+    block = server.block_of(asked) if asked is not None else next(iter(server.servers.values()), None)
+    if block is None:
+        return CorefileChain("none", (), f"{name} {kind}", "nobody", "REFUSED")
+    plugins = tuple(plugin.name for plugin in block.chain)
+    if asked is None:
+        return CorefileChain(block.zone.name, plugins)
+    deepest: list[Plugin] = []
+    answer = server.watch(asked, deepest, client, now)
+    outcome = (
+        "no answer"
+        if answer is None
+        else ", ".join(answer.addresses)
+        or (
+            answer.rcode
+            if answer.rcode != "NOERROR"
+            else "NODATA"
+            if not answer.answer
+            else str(answer.answer[0].data)
+        )
+    )
+    return CorefileChain(
+        block.zone.name, plugins, f"{name} {kind}", deepest[-1].name if deepest else "", outcome
+    )
+
+
+class CacheRows(Struct, frozen=True):
+    """What a cache held at some moments: (moment, ((name, type, what, seconds left), ...))."""
+
+    moments: tuple[tuple[float, tuple[tuple[str, str, str, int], ...]], ...]
+
+    def text(self) -> str:
+        """Everything the picture shows."""
+        lines = []
+        for at, rows in self.moments:
+            lines.append(f"at {_seconds(at)}: {len(rows)} kept")
+            lines += [f"  {name} {kind}: {what}, {left} s left" for name, kind, what, left in rows]
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return self.text()
+
+    def _repr_html_(self) -> str:
+        names = list(dict.fromkeys((name, kind) for _, rows in self.moments for name, kind, _, _ in rows))
+        head = f"<th {_CELL}>kept</th>" + "".join(
+            f"<th {_CELL}>{_seconds(at)}</th>" for at, _ in self.moments
+        )
+        body = ""
+        for name, kind in names:
+            body += f"<tr><th {_CELL}><code>{escape(name)} {kind}</code></th>"
+            for _, rows in self.moments:
+                found = next((row for row in rows if row[:2] == (name, kind)), None)
+                shown = f"{escape(found[2])}<br><small>{found[3]} s left</small>" if found else "-"
+                body += f"<td {_CELL}>{shown}</td>"
+            body += "</tr>"
+        return f'<table style="border-collapse:collapse"><tr>{head}</tr>{body}</table>'
+
+
+def cache_at(server: CoreDNS, moments: Sequence[float]) -> CacheRows:
+    """What the cache of zone "." holds at some moments; what was kept stays kept, only its time runs."""
+    cache = server.plugin("cache")
+    found = []
+    for at in moments:
+        rows = []
+        for store in (cache.success, cache.denial):
+            for (name, kind, *_), item in store.items():
+                left = item.left(at)
+                if at >= item.stored and left > 0:
+                    answer = item.response
+                    what = ", ".join(answer.addresses) or (
+                        answer.rcode if answer.rcode != "NOERROR" else "NODATA"
+                    )
+                    rows.append((name, kind, what, left))
+        found.append((at, tuple(rows)))
+    return CacheRows(tuple(found))
