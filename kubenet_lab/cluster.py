@@ -285,7 +285,8 @@ class Cluster:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Let the world be as before when something inside fails."""
-        store, network = self.store.snapshot(), self.network.snapshot()
+        with _no_collecting():
+            store, network = self.store.snapshot(), self.network.snapshot()
         running, labels, events = dict(self._running), self._labels, len(self.events)
         machines = set(self._machine_names)
         workers, proxies = self._workers.snapshot(), self.kube_proxies.snapshot()
