@@ -18,6 +18,7 @@ NOTEBOOKS: dict[str, str] = {
     "04": "04_same_node",
     "05": "05_across_nodes",
     "06": "06_flannel",
+    "07": "07_calico",
     "08": "08_cilium",
     "10": "10_why_services",
     "11": "11_cluster_ip",
