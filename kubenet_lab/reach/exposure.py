@@ -15,6 +15,8 @@ from kubenet_lab.reach.listing import merged, node_name, ports_text
 from kubenet_lab.reach.matrix import Reach, Span
 
 NEW = "new-namespace"
+MOST_PAIRS = 100_000
+"""Above this many pairs of a pod and a newcomer only the plainest are tried: the outside, and a new namespace."""
 
 
 class Exposure(Struct, frozen=True, order=True):
@@ -51,16 +53,14 @@ def exposure(world: World) -> tuple[Exposure, ...]:
 
     Tried with pods made for the purpose: one without labels in a new namespace and in each that exists, and one for
     each selector the rules have. What is open to every pod of a new namespace is not repeated for the others, nor what
-    is open to every pod of a namespace for those of its pods that have labels.
+    is open to every pod of a namespace for those of its pods that have labels. In worlds of more than `MOST_PAIRS` only
+    the outside and a new namespace are tried.
     """
-    newcomers = list(_newcomers(world))
-    spaces = {
-        **world.namespaces,
-        **{item.endpoint.namespace: item.labels for item in newcomers if item.labels},
-    }
     pods = tuple(endpoint for endpoint in world.endpoints if endpoint.is_pod)
-    made = tuple(item.endpoint for item in newcomers)
-    reach = Reach(replace(world, endpoints=(*pods, *made), namespaces=spaces))
+    newcomers = list(_newcomers(world))
+    if len(pods) * len(newcomers) > MOST_PAIRS:
+        newcomers = newcomers[:2]
+    reach = Reach(_with(world, pods, newcomers))
     classes = {endpoint.name: reach.index.class_of[at] for at, endpoint in enumerate(reach.world.endpoints)}
     found: set[Exposure] = set()
     for pod in pods:
