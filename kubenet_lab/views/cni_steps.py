@@ -392,7 +392,8 @@ def _items(space: Mapping[str, Any]) -> list[_Item]:
         own = [a for a in own if not a.startswith(("fe80:", "::1"))]
         words = [link.kind if link.kind != "ether" else "", "up" if link.up else "down", *own]
         if link.master:
-            words.insert(1, f"port of {link.master}")
+            # The name of the node's end says what it is; there is no room to say it again.
+            words[0] = f"port of {link.master}"
         out.append(_Item(("link", link.name), link.name, " · ".join(filter(None, words))))
     for item in space.get("routes", ()):
         route = msgspec.convert(item, Route)

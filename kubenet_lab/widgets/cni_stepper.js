@@ -39,6 +39,12 @@ function render({ model, el }) {
   root.append(head, bar, picture, below, folded);
   el.append(root);
 
+  // `code` in backticks.
+  function prose(text) {
+    const made = make("p");
+    text.split("`").forEach((part, i) => made.append(i % 2 ? make("code", "", part) : part));
+    return made;
+  }
   function go(n) {
     model.set("step", Math.max(0, Math.min(model.get("rows").length - 1, n)));
     model.save_changes();
@@ -90,7 +96,7 @@ function render({ model, el }) {
     });
     const said = make("div", "knl-sentence");
     said.setAttribute("aria-live", "polite");
-    said.append(make("div", "knl-where", row.actor), make("h3", "", `${row.failed ? "✕ " : ""}${row.title}`), make("p", "", row.told));
+    said.append(make("div", "knl-where", row.actor), make("h3", "", `${row.failed ? "✕ " : ""}${row.title}`), prose(row.told));
     card.replaceChildren(said);
     if (row.shell) card.append(make("div", "knl-label", row.changes.length ? "The same as commands" : "In full"), make("pre", "knl-cni-shell", row.shell));
     if (row.changes.length) card.append(make("div", "knl-label", "What changed"), table(row.changes));
