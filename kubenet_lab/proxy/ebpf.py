@@ -148,9 +148,8 @@ class ProxyEbpf:
         for dev in native_devices(space, self.node.ips):
             state.attach("tcx/ingress", "cil_from_netdev", dev)
             state.attach("tcx/egress", "cil_to_netdev", dev)
-        if not state.datapath.enforcement:
-            network = space.network
-            assert network is not None
+        network = space.network
+        if not state.datapath.enforcement and network is not None:
             state.watch(lambda: network.population, lambda seen: self._hosts(seen, space))
 
     def follow(self, space: Netns, tracker: ServiceTracker, changed: Mapping[int, set[Named]]) -> None:
