@@ -289,7 +289,7 @@ class Felix:
 
     def _program_routes(self, wanted: Programmed) -> None:
         ns = self.ns
-        routes = {route.key: route for route in self._wished(wanted)}
+        routes = {route.key: route for route in self.wished_routes(wanted)}
         table = ns.routes.get((4, TABLE_MAIN), {})
         for pod in wanted.picture.endpoints:
             if pod.host or pod.name not in ns.links:
@@ -314,7 +314,8 @@ class Felix:
         self._routes = routes
         self._program_l2(wanted)
 
-    def _wished(self, wanted: Programmed) -> list[Route]:
+    def wished_routes(self, wanted: Programmed) -> list[Route]:
+        """Return the routes of the node's pods, and with VXLAN those of blocks and borrowed addresses."""
         ns = self.ns
         out = []
         for pod in wanted.picture.endpoints:
