@@ -52,6 +52,7 @@ def trace(
     cni: world.Cni = "flannel",
     proxy: world.Proxy = "iptables",
     load_balancer: world.Balancer = "none",
+    policy: world.PolicyAgent = "none",
     cost: Annotated[
         bool, typer.Option("--cost", help="Say where its microseconds go (with -o text or json).")
     ] = False,
@@ -78,7 +79,9 @@ def trace(
     cluster = (
         world.collect(
             faults,
-            lambda: inputs.cluster(nodes, seed, told=True, cni=cni, proxy=proxy, load_balancer=load_balancer),
+            lambda: inputs.cluster(
+                nodes, seed, told=True, cni=cni, proxy=proxy, load_balancer=load_balancer, policy=policy
+            ),
         )
         if file
         else None
@@ -96,6 +99,8 @@ def trace(
             )
     if faults or cluster is None:
         raise InputError(faults)
+    for note in cluster.unenforced:
+        typer.echo(f"warning: {note}", err=True)
     trip = cluster.connect(source, target)
     out.write(_render(trip, chosen, cost), output)
 

@@ -35,6 +35,11 @@ BALANCER_HELP = (
     "from IPAddressPools)."
 )
 Balancer = Annotated[str, typer.Option("--load-balancer", metavar="NAME", help=BALANCER_HELP)]
+POLICY_HELP = (
+    "Who enforces NetworkPolicies where the pod network does not: none, iptables (as kube-router does) or nftables "
+    "(as kube-network-policies does)."
+)
+PolicyAgent = Annotated[str, typer.Option("--policy", metavar="NAME", help=POLICY_HELP)]
 OUTPUT_HELP = "Write to this file instead of standard output."
 
 
@@ -174,12 +179,18 @@ def contradicted(
     return list(placed(replace(checked, faults=()), refusals, *files, stdin=stdin))
 
 
-def check_options(cni: str = "flannel", proxy: str = "iptables", **_others: str) -> None:
+def check_options(
+    cni: str = "flannel", proxy: str = "iptables", policy: str = "none", **_others: str
+) -> None:
     """Say at once of every option that no such part is modelled. Raises InputError."""
-    from kubenet_lab.cluster import CNIS, PROXIES
+    from kubenet_lab.cluster import CNIS, POLICY_AGENTS, PROXIES
 
     faults = []
-    for option, value, known in (("--cni", cni, tuple(CNIS)), ("--proxy", proxy, tuple(PROXIES))):
+    for option, value, known in (
+        ("--cni", cni, tuple(CNIS)),
+        ("--proxy", proxy, tuple(PROXIES)),
+        ("--policy", policy, ("none", *POLICY_AGENTS)),
+    ):
         if value not in known:
             help = f"write one of {', '.join(known)}"
             faults.append(Fault(f"{value!r} is not modelled", option, help=help))

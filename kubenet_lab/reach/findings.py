@@ -286,10 +286,10 @@ def inert(objects: Iterable[AnyObject], cni: str = "") -> list[str]:
             owner = (
                 "Calico" if "calico" in obj.api_version else "Cilium" if "cilium" in obj.api_version else ""
             )
-            who = f"{owner}'s, and not modelled here" if owner else "of a kind that nobody here knows"
+            who = f"{owner}'s own" if owner else "of a kind that nobody here knows"
             found.append(f"{obj.kind} {obj.name} is {who}: it has no part in these answers.")
     return found
 
 
-UNENFORCED = ("flannel", "flannel-host-gw", "bridge", "none")
+UNENFORCED = ("flannel", "flannel-host-gw", "bridge", "sample", "none")
 """Pod networks without anybody who reads NetworkPolicies."""

@@ -104,3 +104,15 @@ def test_reach_from_a_pod_that_was_taken_over(wall: str) -> None:
     data = json.loads(run("reach", "-f", str(SHOP), wall, "--from", "frontend", "-o", "json").out)
     assert len(data["paths"]["default/database"]) == 2
     assert run("reach", "-f", str(SHOP), "--from", "8.8.8.8").status == 2
+
+
+def test_trace_says_that_nobody_enforces_a_policy_unless_somebody_does(wall: str) -> None:
+    call = ("trace", "-f", str(SHOP), wall, "frontend", "tcp://database:5432")
+    ran = run(*call)
+    assert "connected" in ran.text
+    assert "warning: Flannel enforces no policy" in ran.err
+    ran = run(*call, "--policy", "iptables")
+    assert "KUBE-POD-FW-" in ran.text
+    assert "refused" in ran.text
+    assert "enforces no policy" not in ran.err
+    assert run(*call, "--policy", "ebtables").status == 2
