@@ -102,7 +102,10 @@ class Prices(Struct, frozen=True):
 
     def text(self) -> str:
         """A table: what a step costs, in us, and the source; kinds that no run had are not measured."""
-        rows = [f"{kind:11} {KINDS[kind]:44} {_us(self.us.get(kind))}" for kind in KINDS]
+        rows = [
+            f"{kind:11} {KINDS[kind]:50} {f'{self.us[kind]:.3f} us' if kind in self.us else 'not measured'}"
+            for kind in KINDS
+        ]
         found = f"fitted to: {self.source or 'round trips measured here'}"
         return "\n".join(
             [*rows, f"{found}; half of the ways within {self.usual:.0%}, the worst off by {self.worst:.0%}"]

@@ -30,6 +30,7 @@ NOTEBOOKS: dict[str, str] = {
     "19": "19_the_shop",
     "20": "20_firewall",
     "21": "21_the_breach",
+    "26": "26_how_fast",
 }
 """Every notebook that has exercises, in the order of the course: number -> file name without its ending."""
 
