@@ -140,7 +140,7 @@ class ClusterDns:
             del self.running[key]
 
     def restart(self) -> None:
-        """Read the API anew; processes start with empty caches."""
+        """Read the API anew. Programs whose containers are the ones they were in run on, and others start."""
         self._watch.poll()
         self._waiting.clear()
         self._view = ServiceView.from_objects(
@@ -152,7 +152,11 @@ class ClusterDns:
             for pod in self.world.store.list(Pod)
             if _container(pod) is not None
         }
-        self.running.clear()
+        for key, found in list(self.running.items()):
+            pod = self._pods.get(key)
+            if pod is None or pod.metadata.uid != found.pod.metadata.uid or found.process is None:
+                del self.running[key]
+        self._give_views()
         self.reconcile()
 
     def handler(self, pod: Pod, port: ListeningPort) -> Callable[[Packet, float], Packet | None] | None:

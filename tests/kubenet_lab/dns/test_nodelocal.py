@@ -47,7 +47,7 @@ def test_a_pod_is_answered_by_its_own_node_and_leaves_no_connection(shop: Cluste
         first = query.traces[0]
         assert first.place.netns == "node-1"
         assert {hop.netns for hop in first.hops} == {"default/frontend", "node-1"}
-    assert not any(flow.orig[4] == 53 and flow.orig[0] == 17 for flow in shop.network.ns("node-1").conntrack)
+    assert not any(flow.orig[2] in (DNS, LOCAL) for flow in shop.network.ns("node-1").conntrack)
 
 
 def test_the_second_question_is_answered_from_the_cache(shop: Cluster) -> None:
@@ -61,9 +61,9 @@ def test_the_second_question_is_answered_from_the_cache(shop: Cluster) -> None:
 
 def test_it_asks_coredns_over_tcp_and_the_world_outside_itself(shop: Cluster) -> None:
     ask(shop)
-    tcp = [flow for flow in shop.network.ns("node-1").conntrack if flow.orig[4] == 53]
-    assert tcp
-    assert {flow.orig[0] for flow in tcp} == {6}
+    upstream = shop.store.get("Service", "kube-dns-upstream", "kube-system").addresses[0]
+    asked = [flow for flow in shop.network.ns("node-1").conntrack if flow.orig[2] == upstream]
+    assert {flow.orig[0] for flow in asked} == {6}
     assert ask(shop, "example.com.").addresses == ("203.0.113.10",)
 
 

@@ -383,6 +383,7 @@ PIECES = (
 
 
 @example(['-j " " !'])
+@example(['-j "" !'])
 @given(st.lists(st.sampled_from(PIECES), max_size=8))
 def test_any_line_is_refused_as_input_or_read_for_good(pieces: list[str]) -> None:
     text = "*filter\n-A FORWARD " + " ".join(pieces) + "\nCOMMIT\n"
