@@ -271,8 +271,8 @@ FOUND = Exercise(
     kind=FIND,
     title="After the upgrade",
     task='`ward = exercise("07-label").world()` is a cluster of four nodes with a route reflector on node-1. '
-    "Last night it was upgraded. Since then pods of different nodes do not reach each other, and neighbours do. Look with "
-    "`look(ward)`, name the cause, and write the YAML that mends it (`kubectl apply`). The BGPPeer as it "
+    "Last night it was upgraded. Since then pods of different nodes do not reach each other, and neighbours do. Look "
+    "with `look(ward)`, name the cause, and write the YAML that mends it (`kubectl apply`). The BGPPeer as it "
     "stands is in the field; you may change it, or give other objects.",
     judge=_judge_label,
     hints=(
