@@ -16,7 +16,7 @@ GROUPS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "other": ("BPF, IPVS", "f-bridge", ("bpf", "ipvs")),
 }
 """Group -> (words, colour, kinds of steps in it)."""
-WIDTH, _LEFT, _RIGHT, _BAR, _STEP = 940.0, 250.0, 96.0, 26.0, 40.0
+WIDTH, _LEFT, _RIGHT, _BAR, _STEP = 740.0, 210.0, 84.0, 26.0, 40.0
 
 
 def grouped(way: Latency) -> dict[str, float]:
@@ -47,7 +47,7 @@ def _missing(way: Latency) -> str:
 def cost_svg(title: str, ways: Mapping[str, Latency]) -> str:
     """Return the picture's SVG. Each part's microseconds stand in it where they fit, each sum at its bar's end."""
     svg = Svg(WIDTH)
-    svg.text(16, 28, title, 16, bold=True)
+    svg.text(16, 28, title, 15, bold=True)
     x = 16.0
     used = {group for way in ways.values() for group in grouped(way)}
     for group, (words, colour, _kinds) in GROUPS.items():
@@ -58,7 +58,7 @@ def cost_svg(title: str, ways: Mapping[str, Latency]) -> str:
     scale = (WIDTH - _LEFT - _RIGHT) / max((way.us for way in ways.values()), default=1.0)
     y = 80.0
     for name, way in ways.items():
-        svg.text(16, y + 17, name, 13)
+        svg.text(16, y + 17, name, 12.5)
         x = _LEFT
         for group, us in grouped(way).items():
             part = Box(x, y, us * scale, _BAR)

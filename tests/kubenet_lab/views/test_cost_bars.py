@@ -9,7 +9,7 @@ import pytest
 from kubenet_lab.cost import KINDS, Latency, Share
 from kubenet_lab.course.lessons.nb26 import bill, service
 from kubenet_lab.views.cost_bars import GROUPS, cost_svg, cost_text, grouped
-from tests.pictures.svg import faults
+from tests.pictures.svg import faults, texts
 
 
 def test_every_kind_of_step_is_in_one_group() -> None:
@@ -20,6 +20,9 @@ def test_every_kind_of_step_is_in_one_group() -> None:
 @pytest.mark.parametrize("picture", [bill("same node"), bill("same node", "routes", "VXLAN"), service()])
 def test_words_do_not_overlap(picture: object) -> None:
     assert faults(str(picture)) == []
+    names = [one for one in texts(str(picture)) if one.left == 16 and one.top > 70]
+    assert names
+    assert max(one.right for one in names) < 210, "before the bars"
 
 
 def test_parts_add_up_to_the_whole() -> None:
@@ -39,7 +42,7 @@ def test_parts_add_up_to_the_whole() -> None:
 def test_bars_have_one_scale() -> None:
     ways = {"short": Latency((Share("link", 1, 1.0),)), "long": Latency((Share("link", 4, 4.0),))}
     widths = [
-        float(found) for found in re.findall(r'<rect x="250" [^>]*width="([\d.]+)"', cost_svg("title", ways))
+        float(found) for found in re.findall(r'<rect x="210" [^>]*width="([\d.]+)"', cost_svg("title", ways))
     ]
     assert widths[1] == pytest.approx(4 * widths[0], rel=0.01)
     assert faults(cost_svg("title", ways)) == []
