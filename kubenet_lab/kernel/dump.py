@@ -7,7 +7,6 @@ A socket's handler is code and stays behind: a loaded listener accepts and answe
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -94,10 +93,14 @@ def _sorted_routes(routes: Any) -> list[Route]:
     return sorted(routes, key=lambda route: (route.dst, route.metric, route.dev))
 
 
-@lru_cache(maxsize=64)
-def _fields(kind: type[msgspec.Struct]) -> tuple[msgspec.structs.FieldInfo, ...]:
+_FIELDS: dict[type[Any], tuple[msgspec.structs.FieldInfo, ...]] = {}
+
+
+def _fields(kind: type[Any]) -> tuple[msgspec.structs.FieldInfo, ...]:
     """The fields of a kind of value; to find them msgspec compiles every annotation, each time."""
-    return msgspec.structs.fields(kind)
+    if kind not in _FIELDS:
+        _FIELDS[kind] = msgspec.structs.fields(kind)
+    return _FIELDS[kind]
 
 
 def _plain(value: Any, *leave: str) -> dict[str, Any]:

@@ -76,8 +76,18 @@ def cni_steps(moments: Sequence[Moment]) -> list[Step]:
                 )
                 continue
             title, told = _tell(own or also, state)
-            made = {"title": title, "told": told, "changes": own, "also": also, "shell": _shell(own)}
-            steps.append(Step(actor=moment.actor, depth=moment.depth, state=state, **made))
+            steps.append(
+                Step(
+                    actor=moment.actor,
+                    depth=moment.depth,
+                    state=state,
+                    title=title,
+                    told=told,
+                    changes=own,
+                    also=also,
+                    shell=_shell(own),
+                )
+            )
     return _quiet_plugins(steps)
 
 

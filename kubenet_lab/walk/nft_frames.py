@@ -4,9 +4,9 @@
     netdev         egress: a frame as it is handed to a link
     arp            input, output: ARP messages to and from this host (IPv6's neighbour discovery is no ARP)
 
-net/netfilter/core.c, include/linux/netfilter_netdev.h, net/ipv4/arp.c. Rules that nobody has looked at yet (kube-proxy's, which has no such
-chains) are not built for a frame that goes by. A link's own chains of both families stand in
-one list, by priority. What such a chain may do here is accept, drop and rewrite headers; a mark, a duplicate or a
+net/netfilter/core.c, include/linux/netfilter_netdev.h, net/ipv4/arp.c. Rules that nobody has looked at yet
+(kube-proxy's, which has no such chains) are not built for a frame that goes by. A link's own chains of both families
+stand in one list, by priority. What such a chain may do here is accept, drop and rewrite headers; a mark, a duplicate or a
 redirection is not modelled.
 """
 

@@ -1,7 +1,7 @@
 """Policies of whole companies: `python -m tests.benchmarks.policy`.
 
-The limits are those the project gave itself. For scale, cyclonus (Go) needed 12.7 s of processor time for 1,000 pods with
-200 policies and three ports, 42 s with 1,000 policies, and was stopped after 300 s at 2,000 with 1,000.
+The limits are those the project gave itself. For scale, cyclonus (Go) needed 12.7 s of processor time for 1,000 pods
+with 200 policies and three ports, 42 s with 1,000 policies, and was stopped after 300 s at 2,000 with 1,000.
 """
 
 from __future__ import annotations

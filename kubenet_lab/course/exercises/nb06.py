@@ -29,7 +29,7 @@ spec:
 
 def far(world: Cluster, node: str = "node-2") -> str:
     """Return the address of the backend on a node."""
-    return backend_on(world, node).ips[0]
+    return str(backend_on(world, node).ips[0])
 
 
 def ping(world: Cluster, size: int, *, df: bool = False) -> Trip:

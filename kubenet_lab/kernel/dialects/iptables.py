@@ -607,7 +607,9 @@ class _RuleReader:
                 return after
             self.target_word, self.goto = argument, name == "-g"
             if any(char.isspace() for char in argument.value):
-                self.fault(f"Invalid target name `{argument.value}'", argument, "a target's name has no blanks")
+                self.fault(
+                    f"Invalid target name `{argument.value}'", argument, "a target's name has no blanks"
+                )
             elif not argument.value:
                 self.fault("Invalid target name (too short)", argument, "write the target's name")
             if name == "-j":

@@ -83,7 +83,7 @@ def _protocol(text: str) -> int:
 
 
 def _address(text: str, family: int) -> str:
-    host, slash, length = text.partition("/")
+    host, slash, _length = text.partition("/")
     try:
         block = PREFIX[text]
     except ValueError:
