@@ -59,6 +59,8 @@ class Planes(Struct, frozen=True):
     tried: tuple[int, ...]
     """Entries compared for the request, one a data plane."""
     growth: Growth = {}
+    width: float = WIDTH
+    """Of the picture, in its own units: less of it makes larger words in the same window."""
 
     def text(self) -> str:
         """Return everything the picture shows as text."""
@@ -228,10 +230,10 @@ def planes_picture(found: Planes) -> Picture:
 
 def planes_svg(found: Planes) -> str:
     """Return the picture's SVG."""
-    svg = Svg(WIDTH)
+    svg = Svg(found.width)
     svg.text(16, 28, found.title, 17, bold=True)
     count = max(1, len(found.modes))
-    column = (WIDTH - _LEFT - 24) / count
+    column = (found.width - _LEFT - 24) / count
     y = 62.0
     for index, mode in enumerate(found.modes):
         x = _LEFT + index * column
@@ -277,7 +279,7 @@ def _growth(svg: Svg, found: Planes, y: float) -> float:
     svg.text(
         16, y + 18, "How many entries are compared for the packet to the last of N Services", 14, bold=True
     )
-    plot = Box(_LEFT, y + 34, WIDTH - _LEFT - 230, 190)
+    plot = Box(_LEFT, y + 34, found.width - _LEFT - 230, 190)
     counts = sorted({count for points in found.growth.values() for count, _ in points})
     most = max(tried for points in found.growth.values() for _, tried in points)
     top = math.ceil(math.log10(max(10, most)))

@@ -28,11 +28,10 @@ CILIUM_FLOOR = (5, 10)
 
 
 class Choosable(Struct, frozen=True):
-    """A network one can install: how it is made here, and what its maker says about encryption."""
+    """A network one can install: how it is made here."""
 
     title: str
     cni: str
-    encryption: str
     proxy: str = "iptables"
     more: str = ""
 
@@ -42,14 +41,14 @@ CROSS = (
     "spec: {cidr: 10.244.0.0/16, ipipMode: CrossSubnet, natOutgoing: true}\n"
 )
 NETWORKS = {
-    "flannel": Choosable("Flannel, VXLAN", "flannel", "another backend: wireguard"),
-    "flannel-host-gw": Choosable("Flannel, host-gw", "flannel-host-gw", "none with this backend"),
-    "calico": Choosable("Calico, no envelope", "calico", "WireGuard"),
-    "calico-ipip": Choosable("Calico, IPIP always", "calico-ipip", "WireGuard"),
-    "calico-vxlan": Choosable("Calico, VXLAN always", "calico-vxlan", "WireGuard"),
-    "calico-cross": Choosable("Calico, IPIP between networks", "calico", "WireGuard", more=CROSS),
-    "cilium": Choosable("Cilium, VXLAN", "cilium", "WireGuard or IPsec", proxy="ebpf"),
-    "cilium-native": Choosable("Cilium, native routing", "cilium-native", "WireGuard or IPsec", proxy="ebpf"),
+    "flannel": Choosable("Flannel, VXLAN", "flannel"),
+    "flannel-host-gw": Choosable("Flannel, host-gw", "flannel-host-gw"),
+    "calico": Choosable("Calico, no envelope", "calico"),
+    "calico-ipip": Choosable("Calico, IPIP always", "calico-ipip"),
+    "calico-vxlan": Choosable("Calico, VXLAN always", "calico-vxlan"),
+    "calico-cross": Choosable("Calico, IPIP between networks", "calico", more=CROSS),
+    "cilium": Choosable("Cilium, VXLAN", "cilium", proxy="ebpf"),
+    "cilium-native": Choosable("Cilium, native routing", "cilium-native", proxy="ebpf"),
 }
 
 

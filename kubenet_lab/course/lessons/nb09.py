@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 from kubenet_lab.course.exercises.nb06 import largest
 from kubenet_lab.course.exercises.nb09 import (
-    CILIUM_FLOOR,
     NETWORKS,
     call,
     outer,
@@ -28,11 +27,11 @@ FIBRE = 200_000
 
 def _planes(title: str, keys: Iterable[str], rows: dict[str, list[Cell]]) -> Planes:
     names = tuple(NETWORKS[key].title for key in keys)
-    return Planes(title, names, tuple(PlanesRow(q, tuple(cells)) for q, cells in rows.items()), ())
+    return Planes(title, names, tuple(PlanesRow(q, tuple(cells)) for q, cells in rows.items()), (), width=820)
 
 
 def _around(trip: Trip) -> Cell:
-    return Cell("", outer(trip) or "nothing") if trip.delivered else Cell("", f"{trip.verdict}: {trip.why}")
+    return Cell("", outer(trip) or "nothing") if trip.delivered else Cell("", trip.verdict)
 
 
 def _bytes(trip: Trip) -> Cell:
@@ -66,7 +65,7 @@ def one_flow() -> Planes:
 
 
 def side_by_side(*keys: str) -> Table:
-    """Ask the same questions of networks, all of them by default. What the model does not run is named so."""
+    """Ask the same questions of networks, all of them by default."""
     rows = []
     for key in keys or tuple(NETWORKS):
         far, near = rooms(key), rack(key)
@@ -80,13 +79,10 @@ def side_by_side(*keys: str) -> Table:
                 f"{size} bytes",
                 "stored only" if lacks else "enforced",
                 "read" if reads else "not read",
-                ".".join(map(str, CILIUM_FLOOR)) if key.startswith("cilium") else "no floor of its own",
-                NETWORKS[key].encryption,
             )
         )
-    heads = ("network", "around a packet to a neighbour", "to a node behind a router that knows no pods")
-    more = ("largest ping", "NetworkPolicy", "requests", "oldest Linux", "encryption (not modelled)")
-    return Table(heads + more, tuple(rows))
+    heads = ("network", "around a packet to a neighbour", "to a node behind a router")
+    return Table((*heads, "largest ping", "NetworkPolicy", "requests"), tuple(rows))
 
 
 def light(*kilometres: int) -> Table:
