@@ -109,7 +109,6 @@ def getaddrinfo(
 TEXTS = {
     "EAI_NONAME": "Name does not resolve",
     "EAI_AGAIN": "Try again",
-    "EAI_NODATA": "Name has no usable address",
     "EAI_FAIL": "Non-recoverable error",
 }
 """musl's `gai_strerror`."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from kubenet_lab.dns.lookup import ERRORS, ResolvConf
+from kubenet_lab.views.theme import Box, Picture, Svg, text_width, wrap
 
 if TYPE_CHECKING:
     from kubenet_lab.dns.client import Lookup
@@ -86,42 +87,98 @@ class DnsSteps(Struct, frozen=True):
         return self.text()
 
     def _repr_html_(self) -> str:
-        conf = ResolvConf.from_text(self.conf)
-        dots = self.name.count(".")
-        rows = ""
-        before = ""
-        for number, query in enumerate(self.queries, 1):
-            mark = (
-                "✓"
-                if query.good
-                else "…"
-                if query.seconds is None
-                else "·"
-                if query.outcome == "NODATA"
-                else "✗"
-            )
-            meaning = MEANINGS.get(query.outcome, "")
-            shown = _parts(query.name, self.name, same=query.name == before)
-            before = query.name
-            rows += (
-                f"<tr><td {_CELL}>{number}</td><td {_CELL}>{_seconds(query.at)}</td>"
-                f"<td {_CELL}><code>{escape(query.type)}</code></td><td {_CELL}>{shown}</td>"
-                f"<td {_CELL}>{escape(query.server)}</td>"
-                f"<td {_CELL}><b>{mark} {escape(query.outcome)}</b>"
-                + (f"<br><small>{escape(meaning)}</small>" if meaning else "")
-                + "</td></tr>"
-            )
-        head = "".join(
-            f"<th {_CELL}>{word}</th>" for word in ("", "at", "type", "name asked", "server", "answer")
-        )
-        table = f'<table style="border-collapse:collapse"><tr>{head}</tr>{rows}</table>' if rows else ""
-        count = len(self.queries)
-        plural = "y" if count == 1 else "ies"
-        return (
-            f"<p><b>{escape(self.name)}</b>: {dots} dot{'s' * (dots != 1)}, ndots {conf.ndots}, "
-            f"{escape(TITLES.get(self.resolver, self.resolver))}</p>{table}"
-            f"<p><b>{count} quer{plural}, {_seconds(self.seconds)}. The program gets: {escape(self.result)}</b></p>"
-        )
+        return steps_picture(self)._repr_html_()
+
+
+WIDTH, _LEFT, _ROW, _GAP = 640.0, 14.0, 23.0, 8.0
+_ANSWER = 150.0
+
+
+def steps_picture(found: DnsSteps) -> Picture:
+    """The lookup as a picture: a band for each name tried, in it a line for each query, what came back at its end."""
+    conf = ResolvConf.from_text(found.conf)
+    dots = found.name.count(".")
+    svg = Svg(WIDTH)
+    resolver = TITLES.get(found.resolver, found.resolver)
+    svg.text(_LEFT, 28, _cut(found.name, WIDTH - 2 * _LEFT, 17, bold=True), 17, bold=True)
+    servers = ", ".join(dict.fromkeys(query.server for query in found.queries))
+    told = f"{dots} dot{'s' * (dots != 1)}, ndots {conf.ndots}, {resolver}" + (
+        f"; asked: {servers}" if servers else ""
+    )
+    svg.text(_LEFT, 50, _cut(told, WIDTH - 2 * _LEFT, 13), 13, cls="t-soft")
+    y = 62.0
+    if not found.queries:
+        svg.text(_LEFT, y + 14, "No query: the answer is in /etc/hosts, or the name is an address.", 13)
+        y += 28
+    number = 0
+    for name, queries in _runs(found.queries):
+        height = _ROW * (len(queries) + 1) + 8
+        good = any(query.good for query in queries)
+        svg.rect(Box(_LEFT - 6, y, WIDTH - 2 * _LEFT + 12, height), f"f-{'pod' if good else 'card'}", 6)
+        _named(svg, y + 20, name, found.name)
+        for place, query in enumerate(queries, 1):
+            base = y + 20 + place * _ROW
+            number += 1
+            svg.text(_LEFT + 8, base, f"{number}", 13, cls="t-soft")
+            svg.text(_LEFT + 36, base, _seconds(query.at), 13, cls="t-soft")
+            svg.text(_LEFT + 90, base, query.type, 13, bold=True)
+            mark, cls = _mark(query)
+            outcome = query.outcome + (f": {MEANINGS[query.outcome]}" if query.outcome in MEANINGS else "")
+            if query.seconds:
+                outcome += f", after {_seconds(query.seconds)}"
+            svg.text(_ANSWER, base, mark, 14, cls=cls, bold=True)
+            shown = _cut(outcome, WIDTH - _LEFT - _ANSWER - 22, 13, bold=query.good)
+            svg.text(_ANSWER + 20, base, shown, 13, bold=query.good)
+        y += height + _GAP
+    count = len(found.queries)
+    result = f"{count} quer{'y' if count == 1 else 'ies'}, {_seconds(found.seconds)}. The program gets: {found.result}"
+    for line in wrap(result, WIDTH - 2 * _LEFT, 15, bold=True):
+        svg.text(_LEFT, y + 18, line, 15, bold=True)
+        y += 21
+    return Picture(svg.document(y + 14, f"Lookup of {found.name}", found.text()), result)
+
+
+def _runs(queries: Sequence[DnsQuery]) -> list[tuple[str, list[DnsQuery]]]:
+    """Queries in order, those for one name that follow each other together."""
+    out: list[tuple[str, list[DnsQuery]]] = []
+    for query in queries:
+        if out and out[-1][0] == query.name:
+            out[-1][1].append(query)
+        else:
+            out.append((query.name, [query]))
+    return out
+
+
+def _named(svg: Svg, base: float, asked: str, name: str) -> None:
+    """What the program said in bold, what the resolver hung on to it plain, in letters that fit."""
+    said = asked[: len(name.rstrip("."))]
+    rest = asked[len(said) :]
+    size = 14.0
+    room = WIDTH - 2 * _LEFT
+    while size > 9 and text_width(asked, size, bold=True, mono=True) > room:
+        size -= 0.5
+    if text_width(asked, size, bold=True, mono=True) > room:
+        svg.text(_LEFT, base, _cut(asked, room, size, mono=True), size, mono=True)
+        return
+    svg.text(_LEFT, base, said, size, bold=True, mono=True)
+    svg.text(_LEFT + text_width(said, size, bold=True, mono=True), base, rest, size, mono=True)
+
+
+def _cut(text: str, room: float, size: float, *, bold: bool = False, mono: bool = False) -> str:
+    """As much of a text as fits; the whole of it is in the picture's description."""
+    if text_width(text, size, bold=bold, mono=mono) <= room:
+        return text
+    while text and text_width(text + "...", size, bold=bold, mono=mono) > room:
+        text = text[:-1]
+    return text + "..."
+
+
+def _mark(query: DnsQuery) -> tuple[str, str]:
+    if query.good:
+        return "+", "t-good"
+    if query.outcome == "NODATA":
+        return "o", "t-soft"
+    return ("?", "t-fault") if query.seconds is None else ("-", "t-fault")
 
 
 def steps_of(name: str, conf: str, resolver: str, found: Lookup) -> DnsSteps:
@@ -135,16 +192,6 @@ def steps_of(name: str, conf: str, resolver: str, found: Lookup) -> DnsSteps:
     return DnsSteps(
         name, conf, resolver, queries, found.addresses, error, done.seconds if done is not None else 0.0
     )
-
-
-def _parts(asked: str, name: str, *, same: bool) -> str:
-    """The name asked: what the program said in bold, what the resolver hung on to it plain."""
-    said = name.rstrip(".")
-    if asked.lower().startswith(said.lower()):
-        text = f"<b>{escape(asked[: len(said)])}</b>{escape(asked[len(said) :])}"
-    else:
-        text = escape(asked)
-    return f'<span style="opacity:.6">{text}</span>' if same else text
 
 
 def _seconds(value: float | None) -> str:
