@@ -6,8 +6,8 @@
 
 net/netfilter/core.c, include/linux/netfilter_netdev.h, net/ipv4/arp.c. Rules that nobody has looked at yet
 (kube-proxy's, which has no such chains) are not built for a frame that goes by. A link's own chains of both families
-stand in one list, by priority. What such a chain may do here is accept, drop and rewrite headers; a mark, a duplicate or a
-redirection is not modelled.
+stand in one list, by priority. What such a chain may do here is accept, drop and rewrite headers; a mark, a duplicate
+or a redirection is not modelled.
 """
 
 from __future__ import annotations

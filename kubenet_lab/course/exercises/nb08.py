@@ -79,7 +79,7 @@ WAY = predict(
     {
         "fewer": "Look for a bridge in the list of this node's links. There is none, and netfilter is "
         "reached only by packets that go up to the node's own stack.",
-        "route": "That is how a router does it. But the kernel asks its routing table only if nobody has decided before.",
+        "route": "That is how a router does it. But the kernel asks its routes only if nobody has decided before.",
     },
     (
         "A program sits at the very place where the packet comes out of the cable (the hook is called tc, or tcx).",
@@ -88,7 +88,7 @@ WAY = predict(
     ),
 )
 
-# -- predict: flush -----------------------------------------------------------------------------------------------------
+# -- predict: flush ---------------------------------------------------------------------------------------------------
 
 
 def flushed(world: Cluster) -> Cluster:
@@ -130,7 +130,8 @@ EMPTY = predict(
     "08-flush",
     "Somebody empties iptables",
     "On all nodes somebody runs `iptables -F` and `iptables -t nat -F`. Cilium is installed with its "
-    "defaults, but in kube-proxy's place as well. What stops working for frontend, until the agent writes its rules again?",
+    "defaults, but in kube-proxy's place as well. What stops working for frontend, until the agent writes "
+    "its rules again?",
     {
         "none": "Nothing at all: nothing is iptables any more",
         "services": "Calls to Services, names included",
