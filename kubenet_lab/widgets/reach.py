@@ -84,7 +84,7 @@ class ReachPanel(w.VBox):  # type: ignore[misc]
             value=text,
             description="",
             rows=max(12, min(30, text.count("\n") + 2)),
-            layout=w.Layout(width="100%"),
+            layout=w.Layout(width="auto"),
         )
         self.text.add_class("knl-yaml")
         self.said = w.HTML()
