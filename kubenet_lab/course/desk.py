@@ -29,6 +29,7 @@ NOTEBOOKS: dict[str, str] = {
     "15": "15_other_services",
     "16": "16_four_planes",
     "17": "17_names",
+    "18": "18_coredns_inside",
     "19": "19_the_shop",
     "20": "20_firewall",
     "21": "21_the_breach",

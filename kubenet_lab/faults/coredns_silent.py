@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 class CorednsSilent(Fault, frozen=True):
     """A CoreDNS replica hangs: its sockets are there, no answer comes, and nobody probes it.
 
-    Symptom: with two replicas half of all first tries wait five seconds; hardly any lookup fails.
+    Symptom: with two replicas half of all lookups wait ten seconds or more, and most of those fail in the end: glibc's
+    second try leaves by the same port, and conntrack leads it to the same replica again.
     Where it lives: one CoreDNS process.
     Which tool shows it: `dig @COREDNS-POD +time=1 +tries=1 NAME` for each replica; the Service's address hides which.
     Cure: delete the pod, and let `health` and `ready` be probed.
