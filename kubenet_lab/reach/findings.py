@@ -281,7 +281,10 @@ def inert(objects: Iterable[AnyObject], cni: str = "") -> list[str]:
             f"{name} enforces no policy: the API server keeps these policies and every packet passes. Who enforces "
             "them is another agent beside it, or another pod network (Calico, Cilium)."
         )
+    network = cni.partition("-")[0]
     for obj in given:
+        if obj.kind in UNREAD.get(network, {}):
+            found.append(f"{obj.kind} {obj.name} has no effect: {UNREAD[network][obj.kind]}.")
         if isinstance(obj, Generic) and obj.kind.endswith("NetworkPolicy") and policy_of(obj) is None:
             owner = (
                 "Calico" if "calico" in obj.api_version else "Cilium" if "cilium" in obj.api_version else ""
@@ -293,3 +296,14 @@ def inert(objects: Iterable[AnyObject], cni: str = "") -> list[str]:
 
 UNENFORCED = ("flannel", "flannel-host-gw", "bridge", "sample", "none")
 """Pod networks without anybody who reads NetworkPolicies."""
+_CALICO = "Calico 3.32 reads its successor, ClusterNetworkPolicy"
+_CILIUM = "Cilium 1.20 watches it only with enable-k8s-cluster-network-policy, which is off unless set"
+UNREAD = {
+    "calico": {"AdminNetworkPolicy": _CALICO, "BaselineAdminNetworkPolicy": _CALICO},
+    "cilium": {
+        "AdminNetworkPolicy": "Cilium does not watch this kind",
+        "BaselineAdminNetworkPolicy": "Cilium does not watch this kind",
+        "ClusterNetworkPolicy": _CILIUM,
+    },
+}
+"""Pod networks that enforce policies -> kinds that they leave unread, and why."""

@@ -14,16 +14,23 @@ NODES = {"node1": "node-1", "node2": "node-2"}
 
 
 def running(case: dict[str, Any], **options: Any) -> Cluster:
-    """A recorded world on two nodes; pods are given addresses anew, so its blocks mean others than recorded."""
+    """A recorded world on two nodes; pods are given addresses anew, so its blocks mean others than recorded.
+
+    Pods of a world that names no nodes go to the two in turn.
+    """
     objects = []
+    nodes = {
+        (pod["namespace"], pod["name"]): NODES[pod["node"]] if "node" in pod else f"node-{1 + at % 2}"
+        for at, pod in enumerate(case["pods"])
+    }
     for manifest in manifests(case):
         if manifest["kind"] == "Node":
             continue
         manifest = {**manifest}
         manifest.pop("status", None)
         if manifest["kind"] == "Pod":
-            name = manifest["spec"]["nodeName"]
-            manifest["spec"] = {**manifest["spec"], "nodeName": NODES.get(name, "node-1")}
+            node = nodes[manifest["metadata"]["namespace"], manifest["metadata"]["name"]]
+            manifest["spec"] = {**manifest["spec"], "nodeName": node}
         objects.append(from_manifest(manifest))
     return Cluster.from_objects(objects, nodes=2, dns=False, **options)
 

@@ -118,7 +118,7 @@ def _rules(peers: list[Json], ports: list[Json], *, ingress: bool) -> list[Json]
             known.append(number)
     out = []
     for protocol in sorted(by_protocol):
-        gathered = _gathered(by_protocol[protocol])
+        gathered = gathered_ports(by_protocol[protocol])
         for peer in peers or (None,):
             rule: Json = {"action": "Allow"}
             if protocol:
@@ -150,7 +150,7 @@ def _port(port: Json) -> int | str | None:
     return f"{text}:{end}" if int(text) != end else int(text)
 
 
-def _gathered(ports: list[int | str] | None) -> list[int | str]:
+def gathered_ports(ports: list[int | str] | None) -> list[int | str]:
     """Join ports that follow each other into ranges; names go first. A single one stays as it is."""
     if not ports or len(ports) == 1:
         return list(ports or [])

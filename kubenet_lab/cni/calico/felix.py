@@ -125,7 +125,8 @@ def wanted_sets(wanted: Programmed, family: int) -> dict[str, IpSet]:
     mine = [pool for pool in wanted.pools if pool.family == family]
 
     def of(text: str) -> bool:
-        return (":" in text) == (family == 6)
+        address, _, _port = text.partition(",")  # "10.244.1.2,tcp:8080" has a colon, too
+        return (":" in address) == (family == 6)
 
     out: dict[str, IpSet] = {}
 

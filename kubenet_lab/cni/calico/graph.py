@@ -13,7 +13,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from kubenet_lab.cni.calico import convert
+from kubenet_lab.cni.calico import clusterpolicy, convert
 from kubenet_lab.cni.calico.convert import Json
 from kubenet_lab.cni.calico.names import unique_id
 from kubenet_lab.cni.calico.selector import ALL, Node, parse
@@ -171,6 +171,9 @@ class World:
             made, _fault = convert.network_policy(obj)
             key = PolicyKey("KubernetesNetworkPolicy", meta["name"], made["metadata"]["namespace"])
             self.policies.append((key, convert.policy_v1(made)))
+        elif kind == "ClusterNetworkPolicy":
+            key = PolicyKey("KubernetesClusterNetworkPolicy", meta["name"], "")
+            self.policies.append((key, convert.policy_v1(clusterpolicy.cluster_network_policy(obj))))
         elif calico and kind in ("NetworkPolicy", "GlobalNetworkPolicy"):
             key = PolicyKey(kind, meta["name"], meta.get("namespace") or "")
             self.policies.append((key, convert.policy_v1(obj)))
@@ -208,7 +211,7 @@ class World:
 
     def tier(self, name: str) -> tuple[float, str]:
         """Return a tier's order and default action."""
-        return self.tiers.get(name, (1_000_000.0 if name == "default" else math.inf, "Deny"))
+        return self.tiers.get(name) or clusterpolicy.BUILT_IN.get(name, (math.inf, "Deny"))
 
     def _place(self, key: PolicyKey, policy: Json) -> tuple[float, str, float, str]:
         tier, order = policy["tier"], policy.get("order")

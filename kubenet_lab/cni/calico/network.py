@@ -68,7 +68,7 @@ CONTENT = """\
 """`10-calico.conflist` as calico-node's install-cni writes it."""
 
 API = ("projectcalico.org", "crd.projectcalico.org")
-KUBERNETES = ("Namespace", "ServiceAccount", "Pod", "NetworkPolicy")
+KUBERNETES = ("Namespace", "ServiceAccount", "Pod", "NetworkPolicy", "ClusterNetworkPolicy")
 CALICO = (
     "NetworkPolicy", "GlobalNetworkPolicy", "Tier", "Profile", "HostEndpoint", "NetworkSet", "GlobalNetworkSet",
 )  # fmt: skip
