@@ -207,7 +207,7 @@ class Flannel:
         self._waiting.discard(node)
 
     def restart(self) -> None:
-        """Start every flanneld anew."""
+        """Start every flanneld anew, and let it read the leases: what the tables promise is said by these."""
         self.agents.clear()
         self._read.clear()
         self._waiting.clear()
@@ -215,6 +215,8 @@ class Flannel:
         self._resync.clear()
         self.leases = {}
         self._tables = _Tables()
+        if all(node.name in self.world.network.netns for node in self.world.store.list(Node)):
+            self.reconcile()
 
 
 def _late(table: dict[Any, Any], promise: _Promise, kept: Callable[[], None]) -> LateDict[Any, Any]:
