@@ -298,7 +298,7 @@ UNPLUGGED = predict(
     _unplugged,
     {
         "both": "Look at the picture at the top: which devices did the packet meet between the two pods?",
-        "none": "node-2 is another machine.",
+        "none": "node-2 is another machine, and something has to carry the frame there.",
     },
     (
         "Step through the first call of this notebook again. Was there a network card in it?",
