@@ -62,7 +62,9 @@ def test_hints_are_three_and_do_not_give_the_answer_away(name: str) -> None:
     assert len(set(exercise.hints)) == 3
     if exercise.asks == (CHOICE,):
         wanted = [next(choice.text for choice in exercise.choices if choice.key == answer)]
-        wanted = [sentence for sentence in wanted if " " in sentence]  # a single word may be needed to ask at all
+        wanted = [
+            sentence for sentence in wanted if " " in sentence
+        ]  # a single word may be needed to ask at all
     else:
         text = answer if isinstance(answer, str) else answer["text"]
         wanted = [line.strip() for line in text.splitlines() if line.startswith(("ip", "bridge"))]
