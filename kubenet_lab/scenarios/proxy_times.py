@@ -165,8 +165,9 @@ def restarted() -> TimeLine:
 def forgotten() -> TimeLine:
     """A client asks CoreDNS from one port again and again, and the pod that answers it goes.
 
-    Its connection is a conntrack entry that leads to that pod; kube-proxy's next sync, four seconds later here, makes
-    the kernel forget it, and the next packet chooses anew.
+    Its connection is a conntrack entry that leads to that pod. CoreDNS answers through its five seconds of lameduck;
+    then nobody does, until kube-proxy's next sync, four seconds later here, makes the kernel forget the entry and the
+    next packet chooses anew.
     """
     world = _shop("--iptables-min-sync-period=5s")
     world.advance(5)
@@ -177,7 +178,7 @@ def forgotten() -> TimeLine:
         1: ("a Service changes", lambda: world.apply(deployment(4))),
         2: ("the pod that answers goes", _delete(world, chosen, "kube-system")),
     }
-    return watch(world, "kube-dns", 10, acts, namespace="kube-system", port=45000, calls=3)
+    return watch(world, "kube-dns", 14, acts, namespace="kube-system", port=45000, calls=3)
 
 
 def affinity(seconds: int = 4, pause: int = 5) -> TimeLine:

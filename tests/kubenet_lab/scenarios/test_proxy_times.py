@@ -72,11 +72,11 @@ def test_a_restart_catches_up_and_goes_on() -> None:
 
 def test_a_udp_client_s_connection_leads_nowhere_until_it_is_forgotten() -> None:
     line = proxy_times.forgotten()
-    assert line.bad_seconds == [2, 3, 4, 5]
-    before, after = answering(line)[0], answering(line)[6]
+    assert line.bad_seconds == [7, 8, 9, 10]
+    before, after = answering(line)[0], answering(line)[11]
     assert len(before) == len(after) == 1
     assert before != after
-    assert all(pods == after for pods in answering(line)[6:]), "the new entry holds as the old one did"
+    assert all(pods == after for pods in answering(line)[11:]), "the new entry holds as the old one did"
     drawn(line)
 
 

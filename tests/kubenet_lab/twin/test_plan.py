@@ -33,26 +33,26 @@ def test_each_pair_is_made_once() -> None:
 @pytest.mark.parametrize(
     ("route", "text"),
     [
-        ({"dst": "10.9.0.0/16", "type": "blackhole"}, "route add blackhole 10.9.0.0/16 table 254 proto boot"),
+        ({"dst": "10.9.0.0/16", "type": "blackhole"}, "route add blackhole 10.9.0.0/16 table 254"),
         (
             {"dst": "default", "via": "192.0.2.254", "dev": "eth0", "metric": 5},
-            "route add 0.0.0.0/0 via 192.0.2.254 dev eth0 table 254 proto boot metric 5",
+            "route add 0.0.0.0/0 via 192.0.2.254 dev eth0 table 254 metric 5",
         ),
         (
             {"dst": "10.8.0.0/24", "via": "10.8.0.0", "dev": "eth0", "onlink": True, "table": 100},
-            "route add 10.8.0.0/24 via 10.8.0.0 dev eth0 table 100 proto boot onlink",
+            "route add 10.8.0.0/24 via 10.8.0.0 dev eth0 table 100 onlink",
         ),
         (
             {
                 "dst": "10.7.0.0/24",
                 "nexthops": (NextHop("192.0.2.7", "eth0"), NextHop("192.0.2.8", "eth0", 3)),
             },
-            "route add 10.7.0.0/24 table 254 proto boot "
+            "route add 10.7.0.0/24 table 254 "
             "nexthop via 192.0.2.7 dev eth0 weight 1 nexthop via 192.0.2.8 dev eth0 weight 3",
         ),
         (
             {"dst": "fd00:9::/64", "dev": "eth0"},
-            "route add fd00:9::/64 dev eth0 table 254 proto boot metric 1024",
+            "route add fd00:9::/64 dev eth0 table 254 metric 1024",
         ),
     ],
 )
