@@ -36,6 +36,7 @@ from kubenet_lab.dns.server.forward import Forward
 from kubenet_lab.dns.server.header import Header
 from kubenet_lab.dns.server.health import Health
 from kubenet_lab.dns.server.hosts import Hosts
+from kubenet_lab.dns.server.k8s_external import K8sExternal
 from kubenet_lab.dns.server.kubernetes import Kubernetes
 from kubenet_lab.dns.server.loadbalance import LoadBalance
 from kubenet_lab.dns.server.local import Local
@@ -78,7 +79,7 @@ DIRECTIVES: tuple[str, ...] = (
 
 PLUGINS: tuple[type[Plugin], ...] = (
     Metadata, Reload, Nsid, Bufsize, Bind, Ready, Health, Prometheus, Errors, Log, Local, Dns64, AnyPlugin, Chaos,
-    LoadBalance, Rewrite, AutoPath, Acl, Cache, Header, Minimal, Templates, Transfer, Hosts, Kubernetes, File,
+    LoadBalance, Rewrite, AutoPath, Acl, Cache, Header, Minimal, Templates, Transfer, Hosts, K8sExternal, Kubernetes, File,
     Secondary, Loop, Forward, Erratic, Whoami, View,
 )  # fmt: skip
 """The plugins modelled; a Corefile with another one of DIRECTIVES raises NotModelled."""

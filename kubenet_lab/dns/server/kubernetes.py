@@ -16,6 +16,7 @@ import math
 from collections.abc import Iterable
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from kubenet_lab.dns.names import (
     IN_ADDR_ARPA,
@@ -484,6 +485,35 @@ class Kubernetes(Plugin):
                     if _port_matches(parsed, port.name, port.protocol)
                 ]
         return found
+
+    def external(self, base: str, headless: bool) -> list[Found] | None:
+        """What `k8s_external` asks: `base` is a name below its zone, lower case; None if there is no such name."""
+        parts = base.split(".")
+        if not self._serves(parts[-1]):
+            return None
+        if len(parts) == 1:
+            return []
+        if len(parts) > 4:
+            return None
+        asked = Parsed(service=parts[-2], namespace=parts[-1])
+        if len(parts) == 3:
+            asked = replace(asked, endpoint=parts[0].removeprefix("_"))
+        elif len(parts) == 4:
+            asked = replace(asked, port=parts[0].removeprefix("_"), protocol=parts[1].removeprefix("_"))
+        service = self.view.services.get(f"{asked.service}.{asked.namespace}")
+        if service is None or not self._visible(service):
+            return None
+        path = f"{service.name}.{service.namespace}"
+        if headless and not service.external and (service.headless or asked.endpoint):
+            return self._endpoints(asked, service, path, "") or None
+        ports = [port for port in service.ports if _port_matches(asked, port.name, port.protocol)]
+        return [Found(ip, port.port, path) for ip in service.external for port in ports] or None
+
+    def external_addresses(self) -> list[str]:
+        """Addresses by which this server's own Services are reached from outside the cluster."""
+        keys = dict.fromkeys(each.key for ip in self.local_ips for each in self.view.slices_by_ip.get(ip, ()))
+        services = (self.view.services.get(key) for key in keys)
+        return [ip for service in services if service is not None for ip in service.external]
 
     def _slices(self, key: str) -> tuple[SliceEntry, ...]:
         if self.options.noendpoints:

@@ -25,7 +25,10 @@ class Port(Struct, frozen=True):
 
 
 class ServiceEntry(Struct, frozen=True):
-    """What is kept of a Service. `cluster_ips` is ("None",) for a headless one."""
+    """What is kept of a Service. `cluster_ips` is ("None",) for a headless one.
+
+    `external` are its externalIPs, then the addresses and names its load balancers gave.
+    """
 
     name: str
     namespace: str
@@ -34,6 +37,7 @@ class ServiceEntry(Struct, frozen=True):
     external_name: str
     ports: tuple[Port, ...]
     labels: tuple[tuple[str, str], ...] = ()
+    external: tuple[str, ...] = ()
 
     @property
     def headless(self) -> bool:
@@ -88,6 +92,7 @@ class ServiceView:
     Attributes:
         synced: False until the first list arrived; cluster names are then SERVFAIL.
         modified: Unix time of the last change, the serial number of every SOA.
+        modified_external: The same of what `k8s_external` serves; 0 until a Service that was there changes.
         services, slices: By "name.namespace".
         services_by_ip, slices_by_ip, pods_by_ip: By address, as spelled in the object.
         namespaces: By name.
@@ -96,6 +101,7 @@ class ServiceView:
     def __init__(self, synced: bool = True) -> None:
         self.synced = synced
         self.modified = 0
+        self.modified_external = 0
         self.namespaces: dict[str, NamespaceEntry] = {}
         self.services: dict[str, ServiceEntry] = {}
         self.services_by_ip: dict[str, tuple[ServiceEntry, ...]] = {}
@@ -121,7 +127,7 @@ class ServiceView:
         manifest = _manifest(obj)
         kind = manifest.get("kind", "")
         if kind == "Service":
-            self._service(_service(manifest))
+            self._service(_service(manifest), now)
         elif kind == "EndpointSlice":
             self._slice(_slice(manifest))
         elif kind == "Namespace":
@@ -160,9 +166,11 @@ class ServiceView:
             setattr(other, name, dict(value) if isinstance(value, dict) else value)
         return other
 
-    def _service(self, entry: ServiceEntry) -> None:
+    def _service(self, entry: ServiceEntry, now: float) -> None:
         old = self.services.get(entry.key)
         if old is not None:
+            if (old.external, old.ports) != (entry.external, entry.ports):
+                self.modified_external = int(now)
             for ip in old.cluster_ips:
                 _drop(self.services_by_ip, ip, old)
         self.services[entry.key] = entry
@@ -233,6 +241,8 @@ def _ports(ports: Iterable[Mapping[str, Any]] | None, protocol: str) -> tuple[Po
 def _service(manifest: Mapping[str, Any]) -> ServiceEntry:
     name, namespace = _identity(manifest)
     spec = manifest.get("spec") or {}
+    balancer = (manifest.get("status") or {}).get("loadBalancer") or {}
+    given = (each.get("ip") or each.get("hostname") for each in balancer.get("ingress") or ())
     return ServiceEntry(
         name=name,
         namespace=namespace,
@@ -241,6 +251,7 @@ def _service(manifest: Mapping[str, Any]) -> ServiceEntry:
         external_name=spec.get("externalName") or "",
         ports=_ports(spec.get("ports"), "TCP"),
         labels=_labels(manifest),
+        external=(*(spec.get("externalIPs") or ()), *filter(None, given)),
     )
 
 

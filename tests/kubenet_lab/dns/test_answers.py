@@ -7,7 +7,6 @@ import pytest
 from tests.kubenet_lab.dns.answers import Judge, server
 from tests.oracles import cases, open_case
 
-NOT_MODELLED = {"k8s-external": "k8s_external"}
 RANDOM = {
     "autopath": ("src", "10.244.1.75"),  # two pods have this address, and CoreDNS takes either
     "forward-two-random": ("name", "whoami.up."),  # which upstream is asked
@@ -16,7 +15,7 @@ RANDOM = {
 COREFILES = [name.removeprefix("answers-") for name in cases("dns", "answers-")]
 
 
-@pytest.mark.parametrize("name", [name for name in COREFILES if name not in NOT_MODELLED])
+@pytest.mark.parametrize("name", COREFILES)
 def test_every_answer_is_the_recorded_one(name: str) -> None:
     corefile = open_case("dns", "corefiles")[name]
     wrong: list[str] = []
@@ -41,7 +40,7 @@ SAME = [name for name in COREFILES if open_case("dns", f"answers-{name}").get("s
 """Corefiles with answers of which only that they are kubeadm's was written down."""
 
 
-@pytest.mark.parametrize("name", [name for name in SAME if name not in NOT_MODELLED])
+@pytest.mark.parametrize("name", SAME)
 def test_answers_recorded_only_as_equal_to_kubeadms(name: str) -> None:
     """Where the recording of kubeadm's lacks the row, the model's own answer with kubeadm's stands in for it."""
     kubeadm = open_case("dns", "answers-kubeadm")["worlds"]["world-main"]
