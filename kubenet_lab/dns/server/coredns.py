@@ -79,8 +79,8 @@ DIRECTIVES: tuple[str, ...] = (
 
 PLUGINS: tuple[type[Plugin], ...] = (
     Metadata, Reload, Nsid, Bufsize, Bind, Ready, Health, Prometheus, Errors, Log, Local, Dns64, AnyPlugin, Chaos,
-    LoadBalance, Rewrite, AutoPath, Acl, Cache, Header, Minimal, Templates, Transfer, Hosts, K8sExternal, Kubernetes, File,
-    Secondary, Loop, Forward, Erratic, Whoami, View,
+    LoadBalance, Rewrite, AutoPath, Acl, Cache, Header, Minimal, Templates, Transfer, Hosts, K8sExternal, Kubernetes,
+    File, Secondary, Loop, Forward, Erratic, Whoami, View,
 )  # fmt: skip
 """The plugins modelled; a Corefile with another one of DIRECTIVES raises NotModelled."""
 
