@@ -157,17 +157,17 @@ def _scheduler(text: str) -> str:
     return text
 
 
-_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
-_DURATION = re.compile(r"(?:\d+(?:\.\d*)?(?:h|ms|m|s|us|ns))+", re.ASCII)
+_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(h|ms|m|s|us|µs|ns)", re.ASCII)
 
 
-def _duration(text: str) -> float:
-    """Read a duration as Go writes it ("15m", "1h30m"), in s."""
+def duration(text: str) -> float:
+    """Read a duration as Go's flags do ("30s", "1m30s", "500ms", "0"), in s. Raises ValueError."""
     if text == "0":
         return 0.0
-    if not _DURATION.fullmatch(text):
-        raise ValueError(f"{text!r} is no duration like 15m or 2m30s")
-    parts = re.findall(r"(\d+(?:\.\d*)?)(h|ms|m|s|us|ns)", text)
+    parts = _PART.findall(text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise ValueError(f"{text!r} is not a duration such as 30s, 1m30s or 500ms")
     return sum(float(number) * _UNITS[unit] for number, unit in parts)
 
 
@@ -197,7 +197,7 @@ FLAGS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "ipvs-scheduler": ("ipvs_scheduler", _scheduler),
     "ipvs-strict-arp": ("ipvs_strict_arp", _bool),
     "ipvs-exclude-cidrs": ("ipvs_exclude_cidrs", _cidrs),
-    **dict.fromkeys(_IPVS_TIMEOUTS, ("ipvs_timeouts", _duration)),
+    **dict.fromkeys(_IPVS_TIMEOUTS, ("ipvs_timeouts", duration)),
 }
 """Flag -> (field, reader of its value): the flags that change rules."""
 

@@ -7,29 +7,15 @@ somebody asks for time.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
 from msgspec import Struct
 
 from kubenet_lab.errors import Fault, InputError
-from kubenet_lab.proxy.config import SOURCE
+from kubenet_lab.proxy.config import SOURCE, duration
 
 FULL_SYNC_PERIOD = 3600.0
 """Seconds after which kube-proxy writes everything again though nothing asked for it."""
-
-_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
-_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(h|ms|m|s|us|µs|ns)")
-
-
-def duration(text: str) -> float:
-    """Read a duration as Go's flags do ("30s", "1m30s", "500ms", "0"), in s. Raises ValueError."""
-    if text == "0":
-        return 0.0
-    parts = _PART.findall(text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise ValueError(f"{text!r} is not a duration such as 30s, 1m30s or 500ms")
-    return sum(float(number) * _UNITS[unit] for number, unit in parts)
 
 
 def _address(text: str) -> tuple[str, int]:
