@@ -101,8 +101,13 @@ def rules(
     from kubenet_lab.proxy import render
 
     faults: list[Fault] = []
+    flags = flag or []
     modes = [name.strip() for name in mode.split(",")]
     faults += [world.not_modelled("--mode", name, MODES) for name in modes if name not in MODES]
+    faults += _flag_faults(flags, modes)
+    if active and not (changed_from and "ipvs" in modes):
+        help = "add --changed-from FILE and --mode ipvs, or leave it out"
+        faults.append(Fault("there is no earlier sync in ipvs mode", "--active-connections", help=help))
     world.collect(faults, lambda: world.need_files(file or []))
     if "-" in (file or []) and "-" in (changed_from or []):
         faults.append(Fault("standard input can be read once only", "--changed-from", help="give a file"))
@@ -110,7 +115,6 @@ def rules(
     before = _read(faults, changed_from, nodes, lenient) if changed_from else None
     if faults:
         raise InputError(faults)
-    flags = flag or []
     if form is Form.json:
         out.write(
             out.json_text(render.rules_document(given, node, flags, modes, before, active=active)), output
@@ -122,6 +126,23 @@ def rules(
         lines = render.rules(given, node, flags, wanted, how.value, mode=name, before=before, active=active)
         texts.append("\n".join([f"# {name}", *(lines or [""])] if len(modes) > 1 else lines))
     out.write("".join(texts), output)
+
+
+def _flag_faults(flags: Sequence[str], modes: Sequence[str]) -> list[Fault]:
+    """What is wrong with kube-proxy's flags, those that leave its rules as they are included."""
+    from kubenet_lab.proxy.config import KubeProxyConfig
+    from kubenet_lab.proxy.timing import Timing
+
+    faults: list[Fault] = []
+    world.collect(faults, lambda: KubeProxyConfig.from_flags(flags))
+    for name in modes:
+        world.collect(faults, lambda name=name: Timing.from_flags(flags, name))
+    for flag in flags:
+        key, _, value = flag.partition("=")
+        if key == "--proxy-mode" and modes != [value]:
+            message = f"{flag} contradicts --mode {','.join(modes)}"
+            faults.append(Fault(message, "--kube-proxy-flag", help=f"write --mode {value} instead"))
+    return list(dict.fromkeys(faults))
 
 
 def _read(

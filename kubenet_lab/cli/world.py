@@ -25,7 +25,8 @@ NODES_HELP = "Nodes of a world whose files name none."
 SEED_HELP = "One seed gives one world and one random choice of backends."
 LENIENT_HELP = "Warn of unknown fields instead of refusing them (kubectl's --validate=warn)."
 CNI_HELP = (
-    "The pod network: bridge, flannel, flannel-host-gw, calico, calico-ipip, calico-vxlan, cilium or none."
+    "The pod network: bridge, flannel, flannel-host-gw, calico, calico-ipip, calico-vxlan, cilium, cilium-native "
+    "or none."
 )
 PROXY_HELP = "The Service data plane: iptables, nftables, ipvs or ebpf."
 Cni = Annotated[str, typer.Option("--cni", metavar="NAME", help=CNI_HELP)]
@@ -180,20 +181,25 @@ def contradicted(
 
 
 def check_options(
-    cni: str = "flannel", proxy: str = "iptables", policy: str = "none", **_others: str
+    cni: str = "flannel",
+    proxy: str = "iptables",
+    policy: str = "none",
+    load_balancer: str = "none",
+    **_others: str,
 ) -> None:
     """Say at once of every option that no such part is modelled. Raises InputError."""
-    from kubenet_lab.cluster import CNIS, POLICY_AGENTS, PROXIES
+    from kubenet_lab.cluster import CNIS, LOAD_BALANCERS, POLICY_AGENTS, PROXIES
 
-    faults = []
-    for option, value, known in (
-        ("--cni", cni, tuple(CNIS)),
-        ("--proxy", proxy, tuple(PROXIES)),
-        ("--policy", policy, ("none", *POLICY_AGENTS)),
-    ):
-        if value not in known:
-            help = f"write one of {', '.join(known)}"
-            faults.append(Fault(f"{value!r} is not modelled", option, help=help))
+    faults = [
+        not_modelled(option, value, known)
+        for option, value, known in (
+            ("--cni", cni, tuple(CNIS)),
+            ("--proxy", proxy, tuple(PROXIES)),
+            ("--policy", policy, ("none", *POLICY_AGENTS)),
+            ("--load-balancer", load_balancer, ("none", *LOAD_BALANCERS)),
+        )
+        if value not in known
+    ]
     if faults:
         raise InputError(faults)
 

@@ -157,6 +157,15 @@ def test_given_nodes_are_the_only_ones(tmp_path: Path) -> None:
         ),
         (["-f", "-", "--changed-from", "-"], ["--changed-from: standard input can be read once only"]),
         (["--kube-proxy-flag=--no-such-flag"], ["--no-such-flag"]),
+        (
+            ["--kube-proxy-flag=--iptables-sync-period=soon", "--kube-proxy-flag=--cluster-cidr=ten"],
+            ["invalid value in --iptables-sync-period=soon", "not a duration", "--cluster-cidr=ten"],
+        ),
+        (
+            ["--kube-proxy-flag=--proxy-mode=ipvs"],
+            ["--proxy-mode=ipvs contradicts --mode iptables", "write --mode ipvs"],
+        ),
+        (["--active-connections", "2"], ["--active-connections: there is no", "--changed-from FILE"]),
         (["--family", "ipv5"], ["ipv5", "ipv4", "ipv6"]),
         (["--as", "guessed"], ["guessed", "written", "saved"]),
     ],

@@ -148,8 +148,9 @@ BAD = [
     (["frontend", "tcp://backend"], ["no port", "write tcp://backend:PORT"]),
     (["frontend", "http://backend", "--nodes", "0"], ["--nodes"]),
     (["frontend", "http://backend", "-o", "pdf"], ["pdf"]),
-    (["frontend", "http://backend", "--cni", "x", "--proxy", "y"],
-     ["--cni: 'x' is not modelled", "--proxy: 'y' is not modelled", "write one of iptables, nftables"]),
+    (["frontend", "http://backend", "--cni", "x", "--proxy", "y", "--load-balancer", "z"],
+     ["--cni: 'x' is not modelled", "--proxy: 'y' is not modelled", "write one of: iptables, nftables",
+      "--load-balancer: 'z' is not modelled", "write one of: none, cloud"]),
     (["frontend", "http://backend", "--cni", "none"], ["default/frontend is not running", "not initialized"]),
     (["frontend"], ["DST"]),
 ]  # fmt: skip
