@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -136,7 +137,7 @@ def _flag_faults(flags: Sequence[str], modes: Sequence[str]) -> list[Fault]:
     faults: list[Fault] = []
     world.collect(faults, lambda: KubeProxyConfig.from_flags(flags))
     for name in modes:
-        world.collect(faults, lambda name=name: Timing.from_flags(flags, name))
+        world.collect(faults, partial(Timing.from_flags, flags, name))
     for flag in flags:
         key, _, value = flag.partition("=")
         if key == "--proxy-mode" and modes != [value]:
