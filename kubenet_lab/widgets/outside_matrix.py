@@ -5,27 +5,27 @@ from __future__ import annotations
 from typing import Any
 
 import ipywidgets as w
-import traitlets
 
 from kubenet_lab.trip import Trip
 from kubenet_lab.views.outside_matrix import OutsideMatrix, outside_matrix_svg
-from kubenet_lab.widgets.base import HERE, Widget
 from kubenet_lab.widgets.exercise import STYLE
 from kubenet_lab.widgets.guard import Guard
+from kubenet_lab.widgets.matrix import MatrixWidget
 from kubenet_lab.widgets.trip_stepper import TripStepper
 
 
-class MatrixPicture(Widget):
+class MatrixPicture(MatrixWidget):
     """The picture; `selected` is [door, place] of the chosen cell, empty while none is."""
-
-    _esm = HERE / "outside_matrix.js"
-    svg = traitlets.Unicode().tag(sync=True)
-    wide = traitlets.Int(1, help="How many cells a row has.").tag(sync=True)
-    selected = traitlets.List(traitlets.Unicode()).tag(sync=True)
 
     def __init__(self, matrix: OutsideMatrix) -> None:
         self.matrix = matrix
-        super().__init__(svg=outside_matrix_svg(matrix), wide=len(matrix.places), words=str(matrix))
+        super().__init__(
+            svg=outside_matrix_svg(matrix),
+            rows=list(matrix.doors),
+            columns=list(matrix.places),
+            words=str(matrix),
+            gives="one of its calls step by step",
+        )
 
     def still(self) -> str:
         """Return the picture."""

@@ -10,7 +10,6 @@ from html import escape
 from typing import Any
 
 import ipywidgets as w
-import traitlets
 
 from kubenet_lab.errors import InputError
 from kubenet_lab.policy.explain import explain
@@ -18,9 +17,9 @@ from kubenet_lab.policy.mistakes import with_meanings
 from kubenet_lab.policy.world import Endpoint, Policy, World, policy_of
 from kubenet_lab.reach.listing import Listing, listing
 from kubenet_lab.views.reach_matrix import OUTSIDE, ReachMatrix, matrix, reach_matrix_svg, short_names
-from kubenet_lab.widgets.base import HERE, Widget
 from kubenet_lab.widgets.exercise import STYLE
 from kubenet_lab.widgets.guard import Guard
+from kubenet_lab.widgets.matrix import MatrixWidget
 
 LOOK = """<style>
 .knl-yaml textarea { font: 13px/1.4 SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace; }
@@ -32,16 +31,18 @@ SOMEWHERE = "198.51.100.7"
 """An address that stands for the outside in an explanation."""
 
 
-class ReachPicture(Widget):
+class ReachPicture(MatrixWidget):
     """The matrix; `selected` is [source, destination] of the chosen cell, empty while none is."""
 
-    _esm = HERE / "reach.js"
-    svg = traitlets.Unicode().tag(sync=True)
-    names = traitlets.List(traitlets.Unicode(), help="Rows and columns, in order.").tag(sync=True)
-    selected = traitlets.List(traitlets.Unicode()).tag(sync=True)
-
     def __init__(self, found: ReachMatrix) -> None:
-        super().__init__(svg=reach_matrix_svg(found), names=list(found.names), words=str(found))
+        names = list(found.names)
+        super().__init__(
+            svg=reach_matrix_svg(found),
+            rows=names,
+            columns=names,
+            words=str(found),
+            gives="which policy and rule decide it",
+        )
         self.matrix = found
 
     def show(self, found: ReachMatrix, before: ReachMatrix) -> None:
@@ -49,7 +50,7 @@ class ReachPicture(Widget):
         self.matrix = found
         with self.hold_sync():
             self.words = str(found)
-            self.names = list(found.names)
+            self.rows = self.columns = list(found.names)
             self.svg = reach_matrix_svg(found, before)
 
     def still(self) -> str:
@@ -58,7 +59,7 @@ class ReachPicture(Widget):
 
     def describe(self) -> str:
         """Return its size."""
-        return f"ReachPicture({len(self.names)} by {len(self.names)})"
+        return f"ReachPicture({len(self.rows)} by {len(self.columns)})"
 
 
 class ReachPanel(w.VBox):  # type: ignore[misc]

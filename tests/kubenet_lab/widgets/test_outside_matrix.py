@@ -11,7 +11,7 @@ def test_a_cell_opens_the_call_that_tells_most() -> None:
     panel = OutsideMatrixPanel(calls(world, 3), world)
     assert panel.trip is None
     assert panel.stage.children == ()
-    assert panel.picture.wide == len(CLIENTS)
+    assert panel.picture.columns == [*CLIENTS]
     door = next(door for door in panel.matrix.doors if "no pod" in door and "Local" in door)
     panel.picture.selected = [door, "a client outside"]
     assert panel.trip is not None

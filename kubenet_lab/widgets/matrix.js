@@ -1,4 +1,4 @@
-// Who may talk to whom, as the kernel drew it: choose a cell by click, Enter, or arrow keys; the choice is sent back.
+// A matrix as the kernel drew it: choose a cell by click, Enter, or arrow keys; the choice is sent back.
 function render({ model, el }) {
   const root = document.createElement("div");
   root.className = "knl knl-w knl-matrix";
@@ -21,7 +21,7 @@ function render({ model, el }) {
     const [door, place] = model.get("selected");
     if (frame) frame.remove();
     frame = null;
-    said.textContent = "Click a cell to see which policy and rule decide it; arrow keys move between cells.";
+    said.textContent = `Click a cell to see ${model.get("gives")}; arrow keys move between cells.`;
     hits.forEach((hit) => {
       const is = hit.dataset.door === door && hit.dataset.place === place;
       hit.setAttribute("aria-pressed", String(is));
@@ -31,23 +31,24 @@ function render({ model, el }) {
       frame.setAttribute("class", "sel");
       frame.setAttribute("pointer-events", "none");
       hit.parentNode.append(frame);
-      said.textContent = `Explained below: ${hit.getAttribute("aria-label")}`;
+      said.textContent = `Shown below: ${hit.getAttribute("aria-label")}`;
     });
   }
   function choose(hit) {
     model.set("selected", [hit.dataset.door, hit.dataset.place]);
     model.save_changes();
   }
-  // Cells of the diagonal are not there, so a neighbour is looked up by its row and column.
+  // Some cells are not there (one's own row and column), so a neighbour is the next one that is.
   function beside(hit, [down, right]) {
-    const names = model.get("names");
-    let row = names.indexOf(hit.dataset.door);
-    let column = names.indexOf(hit.dataset.place);
-    do {
-      row += down;
-      column += right;
-    } while (row === column && row >= 0 && row < names.length);
-    return hits.find((other) => other.dataset.door === names[row] && other.dataset.place === names[column]);
+    const rows = model.get("rows");
+    const columns = model.get("columns");
+    let row = rows.indexOf(hit.dataset.door) + down;
+    let column = columns.indexOf(hit.dataset.place) + right;
+    for (; row in rows && column in columns; row += down, column += right) {
+      const next = hits.find((other) => other.dataset.door === rows[row] && other.dataset.place === columns[column]);
+      if (next) return next;
+    }
+    return undefined;
   }
   function key(event, index) {
     const way = { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0] }[event.key];
