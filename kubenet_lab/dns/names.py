@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from collections.abc import Iterable
 from functools import lru_cache
 
 IN_ADDR_ARPA = ".in-addr.arpa."
@@ -48,6 +49,21 @@ def is_subdomain(zone: str, name: str) -> bool:
         return True
     zone, name = zone.lower(), name.lower()
     return name == zone or (name.endswith(zone) and name[-len(zone) - 1] == ".")
+
+
+def closest_zone(zones: Iterable[str], name: str) -> str:
+    """The longest of the zones that `name` is in, or "" if it is in none."""
+    return max((zone for zone in zones if is_subdomain(zone, name)), key=len, default="")
+
+
+def below(prefix: str, zone: str) -> str:
+    """The name `prefix` (without a final dot) in a zone, the root among them."""
+    return f"{prefix}." if zone == "." else f"{prefix}.{zone}"
+
+
+def relative(name: str, zone: str) -> str:
+    """What `name` has in front of the zone it is in, without a final dot; "" for the zone itself."""
+    return name[:-1] if zone == "." else name[: -len(zone) - 1]
 
 
 def reverse_name(address: str) -> str:

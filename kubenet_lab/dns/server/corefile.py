@@ -254,6 +254,19 @@ class Controller(Cursor):
         """The zones in `args`, or the block's own if there are none."""
         return tuple(zone for arg in args for zone in normalize(arg)) if args else self.zones
 
+    def fallthrough(self, args: list[str]) -> tuple[str, ...]:
+        """The zones after `fallthrough`: the root, which holds every name, if there are none."""
+        return tuple(zone for arg in args or ["."] for zone in normalize(arg))
+
+    def ttl(self, args: list[str]) -> int:
+        """The seconds after `ttl` in the stanzas that know Kubernetes. Raises CorefileError."""
+        if not args:
+            raise self.arg_error()
+        ttl = integer(args[0])
+        if not 0 <= ttl <= 3600:
+            raise self.error(f"ttl must be in range [0, 3600]: {ttl}")
+        return ttl
+
 
 def parse(
     text: str,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from kubenet_lab.dns.names import is_subdomain
+from kubenet_lab.dns.names import closest_zone, is_subdomain
 from kubenet_lab.dns.records import Record, Response, reply
-from kubenet_lab.dns.server.corefile import Controller, CorefileError, duration, normalize
+from kubenet_lab.dns.server.corefile import Controller, CorefileError, duration
 from kubenet_lab.dns.server.plugin import Failure, Plugin, Request
 from kubenet_lab.dns.server.zonefile import ZoneFile
 
@@ -21,7 +21,7 @@ class File(Plugin):
     def serve(self, request: Request) -> Response | Failure:
         """Answer names of the zones, pass on the rest."""
         query = request.query
-        zone = max((z for z in self.zones if is_subdomain(z, request.name)), key=len, default="")
+        zone = closest_zone(self.zones, request.name)
         if not zone:
             return self.pass_on(request)
         content = self.zones[zone]
@@ -69,7 +69,7 @@ class File(Plugin):
                         raise c.arg_error()
                     duration(words[0])
                 elif word == "fallthrough":
-                    fallthrough = tuple(zone for arg in words or ["."] for zone in normalize(arg))
+                    fallthrough = c.fallthrough(words)
                 elif word != "upstream":
                     raise c.error(f"unknown property '{word}'")
         return cls(found, fallthrough)

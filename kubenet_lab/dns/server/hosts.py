@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from kubenet_lab.dns.names import absolute, is_subdomain, parse_ip, reversed_address
 from kubenet_lab.dns.records import Record, Response, reply
-from kubenet_lab.dns.server.corefile import Controller, CorefileError, duration, integer, normalize
+from kubenet_lab.dns.server.corefile import Controller, CorefileError, duration, integer
 from kubenet_lab.dns.server.plugin import Failure, Plugin, Request
 
 PATH = "/etc/hosts"
@@ -103,7 +103,7 @@ class Hosts(Plugin):
             while c.next_block():
                 word = c.value
                 if word == "fallthrough":
-                    fallthrough = tuple(zone for arg in c.args() or ["."] for zone in normalize(arg))
+                    fallthrough = c.fallthrough(c.args())
                 elif word == "no_reverse":
                     reverse = False
                 elif word == "ttl":

@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from kubenet_lab.dns.names import absolute, is_subdomain
+from kubenet_lab.dns.names import absolute, closest_zone, is_subdomain
 from kubenet_lab.dns.records import CLASSES, RCODES, Record, Response, reply, type_number
-from kubenet_lab.dns.server.corefile import Controller, CorefileError, normalize
+from kubenet_lab.dns.server.corefile import Controller, CorefileError
 from kubenet_lab.dns.server.plugin import Failure, Plugin, Request
 
 Text = Callable[["Data"], str]
@@ -48,7 +48,7 @@ class Template(Struct, frozen=True):
     def matches(self, request: Request) -> tuple[Data | None, bool]:
         """(what the templates are filled with or None, whether the question falls through to the next)."""
         query = request.query
-        zone = max((z for z in self.zones if is_subdomain(z, request.name)), key=len, default="")
+        zone = closest_zone(self.zones, request.name)
         if not zone:
             return None, True
         if self.cls not in ("ANY", query.cls) or self.type not in ("ANY", query.type):
@@ -150,7 +150,7 @@ def _stanza(c: Controller) -> Template:
                 raise c.error(f"unknown rcode {words[0]}")
             rcode = words[0]
         elif word == "fallthrough":
-            fallthrough = tuple(zone for arg in words or ["."] for zone in normalize(arg))
+            fallthrough = c.fallthrough(words)
         elif word == "ederror":
             raise CorefileError("ederror: not modelled")
         elif word != "upstream":
