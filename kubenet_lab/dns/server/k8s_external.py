@@ -2,18 +2,18 @@
 
 It asks the `kubernetes` plugin of its server block. Below a zone of its own there are `service.namespace`,
 `_port._protocol.service.namespace` and, with `headless`, `endpoint.service.namespace`; a namespace alone exists and
-has no records. Not modelled: transfers of the zone (AXFR).
+has no records. An outside address, asked in a reverse zone that is listed too, is named below the first zone.
+Not modelled: transfers of the zone (AXFR).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
-from kubenet_lab.dns.names import absolute, is_subdomain
+from kubenet_lab.dns.names import absolute, below, closest_zone, is_subdomain, relative, reversed_address
 from kubenet_lab.dns.records import Record, Response, address_type, reply
-from kubenet_lab.dns.server.corefile import Controller, integer, normalize
-from kubenet_lab.dns.server.kubernetes import Found, Kubernetes
+from kubenet_lab.dns.server.corefile import Controller
+from kubenet_lab.dns.server.kubernetes import Found, Kubernetes, srv_weight
 from kubenet_lab.dns.server.plugin import Failure, Plugin, Request
 
 
@@ -36,15 +36,20 @@ class K8sExternal(Plugin):
     def serve(self, request: Request) -> Response | Failure:
         """Answer names below the zones; pass on the others, and what falls through."""
         name = request.name
-        zone = max((each for each in self.zones if is_subdomain(each, name)), key=len, default="")
+        zone = closest_zone(self.zones, name)
         backend = self._backend()
         if not zone or backend is None:
             return self.pass_on(request)
         if name == zone:
             return self._at_apex(request, zone, backend)
-        if is_subdomain(f"{self.apex}.{zone}", name):
+        # CoreDNS never finds its own name in the root zone.
+        if zone != "." and is_subdomain(below(self.apex, zone), name):
             return self._below_apex(request, zone, backend)
-        found = backend.external(name[: -len(zone) - 1], self.headless)
+        ip = reversed_address(name) if request.query.type == "PTR" else ""
+        if ip:
+            found = backend.external_names(ip)
+        else:
+            found = backend.external(relative(name, zone), self.headless)
         if found is None and any(is_subdomain(each, name) for each in self.fallthrough):
             return self.pass_on(request)
         if not found:
@@ -55,6 +60,10 @@ class K8sExternal(Plugin):
             answer = self._addresses(request, found, backend.options.ttl)
         elif request.query.type == "SRV":
             answer, extra = self._services(request, found, zone, backend.options.ttl)
+        elif ip:
+            answer = [
+                Record(request.query.name, "PTR", self.ttl, below(each.host, self.zones[0])) for each in found
+            ]
         if not answer:
             return self._negative(request, zone, backend)
         return reply(
@@ -68,7 +77,7 @@ class K8sExternal(Plugin):
         return plugin
 
     def _soa(self, zone: str, backend: Kubernetes) -> Record:
-        host = f"{self.apex}.{zone}"
+        host = below(self.apex, zone)
         serial = backend.view.modified_external
         return Record(
             zone, "SOA", self.ttl, f"ns1.{host} hostmaster.{host} {serial} 7200 1800 86400 {self.ttl}"
@@ -91,14 +100,14 @@ class K8sExternal(Plugin):
         if kind == "SOA":
             return reply(request.query, "NOERROR", answer=(self._soa(zone, backend),), aa=True)
         if kind == "NS":
-            server = f"ns1.{self.apex}.{zone}"
+            server = below(f"ns1.{self.apex}", zone)
             extra = tuple(self._own(server, backend, "A", "AAAA"))
             answer = (Record(zone, "NS", self.ttl, server),)
             return reply(request.query, "NOERROR", answer=answer, additional=extra, aa=True)
         return self._negative(request, zone, backend)
 
     def _below_apex(self, request: Request, zone: str, backend: Kubernetes) -> Response:
-        base = request.name[: -len(zone) - 1]
+        base = relative(request.name, zone)
         if base == self.apex:
             return self._negative(request, zone, backend)
         if base != f"ns1.{self.apex}":
@@ -126,14 +135,14 @@ class K8sExternal(Plugin):
     def _services(
         self, request: Request, found: Sequence[Found], zone: str, ttl: int
     ) -> tuple[list[Record], list[Record]]:
-        weight = max(1, math.floor(100.0 / (100 * len(found)) * 100))
+        weight = srv_weight(len(found))
         records: dict[tuple[str, int], Record] = {}
         extra: dict[tuple[str, str], list[Record]] = {}
         for each in found:
             if each.port == -1:
                 continue
             kind, host = address_type(each.host)
-            target = absolute(host) if kind == "CNAME" else f"{each.path}.{zone}"
+            target = absolute(host) if kind == "CNAME" else below(each.path, zone)
             data = f"0 {weight} {each.port} {target}"
             records.setdefault((target, each.port), Record(request.query.name, "SRV", ttl, data))
             if (target, each.host) in extra:
@@ -157,28 +166,27 @@ class K8sExternal(Plugin):
     def setup(cls, controller: Controller) -> K8sExternal:
         """Read the stanza. Raises CorefileError."""
         c = controller
-        made: K8sExternal | None = None
+        made = cls(())
+        # Of two stanzas the later names the zones, and the earlier's other options stay.
         while c.next():
-            made = cls(c.zones_or(c.args()))
+            made.zones = c.zones_or(c.args())
             while c.next_block():
                 made._option(c)
-        assert made is not None
         return made
 
     def _option(self, c: Controller) -> None:
         word = c.value
-        args = c.args()
-        if word in ("ttl", "apex") and not args:
-            raise c.arg_error()
         if word == "ttl":
-            self.ttl = integer(args[0])
-            if not 0 <= self.ttl <= 3600:
-                raise c.error(f"ttl must be in range [0, 3600]: {self.ttl}")
+            self.ttl = c.ttl(c.args())
         elif word == "apex":
+            args = c.args()
+            if not args:
+                raise c.arg_error()
             self.apex = args[0]
         elif word == "headless":
+            # It takes no words: one that follows is read as the next option.
             self.headless = True
         elif word == "fallthrough":
-            self.fallthrough = tuple(zone for arg in args or ["."] for zone in normalize(arg))
+            self.fallthrough = c.fallthrough(c.args())
         else:
             raise c.error(f"unknown property '{word}'")

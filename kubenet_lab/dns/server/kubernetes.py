@@ -22,13 +22,16 @@ from kubenet_lab.dns.names import (
     IN_ADDR_ARPA,
     IP6_ARPA,
     absolute,
+    below,
+    closest_zone,
     is_subdomain,
     labels,
     parse_ip,
+    relative,
     reversed_address,
 )
 from kubenet_lab.dns.records import Record, Response, address_type, reply
-from kubenet_lab.dns.server.corefile import Controller, CorefileError, duration, integer, normalize
+from kubenet_lab.dns.server.corefile import Controller, CorefileError, duration
 from kubenet_lab.dns.server.plugin import Failure, Plugin, Request
 from kubenet_lab.dns.server.selector import matcher
 from kubenet_lab.dns.server.view import Address, ServiceEntry, ServiceView, SliceEntry
@@ -97,7 +100,7 @@ class Found(Struct, frozen=True):
 
 def parse_name(name: str, zone: str, zonal: bool = False) -> Parsed | None:
     """`name`, lower case and inside `zone`, taken apart; None if it has none of the five shapes."""
-    base = name[: -len(zone) - 1] if zone != "." else name[:-1]
+    base = relative(name, zone)
     if base in ("", "svc", "pod"):
         return _APEX
     parts = base.split(".") if "\\" not in base else labels(base)
@@ -225,7 +228,7 @@ class Kubernetes(Plugin):
 
     def search_of(self, request: Request) -> tuple[str, ...]:
         """The search list of the pod that asks, for `autopath`; () if no pod is known at that address."""
-        zone = max((z for z in self.options.zones if is_subdomain(z, request.name)), key=len, default="")
+        zone = closest_zone(self.options.zones, request.name)
         pods = self.view.pods_by_ip.get(request.client, ()) if self.options.pods == "verified" else ()
         if not zone or not pods:
             return ()
@@ -337,15 +340,14 @@ class Kubernetes(Plugin):
             for kind, host in [address_type(each.host)]
             if kind != "CNAME"
         ]
-        # Weights are counted before duplicates go, so they need not add up to 100.
-        weight = max(1, math.floor(100.0 / (100 * len(hosts)) * 100)) if hosts else 0
+        weight = srv_weight(len(hosts))
         records: dict[tuple[str, int], Record] = {}
         extra: dict[tuple[str, str], Record] = {}
         ttl = self.options.ttl
         for each, kind, host in hosts:
             if each.port == -1:
                 continue
-            target = f"{each.path}.{zone}" if zone != "." else f"{each.path}."
+            target = below(each.path, zone)
             records.setdefault(
                 (target, each.port),
                 Record(request.query.name, "SRV", ttl, f"0 {weight} {each.port} {target}"),
@@ -509,6 +511,14 @@ class Kubernetes(Plugin):
         ports = [port for port in service.ports if _port_matches(asked, port.name, port.protocol)]
         return [Found(ip, port.port, path) for ip in service.external for port in ports] or None
 
+    def external_names(self, ip: str) -> list[Found] | None:
+        """The Services, as "name.namespace", that are reached from outside by an address; None if there is none."""
+        return [
+            Found(service.key)
+            for service in self.view.services_by_external.get(ip, ())
+            if self._visible(service) and (not self._exposed or self._serves(service.namespace))
+        ] or None
+
     def external_addresses(self) -> list[str]:
         """Addresses by which this server's own Services are reached from outside the cluster."""
         keys = dict.fromkeys(each.key for ip in self.local_ips for each in self.view.slices_by_ip.get(ip, ()))
@@ -543,6 +553,11 @@ class Kubernetes(Plugin):
         if entry is None:
             return False
         return self._namespace_labels is None or self._namespace_labels(dict(entry.labels))
+
+
+def srv_weight(count: int) -> int:
+    """The weight of each of so many SRV records; counted before duplicates go, so they need not add up to 100."""
+    return max(1, math.floor(100.0 / (100 * count) * 100)) if count else 0
 
 
 def _reverse(name: str) -> bool:
@@ -611,14 +626,9 @@ def _option(c: Controller, fields: dict[str, object]) -> None:
             raise CorefileError(f"unable to parse {what} selector value: '{text}': {error}") from None
         fields[word] = text
     elif word == "fallthrough":
-        fields[word] = tuple(zone for arg in args or ["."] for zone in normalize(arg))
+        fields[word] = c.fallthrough(args)
     elif word == "ttl":
-        if not args:
-            raise c.arg_error()
-        ttl = integer(args[0])
-        if not 0 <= ttl <= 3600:
-            raise c.error(f"ttl must be in range [0, 3600]: {ttl}")
-        fields[word] = ttl
+        fields[word] = c.ttl(args)
     elif word == "ignore":
         if args and args[0] != "empty_service":
             raise CorefileError(f"unable to parse ignore value: '{args[0]}'")

@@ -94,7 +94,7 @@ class ServiceView:
         modified: Unix time of the last change, the serial number of every SOA.
         modified_external: The same of what `k8s_external` serves; 0 until a Service that was there changes.
         services, slices: By "name.namespace".
-        services_by_ip, slices_by_ip, pods_by_ip: By address, as spelled in the object.
+        services_by_ip, services_by_external, slices_by_ip, pods_by_ip: By address, as spelled in the object.
         namespaces: By name.
     """
 
@@ -105,6 +105,7 @@ class ServiceView:
         self.namespaces: dict[str, NamespaceEntry] = {}
         self.services: dict[str, ServiceEntry] = {}
         self.services_by_ip: dict[str, tuple[ServiceEntry, ...]] = {}
+        self.services_by_external: dict[str, tuple[ServiceEntry, ...]] = {}
         self.slices: dict[str, tuple[SliceEntry, ...]] = {}
         self.slices_by_ip: dict[str, tuple[SliceEntry, ...]] = {}
         self.pods_by_ip: dict[str, tuple[PodEntry, ...]] = {}
@@ -146,8 +147,7 @@ class ServiceView:
         if kind == "Service":
             old = self.services.pop(f"{name}.{namespace}", None)
             if old is not None:
-                for ip in old.cluster_ips:
-                    _drop(self.services_by_ip, ip, old)
+                self._forget_addresses(old)
         elif kind == "EndpointSlice":
             self._forget_slice(key)
         elif kind == "Namespace":
@@ -171,11 +171,18 @@ class ServiceView:
         if old is not None:
             if (old.external, old.ports) != (entry.external, entry.ports):
                 self.modified_external = int(now)
-            for ip in old.cluster_ips:
-                _drop(self.services_by_ip, ip, old)
+            self._forget_addresses(old)
         self.services[entry.key] = entry
         for ip in entry.cluster_ips:
             self.services_by_ip[ip] = (*self.services_by_ip.get(ip, ()), entry)
+        for ip in dict.fromkeys(entry.external):
+            self.services_by_external[ip] = (*self.services_by_external.get(ip, ()), entry)
+
+    def _forget_addresses(self, entry: ServiceEntry) -> None:
+        for ip in entry.cluster_ips:
+            _drop(self.services_by_ip, ip, entry)
+        for ip in entry.external:
+            _drop(self.services_by_external, ip, entry)
 
     def _slice(self, entry: SliceEntry) -> None:
         key = f"{entry.namespace}/{entry.name}"
