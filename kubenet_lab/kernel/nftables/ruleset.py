@@ -303,19 +303,23 @@ class Edit:
     # -- tables -------------------------------------------------------------------------------------------------------
 
     def add_table(
-        self, family: str, name: str, *, comment: str = "", dormant: bool | None = None, create: bool = False
+        self, family: str, name: str, *, comment: str = "", dormant: bool = False, create: bool = False
     ) -> None:
-        """`add|create table`. Raises EEXIST for `create` of one that is there."""
+        """`add|create table`. Raises EEXIST for `create` of one that is there.
+
+        One that is there gets the flags of this command: nft always sends them, so a dormant table wakes up without.
+        """
         key = (family, name)
         if key in self._tables:
             if create:
                 raise NftError("EEXIST", f"table {family} {name}")
-            if dormant is not None:
+            there = self._tables[key]
+            if (there if isinstance(there, Table) else there.table).dormant != dormant:
                 draft = self._draft(family, name)
                 draft.table = replace(draft.table, dormant=dormant)
             return
         self._next += 1
-        self._tables[key] = _TableDraft(Table(family, name, self._next, comment, bool(dormant)))
+        self._tables[key] = _TableDraft(Table(family, name, self._next, comment, dormant))
 
     def delete_table(self, family: str, name: str, *, destroy: bool = False) -> None:
         """`delete|destroy table`: with everything in it. Raises ENOENT."""

@@ -123,6 +123,16 @@ def test_a_full_set_takes_no_more() -> None:
         )
 
 
+def test_a_dormant_table_wakes_up_when_it_is_added_without_its_flag() -> None:
+    """As nft 1.0.6 does: it sends a table's flags with every `add table`."""
+    asleep = nft.load("table ip t { flags dormant; }")
+    assert asleep.tables["ip", "t"].dormant
+    assert nft.apply(asleep, "add table ip t { flags dormant; }").tables["ip", "t"].dormant
+    assert nft.apply(asleep, "add chain ip t c").tables["ip", "t"].dormant
+    assert not nft.apply(asleep, "add table ip t").tables["ip", "t"].dormant
+    assert not nft.apply(asleep, "table ip t { chain c { } }").tables["ip", "t"].dormant
+
+
 def test_an_edit_is_a_value_until_it_is_committed() -> None:
     before = Ruleset()
     edit = before.edit()

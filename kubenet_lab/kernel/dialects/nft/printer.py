@@ -436,6 +436,8 @@ class Printer:
             head += "\tflags dormant\n"
         if table.comment:
             head += f'\tcomment "{table.comment}"\n'
+        if table.dormant and blocks:
+            head += "\n"
         return head + "\n".join(blocks) + "}\n"
 
     def only(self, table: Table, block: str) -> str:

@@ -82,7 +82,7 @@ class Blocks(Statements):
         if not self.try_take("{"):
             self.edit.add_table(family, name, create=create)
             return
-        comment, dormant = "", None
+        comment, dormant = "", False
         found: dict[str, list[tuple[str, int]]] = {
             kind: [] for kind in ("chain", "object", "set", "flowtable")
         }
