@@ -794,6 +794,8 @@ def restore(ns: str, tool: str, text: str, *, whole: bool = True) -> list[dict[s
             for flag, piece in pieces(text)
             for failed in restore(ns, f"{tool}{flag}", piece, whole=False)
         ]
+    if whole and "Message too long" in done.stderr and tool == "nft" and (split := commands(text)):
+        return transactions(ns, split)
     return [{"ns": ns, "what": tool, "why": done.stderr.strip() or f"exit status {done.returncode}"}]
 
 
@@ -823,6 +825,60 @@ def pieces(text: str) -> list[tuple[str, str]]:
         elif not line.startswith("#"):
             rules.append(line)
     return out
+
+
+def transactions(ns: str, split: list[str]) -> list[dict[str, str]]:
+    """Hand commands to nft, in halves where one transaction is more than its netlink buffer takes.
+
+    Such a transaction fails before the kernel sees any of it, so its halves start from the same state.
+    """
+    failed = restore(ns, "nft", "\n".join(split), whole=False)
+    if len(split) == 1 or not any("Message too long" in one["why"] for one in failed):
+        return failed
+    half = len(split) // 2
+    return transactions(ns, split[:half]) or transactions(ns, split[half:])
+
+
+def commands(text: str) -> list[str]:
+    """Return what `nft list ruleset` prints as commands that may go to nft one by one; [] for a text in another form.
+
+    First all that has a name, each in its table, then the elements of sets and maps, which may name chains,
+    then the rules, which may name all of it.
+    """
+    named: list[str] = []
+    elements: list[str] = []
+    rules: list[str] = []
+    table = name = kind = ""
+    head: list[str] = []
+    block: list[str] = []
+    listing = False
+    for line in text.splitlines():
+        words = line.split()
+        if not words:
+            continue
+        if not line.startswith("\t"):
+            if words[0] == "table" and words[-1] == "{":
+                table, head = f"{words[1]} {words[2]}", []
+                named.append(f"{line}\n}}")
+            elif line != "}":
+                return []
+        elif not line.startswith("\t\t"):
+            if words[-1] == "{":
+                kind, name, block = words[0], words[1], [line]
+            elif line == "\t}":
+                named.append("\n".join([f"table {table} {{", *head, *block, line, "}"]))
+            else:  # of the table itself; said again with every block, since a table without "dormant" wakes up
+                head.append(line)
+                named[-1] = "\n".join([f"table {table} {{", *head, "}"])
+        elif listing or (kind in ("set", "map") and words[:3] == ["elements", "=", "{"]):
+            listing = line.endswith(",")
+            some = line.strip().removeprefix("elements = {").removesuffix("," if listing else "}")
+            elements.append(f"add element {table} {name} {{ {some.strip()} }}")
+        elif kind == "chain" and words[0] not in ("type", "comment", "flags"):
+            rules.append(f"add rule {table} {name} {line.strip()}")
+        else:
+            block.append(line)
+    return named + elements + rules
 
 
 if __name__ == "__main__":
