@@ -62,11 +62,14 @@ class Announcer:
         """Give Services addresses; see `daemon.Daemon.reconcile`."""
         store = self.world.store
         services = store.list(Service)
-        offers = [*store.list(f"IPAddressPool.{config.GROUP}"), *store.list(f"BGPPeer.{config.GROUP}")]
+        offers = [
+            o for k in ("IPAddressPool", "BGPPeer", self.kind) for o in store.list(f"{k}.{config.GROUP}")
+        ]
         seen = ([*map(id, services)], [*map(id, offers)])
         if seen == self._seen or machine.ROUTER not in self.world.network.netns:
             return False
         config.peers(store)  # what is wrong with them is said now, before anything is changed
+        config.advertisements(store, self.kind)
         changes, self.pending = pools.wish(store, config.pools(store))
         apply(store, changes)
         if not changes:

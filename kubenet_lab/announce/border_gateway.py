@@ -109,9 +109,7 @@ class BgpAnnouncer(Announcer):
                 router.set_sysctl(f"net.ipv{family}.fib_multipath_hash_policy", 1)
         for peer in peers:
             for node in nodes.values():
-                if peer.node_selectors and not any(
-                    config.selects(s, node.metadata.labels) for s in peer.node_selectors
-                ):
+                if not peer.from_node(node):
                     continue
                 address = next((ip for ip in node.internal_ips if ":" not in ip), "")
                 present = self.sessions.get((node.name, peer.name))

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
-from msgspec import Struct
+import msgspec
+from msgspec import Meta, Struct, field
 
+from kubenet_lab.clock import duration
 from kubenet_lab.errors import Fault, InputError
 from kubenet_lab.objects import Node, Service
-from kubenet_lab.objects.meta import Json
+from kubenet_lab.objects.meta import Part
 from kubenet_lab.objects.namespace import Namespace
+from kubenet_lab.objects.selector import LabelSelector
 from kubenet_lab.store import Store
 
 GROUP = "metallb.io"
+OPERATORS = ("In", "NotIn", "Exists", "DoesNotExist")
+
+T = TypeVar("T", bound=Part)
+Selectors = tuple[LabelSelector, ...]
 
 
 class Pool(Struct, frozen=True):
@@ -27,8 +35,8 @@ class Pool(Struct, frozen=True):
     avoid_buggy_ips: bool = False
     priority: int = 0
     namespaces: tuple[str, ...] = ()
-    namespace_selectors: tuple[Json, ...] = ()
-    service_selectors: tuple[Json, ...] = ()
+    namespace_selectors: Selectors = ()
+    service_selectors: Selectors = ()
 
     def holds(self, address: str) -> bool:
         """Whether an address is in it."""
@@ -49,11 +57,11 @@ class Pool(Struct, frozen=True):
             return True
         labels = namespace.metadata.labels if namespace is not None else {}
         if (self.namespaces or self.namespace_selectors) and not (
-            service.namespace in self.namespaces or any(selects(s, labels) for s in self.namespace_selectors)
+            service.namespace in self.namespaces or any(s.matches(labels) for s in self.namespace_selectors)
         ):
             return False
         own = service.metadata.labels
-        return not self.service_selectors or any(selects(s, own) for s in self.service_selectors)
+        return not self.service_selectors or any(s.matches(own) for s in self.service_selectors)
 
 
 class Advertisement(Struct, frozen=True):
@@ -63,8 +71,8 @@ class Advertisement(Struct, frozen=True):
 
     name: str
     pools: tuple[str, ...] = ()
-    pool_selectors: tuple[Json, ...] = ()
-    node_selectors: tuple[Json, ...] = ()
+    pool_selectors: Selectors = ()
+    node_selectors: Selectors = ()
     peers: tuple[str, ...] = ()
     length: int = 32
     length6: int = 128
@@ -74,11 +82,11 @@ class Advertisement(Struct, frozen=True):
         """Whether it announces addresses of this pool; one that names none means all."""
         if not self.pools and not self.pool_selectors:
             return True
-        return pool.name in self.pools or any(selects(s, pool.labels) for s in self.pool_selectors)
+        return pool.name in self.pools or any(s.matches(pool.labels) for s in self.pool_selectors)
 
     def from_node(self, node: Node) -> bool:
         """Whether this node announces by it."""
-        return not self.node_selectors or any(selects(s, node.metadata.labels) for s in self.node_selectors)
+        return _from(node, self.node_selectors)
 
 
 class Peer(Struct, frozen=True):
@@ -91,7 +99,45 @@ class Peer(Struct, frozen=True):
     port: int = 179
     hold: float = 90.0
     keepalive: float = 30.0
-    node_selectors: tuple[Json, ...] = ()
+    node_selectors: Selectors = ()
+
+    def from_node(self, node: Node) -> bool:
+        """Whether this node keeps a session with it."""
+        return _from(node, self.node_selectors)
+
+
+class _Allocation(Part, frozen=True, kw_only=True):
+    priority: int = 0
+    namespaces: tuple[str, ...] = ()
+    namespace_selectors: Selectors = ()
+    service_selectors: Selectors = ()
+
+
+class _PoolSpec(Part, frozen=True, kw_only=True):
+    addresses: tuple[str, ...] = ()
+    auto_assign: bool = True
+    avoid_buggy_ips: bool = field(default=False, name="avoidBuggyIPs")
+    service_allocation: _Allocation = _Allocation()
+
+
+class _AdvertisementSpec(Part, frozen=True, kw_only=True):
+    ip_address_pools: tuple[str, ...] = field(default=(), name="ipAddressPools")
+    ip_address_pool_selectors: Selectors = field(default=(), name="ipAddressPoolSelectors")
+    node_selectors: Selectors = ()
+    peers: tuple[str, ...] = ()
+    aggregation_length: Annotated[int, Meta(ge=1, le=32)] = 32
+    aggregation_length_v6: Annotated[int, Meta(ge=1, le=128)] = field(default=128, name="aggregationLengthV6")
+    local_pref: Annotated[int, Meta(ge=0, le=2**32 - 1)] = 100
+
+
+class _PeerSpec(Part, frozen=True, kw_only=True):
+    peer_address: str = ""
+    my_asn: Annotated[int, Meta(ge=0, le=2**32 - 1)] = field(default=0, name="myASN")
+    peer_asn: Annotated[int, Meta(ge=0, le=2**32 - 1)] = field(default=0, name="peerASN")
+    peer_port: Annotated[int, Meta(ge=0, le=16384)] = 179
+    hold_time: str = ""
+    keepalive_time: str = ""
+    node_selectors: Selectors = ()
 
 
 def pools(store: Store) -> list[Pool]:
@@ -102,26 +148,26 @@ def pools(store: Store) -> list[Pool]:
         for first, last, family in pool.ranges:
             for other in found:
                 if any(f == family and a <= last and first <= b for a, b, f in other.ranges):
-                    raise _refused(obj, f"its addresses overlap with those of pool {other.name}")
+                    raise _refused(obj, "spec.addresses", f"overlap with those of pool {other.name}")
         found.append(pool)
     return found
 
 
 def advertisements(store: Store, kind: str) -> list[Advertisement]:
-    """The advertisements of one kind: "L2Advertisement" or "BGPAdvertisement"."""
+    """The advertisements of one kind: "L2Advertisement" or "BGPAdvertisement". Raises InputError."""
     found = []
     for obj in store.list(f"{kind}.{GROUP}"):
-        spec = obj.content.get("spec") or {}
+        spec = _spec(obj, _AdvertisementSpec)
         found.append(
             Advertisement(
                 obj.name,
-                tuple(spec.get("ipAddressPools") or ()),
-                tuple(spec.get("ipAddressPoolSelectors") or ()),
-                tuple(spec.get("nodeSelectors") or ()),
-                tuple(spec.get("peers") or ()),
-                int(spec.get("aggregationLength") or 32),
-                int(spec.get("aggregationLengthV6") or 128),
-                100 if spec.get("localPref") is None else int(spec["localPref"]),
+                spec.ip_address_pools,
+                spec.ip_address_pool_selectors,
+                spec.node_selectors,
+                spec.peers,
+                spec.aggregation_length,
+                spec.aggregation_length_v6,
+                spec.local_pref,
             )
         )
     return found
@@ -131,76 +177,109 @@ def peers(store: Store) -> list[Peer]:
     """The BGPPeers. Raises InputError for a peer without an address."""
     found = []
     for obj in store.list(f"BGPPeer.{GROUP}"):
-        spec = obj.content.get("spec") or {}
-        hold = _seconds(spec.get("holdTime"), 90.0)
-        if not _is_address(spec.get("peerAddress")):
-            raise _refused(obj, f"spec.peerAddress {spec.get('peerAddress')!r} is no IP address")
+        spec = _spec(obj, _PeerSpec)
+        if not _is_address(spec.peer_address):
+            raise _refused(obj, "spec.peerAddress", f"{spec.peer_address or None!r} is no IP address")
+        hold = _seconds(obj, "spec.holdTime", spec.hold_time, 90.0)
         found.append(
             Peer(
                 obj.name,
-                str(spec.get("peerAddress", "")),
-                int(spec.get("myASN") or 0),
-                int(spec.get("peerASN") or 0),
-                int(spec.get("peerPort") or 179),
+                spec.peer_address,
+                spec.my_asn,
+                spec.peer_asn,
+                spec.peer_port or 179,
                 hold,
-                _seconds(spec.get("keepaliveTime"), hold / 3),
-                tuple(spec.get("nodeSelectors") or ()),
+                _seconds(obj, "spec.keepaliveTime", spec.keepalive_time, hold / 3),
+                spec.node_selectors,
             )
         )
     return found
 
 
-def selects(selector: Json, labels: dict[str, str]) -> bool:
-    """Whether a label selector (`matchLabels`, `matchExpressions`) means these labels."""
-    wanted = selector.get("matchLabels") or {}
-    if any(labels.get(key) != value for key, value in wanted.items()):
-        return False
-    for rule in selector.get("matchExpressions") or ():
-        key, values = rule.get("key"), rule.get("values") or []
-        held = {
-            "In": labels.get(key) in values,
-            "NotIn": labels.get(key) not in values,
-            "Exists": key in labels,
-            "DoesNotExist": key not in labels,
-        }
-        if not held.get(rule.get("operator"), False):
-            return False
-    return True
+def _from(node: Node, selectors: Selectors) -> bool:
+    return not selectors or any(s.matches(node.metadata.labels) for s in selectors)
 
 
 def _pool(obj: Any) -> Pool:
-    spec = obj.content.get("spec") or {}
-    allocation = spec.get("serviceAllocation") or {}
-    listed = spec.get("addresses")
-    if not isinstance(listed, list) or not listed:
-        raise _refused(obj, "spec.addresses has to be a list of prefixes or ranges")
+    spec = _spec(obj, _PoolSpec)
+    if not spec.addresses:
+        raise _refused(obj, "spec.addresses", "has to be a list of prefixes or ranges")
+    allocation = spec.service_allocation
     return Pool(
         obj.name,
         dict(obj.metadata.labels),
-        tuple(_range(str(text), obj) for text in listed),
-        spec.get("autoAssign", True) is not False,
-        bool(spec.get("avoidBuggyIPs")),
-        int(allocation.get("priority") or 0),
-        tuple(allocation.get("namespaces") or ()),
-        tuple(allocation.get("namespaceSelectors") or ()),
-        tuple(allocation.get("serviceSelectors") or ()),
+        tuple(_range(f"spec.addresses[{i}]", text, obj) for i, text in enumerate(spec.addresses)),
+        spec.auto_assign,
+        spec.avoid_buggy_ips,
+        allocation.priority,
+        allocation.namespaces,
+        allocation.namespace_selectors,
+        allocation.service_selectors,
     )
 
 
-def _refused(obj: Any, message: str) -> InputError:
-    help = "write 192.168.1.240/28 or 192.168.1.240-192.168.1.250" if obj.kind == "IPAddressPool" else ""
-    return InputError([Fault(message, f"{obj.kind} {obj.name}", help=help)])
+_MISFIT = re.compile(r"Expected `(\w+)(?: \| null)?`([^,]*?)(?:, got `(\w+)`)?(?: - at `\$(.*)`)?")
+_WORDS = {
+    "array": "a list",
+    "object": "a map",
+    "int": "a whole number",
+    "str": "text",
+    "bool": "true or false",
+}
 
 
-def _is_address(text: Any) -> bool:
+def _spec(obj: Any, kind: type[T]) -> T:
+    """The `spec` of a custom resource; fields that are not modelled are passed over. Raises InputError."""
     try:
-        ipaddress.ip_address(str(text))
+        spec = msgspec.convert(_without_nulls(obj.content.get("spec") or {}), kind)
+    except msgspec.ValidationError as error:
+        misfit = _MISFIT.fullmatch(str(error))
+        if misfit is None:
+            raise _refused(obj, "spec", str(error)) from None
+        word, bound, got, path = misfit.groups()
+        what = f"has to be {_WORDS.get(word, word)}{bound}" + (f", not {_WORDS.get(got, got)}" if got else "")
+        raise _refused(obj, f"spec{path or ''}", what) from None
+    for path, selectors in _selectors(spec):
+        for i, selector in enumerate(selectors):
+            for j, rule in enumerate(selector.match_expressions):
+                if rule.operator not in OPERATORS:
+                    what = f"{rule.operator!r} is none of {', '.join(OPERATORS)}"
+                    raise _refused(obj, f"spec.{path}[{i}].matchExpressions[{j}].operator", what)
+    return spec
+
+
+def _selectors(part: Part) -> Iterator[tuple[str, Selectors]]:
+    """Every list of selectors in a spec, with its path."""
+    for info in msgspec.structs.fields(part):
+        value = getattr(part, info.name)
+        if isinstance(value, Part):
+            yield from ((f"{info.encode_name}.{path}", one) for path, one in _selectors(value))
+        elif info.name.endswith("selectors"):
+            yield info.encode_name, value
+
+
+def _without_nulls(value: Any) -> Any:
+    """The API server drops a null where a field has a default."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(one) for key, one in value.items() if one is not None}
+    return [_without_nulls(one) for one in value] if isinstance(value, list) else value
+
+
+def _refused(obj: Any, field: str, message: str) -> InputError:
+    """What is wrong with a custom resource; who read its file can find its place by kind, name and field."""
+    help = "write 192.168.1.240/28 or 192.168.1.240-192.168.1.250" if "spec.addresses" in field else ""
+    return InputError([Fault(f"{field} {message}", path=field, help=help, kind=obj.kind, name=obj.name)])
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
     except ValueError:
         return False
     return True
 
 
-def _range(text: str, pool: Any) -> tuple[int, int, int]:
+def _range(field: str, text: str, pool: Any) -> tuple[int, int, int]:
     """ "192.168.1.240/28" or "192.168.1.240-192.168.1.250" as (first, last, family)."""
     try:
         if "-" in text:
@@ -209,18 +288,14 @@ def _range(text: str, pool: Any) -> tuple[int, int, int]:
             block = ipaddress.ip_network(text.strip())
             first, last = block[0], block[-1]
     except ValueError as fault:
-        raise _refused(pool, f"{text!r} is neither a prefix nor a range: {fault}") from None
+        raise _refused(pool, field, f"{text!r} is neither a prefix nor a range: {fault}") from None
     if first.version != last.version or int(first) > int(last):
-        raise _refused(pool, f"{text!r} has its ends the wrong way round")
+        raise _refused(pool, field, f"{text!r} has its ends the wrong way round")
     return int(first), int(last), first.version
 
 
-_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
-
-
-def _seconds(text: Any, default: float) -> float:
-    """A Go duration of one or more parts ("90s", "1m30s") in s."""
-    import re
-
-    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|h|m|s)", str(text)) if text else []
-    return sum(float(number) * _UNITS[unit] for number, unit in parts) if parts else default
+def _seconds(obj: Any, field: str, text: str, default: float) -> float:
+    try:
+        return duration(text) if text else default
+    except ValueError as fault:
+        raise _refused(obj, field, str(fault)) from None

@@ -14,6 +14,7 @@ from kubenet_lab.announce.config import Pool
 from kubenet_lab.control.cloud_lb import addresses, handles
 from kubenet_lab.control.loop import Change
 from kubenet_lab.objects import Namespace, Service
+from kubenet_lab.packet.ip import canonical
 from kubenet_lab.store import Key, Store
 
 ANNOTATIONS = ("metallb.io", "metallb.universe.tf")
@@ -58,10 +59,17 @@ def _wanted(
         (notes[f"{p}/loadBalancerIPs"] for p in ANNOTATIONS if notes.get(f"{p}/loadBalancerIPs")), ""
     )
     named = next((notes[f"{p}/address-pool"] for p in ANNOTATIONS if notes.get(f"{p}/address-pool")), "")
-    wished = tuple(t.strip() for t in (asked or service.spec.load_balancer_ip).split(",") if t.strip())
+    own = service.spec.load_balancer_ip
     if not pools:
         return (), "there is no IPAddressPool"
-    if wished:
+    if asked and own:
+        return (), f"service can not have both {ANNOTATIONS[0]}/loadBalancerIPs and svc.Spec.LoadBalancerIP"
+    if asked or own:
+        try:
+            wished = tuple(canonical(text.strip()) for text in (asked.split(",") if asked else (own,)))
+        except ValueError:
+            why = f'{ANNOTATIONS[0]}/loadBalancerIPs: "{asked}"' if asked else f'spec.loadBalancerIP "{own}"'
+            return (), f"invalid {why}"
         for ip in wished:
             if not any(pool.holds(ip) for pool in pools):
                 return (), f'"{ip}" is not allowed in config'

@@ -96,6 +96,8 @@ class Inputs:
             return Cluster.from_objects(objects, nodes=nodes, seed=seed, **options)
         except Invalid as error:
             raise self.refused(error) from error
+        except InputError as error:
+            raise InputError([self._placed(fault) for fault in error.faults]) from error
 
     def cluster(self, nodes: int, seed: int = 0, told: bool = False, **options: Any) -> Cluster:
         """Read the files and build their world, as `build` does. Raises InputError.
@@ -110,26 +112,38 @@ class Inputs:
         return built
 
     def refused(self, error: Invalid) -> InputError:
-        """A refusal of the API server, with its place in the files."""
-        return InputError([self._located(error)])
+        """A refusal of the API server: every cause of it, with its place in the files."""
+        return InputError([
+            self._placed(
+                Fault(
+                    cause.message, path=cause.field, kind=error.kind, name=error.name, reason=cause.reason
+                ),
+                error.namespace or "default",
+            )
+            for cause in error.causes
+        ])  # fmt: skip
 
-    def _located(self, error: Invalid) -> Fault:
-        """Return a refusal of the API server with the place of the object that was refused."""
+    def _placed(self, fault: Fault, namespace: str = "") -> Fault:
+        """Return what is wrong with an object at its place in the files; a fault that names no object as it is.
+
+        Without a namespace it may be of any.
+        """
+        from msgspec.structs import replace
+
         from kubenet_lab.manifests.text import Document, documents
 
-        path = _steps(error.field)
+        if fault.line or not fault.kind or not fault.name:
+            return fault
+        path = _steps(fault.path)
         for file, text in self.texts():
             for document in documents(text, file):
                 if not isinstance(document, Document):
                     continue
-                at = _find(document.value, error)
+                at = _find(document.value, fault.kind.partition(".")[0], fault.name, namespace)
                 if at is not None:
                     line, column = document.place((*at, *_as_written(document.value, at, path)))
-                    return Fault(
-                        error.detail, file, line, column, document.number, error.field, "", error.kind,
-                        error.name, "FieldValueInvalid",
-                    )  # fmt: skip
-        return Fault(error.detail, ", ".join(self.files), path=error.field, kind=error.kind, name=error.name)
+                    return replace(fault, file=file, line=line, column=column, document=document.number)
+        return replace(fault, file=", ".join(self.files))
 
     def texts(self) -> list[tuple[str, str]]:
         """The name and text of every file."""
@@ -227,23 +241,21 @@ def _as_written(value: Any, at: Sequence[str | int], path: tuple[str | int, ...]
     return path
 
 
-def _find(value: object, error: Invalid) -> tuple[str | int, ...] | None:
-    """Where in a document the refused object is; None when it is not there."""
+def _find(value: object, kind: str, name: str, namespace: str) -> tuple[str | int, ...] | None:
+    """Where in a document an object is, in any namespace if none is given; None when it is not there."""
     if not isinstance(value, dict):
         return None
     items = value.get("items")
     if isinstance(items, list):
         for index, item in enumerate(items):
-            found = _find(item, error)
+            found = _find(item, kind, name, namespace)
             if found is not None:
                 return ("items", index, *found)
         return None
     meta = value.get("metadata")
-    if value.get("kind") != error.kind or not isinstance(meta, dict) or meta.get("name") != error.name:
+    if value.get("kind") != kind or not isinstance(meta, dict) or meta.get("name") != name:
         return None
-    return (
-        () if meta.get("namespace", error.namespace or "default") == (error.namespace or "default") else None
-    )
+    return () if not namespace or (meta.get("namespace") or "default") == namespace else None
 
 
 def collect(faults: list[Fault], make: Callable[[], T]) -> T | None:

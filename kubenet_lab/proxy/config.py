@@ -5,13 +5,13 @@ Flags: the "kube-proxy" page of Kubernetes' command line reference, version 1.37
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from typing import Any
 
 from msgspec import Struct
 
+from kubenet_lab.clock import duration
 from kubenet_lab.errors import Fault, InputError
 from kubenet_lab.kernel.ipvs import SCHEDULERS
 from kubenet_lab.objects import Json, Node, from_manifest
@@ -155,20 +155,6 @@ def _scheduler(text: str) -> str:
     if text not in SCHEDULERS:
         raise ValueError(f"{text!r} is none of {', '.join(SCHEDULERS)}")
     return text
-
-
-_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
-_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(h|ms|m|s|us|µs|ns)", re.ASCII)
-
-
-def duration(text: str) -> float:
-    """Read a duration as Go's flags do ("30s", "1m30s", "500ms", "0"), in s. Raises ValueError."""
-    if text == "0":
-        return 0.0
-    parts = _PART.findall(text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise ValueError(f"{text!r} is not a duration such as 30s, 1m30s or 500ms")
-    return sum(float(number) * _UNITS[unit] for number, unit in parts)
 
 
 def duration_text(seconds: float) -> str:

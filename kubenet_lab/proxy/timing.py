@@ -11,8 +11,9 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
+from kubenet_lab.clock import duration
 from kubenet_lab.errors import Fault, InputError
-from kubenet_lab.proxy.config import SOURCE, duration
+from kubenet_lab.proxy.config import SOURCE
 
 FULL_SYNC_PERIOD = 3600.0
 """Seconds after which kube-proxy writes everything again though nothing asked for it."""

@@ -132,6 +132,12 @@ def test_it_stays_pending_without_a_pool_and_says_why() -> None:
         ),
         (LAN, "metallb.io/address-pool: wan", "", 'unknown pool "wan"'),
         (
+            LAN,
+            "metallb.io/loadBalancerIPs: '192.168.1.245, soon'",
+            "",
+            'invalid metallb.io/loadBalancerIPs: "192.168.1.245, soon"',
+        ),
+        (
             "{addresses: [192.168.1.241-192.168.1.249], serviceAllocation: {namespaces: [other]}}",
             "",
             "",
@@ -178,6 +184,22 @@ def test_pools_with_a_priority_come_first_and_an_address_stays() -> None:
         (POOL % ("bad", "{addresses: 192.168.1.240/28}"), "has to be a list"),
         (POOL % ("bad", "{addresses: [192.168.1.245/32]}"), "overlap with those of pool lan"),
         (PEER.replace("192.168.1.1", "router") % "", "spec.peerAddress 'router' is no IP address"),
+        (
+            POOL % ("bad", "{addresses: [10.9.0.0/24], serviceAllocation: {priority: high}}"),
+            "serviceAllocation.priority has to be a whole number, not text",
+        ),
+        (POOL % ("bad", "[10.9.0.0/24]"), "spec has to be a map, not a list"),
+        (PEER.replace("64500", "sixty") % "", "spec.myASN has to be a whole number, not text"),
+        (PEER % ", holdTime: forever", "spec.holdTime 'forever' is not a duration"),
+        (
+            ADVERT % ("BGPAdvertisement", "{aggregationLength: 99}"),
+            "spec.aggregationLength has to be a whole number <= 32",
+        ),
+        (
+            ADVERT
+            % ("BGPAdvertisement", "{nodeSelectors: [{matchExpressions: [{key: zone, operator: Inn}]}]}"),
+            r"spec.nodeSelectors\[0\].matchExpressions\[0\].operator 'Inn' is none of In, NotIn",
+        ),
     ],
 )
 def test_what_the_announcer_cannot_read_is_refused_and_nothing_changes(bad: str, says: str) -> None:

@@ -243,6 +243,18 @@ def test_a_load_balancer_stands_before_the_nodes_on_request() -> None:
     assert "write one of: none, cloud, cloud-proxy, l2, bgp" in wrong.err
 
 
+def test_a_pool_that_nobody_can_read_is_named_with_its_place(tmp_path: Path) -> None:
+    file = tmp_path / "pool.yaml"
+    file.write_text(
+        "apiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nmetadata: {name: lan, namespace: metallb-system}\n"
+        "spec:\n  addresses:\n  - 192.168.1.240/28\n  - 192.168.1.9-192.168.1.2\n"
+    )
+    ran = run("trace", "-f", SHOP, "-f", str(file), "frontend", "http://backend", "--load-balancer", "l2")
+    assert (ran.status, ran.out) == (2, b"")
+    what = "spec.addresses[1] '192.168.1.9-192.168.1.2' has its ends the wrong way round"
+    assert f'error: {file}:7:5: IPAddressPool "lan": {what}\n    help: write 192.168.1.240/28 or' in ran.err
+
+
 def test_cost_says_where_the_microseconds_go() -> None:
     ran = run("trace", "-f", SHOP, "frontend", "http://backend", "--cost")
     assert (ran.status, ran.err) == (0, "")
