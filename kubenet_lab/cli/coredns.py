@@ -42,13 +42,20 @@ def coredns(
 
     Exit status 0; 1 with CoreDNS's own words for a Corefile it refuses, or where the port is taken; 2 on bad input.
     """
+    from kubenet_lab.dns.names import parse_ip
     from kubenet_lab.dns.server.live import main
 
     if corefile is None:
         raise InputError([Fault("no Corefile", "--corefile", help="write --corefile FILE")])
-    for path in (corefile, *(Path(name) for name in file or [] if name != "-")):
-        if not path.exists():
-            raise InputError([Fault("there is no such file", str(path))])
+    if not corefile.exists():
+        raise InputError([Fault("there is no such file", str(corefile), help="name a Corefile")])
+    faults = [
+        Fault(f"{each!r} is not an IP address", "--local-ip", help="write for example 10.244.0.2")
+        for each in local_ip or ()
+        if not parse_ip(each)
+    ]
+    if faults:
+        raise InputError(faults)
     try:
         status = main(corefile, file or [], bind, port, tuple(local_ip or ()))
     except OSError as error:

@@ -182,6 +182,27 @@ def check(
     )
 
 
+def decoded(*sources: str | Path, stdin: TextIO | None = None) -> list[dict[str, Any]]:
+    """Objects as a cluster might hold them, as plain values: nothing is validated, unknown fields and kinds stay.
+
+    Args:
+        sources, stdin: As for `load`. No object at all is an answer too.
+
+    Raises:
+        InputError: For a text that is no YAML or JSON, and a value of a type that no client could decode.
+    """
+    faults: list[Fault] = []
+    reader = _Decoder(True, "default", faults)
+    with without_collector():
+        for file, text in _texts(list(sources), faults, stdin):
+            reader.read(text, file)
+            if len(faults) > MAX_FAULTS:
+                break
+    if faults:
+        raise InputError(faults)
+    return reader.values
+
+
 def placed(
     checked: Checked, refusals: Iterable[Refusal], *sources: str | Path, stdin: TextIO | None = None
 ) -> tuple[Fault, ...]:
@@ -555,6 +576,20 @@ class _Reader:
         # A field that is dropped with a warning excuses nothing.
         wrong = [problem.path for problem in found if not (problem.unknown and self.lenient)]
         return schema.without(value, found), wrong
+
+
+class _Decoder(_Reader):
+    """A reader that asks of an object only whether its values are of the types the API gives them."""
+
+    def __init__(self, lenient: bool, namespace: str, faults: list[Fault]) -> None:
+        super().__init__(lenient, namespace, faults)
+        self.values: list[dict[str, Any]] = []
+
+    def _object(self, value: dict[str, Any], place: _Place) -> None:
+        kind = schema.kind_of(value["apiVersion"], value["kind"])
+        if kind is not None:
+            self._without_problems(value, schema.problems(value, kind.type), place)
+        self.values.append(value)
 
 
 class _Place(Struct, frozen=True):

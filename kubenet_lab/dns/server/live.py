@@ -8,6 +8,7 @@ sockets.
 
 from __future__ import annotations
 
+import errno
 import select
 import selectors
 import signal
@@ -28,6 +29,7 @@ from kubenet_lab.dns.server.coredns import CoreDNS, no_upstream
 from kubenet_lab.dns.server.corefile import CorefileError
 from kubenet_lab.dns.server.plugin import Upstream
 from kubenet_lab.dns.server.view import ServiceView
+from kubenet_lab.errors import Fault, InputError
 
 _TIMEOUT = 2.0
 _WORKERS = 64
@@ -237,44 +239,6 @@ class HostFiles(Mapping[str, str]):
         return glob(str(self.folder / pattern))
 
 
-def load_manifests(paths: Sequence[str]) -> list[dict[str, Any]]:
-    """Objects of YAML or JSON files, folders of them, or "-" for standard input; Lists unpacked.
-
-    They are taken as they are: what the API server would refuse is served too, as CoreDNS does. Raises InputError
-    for a text that is no YAML or JSON.
-    """
-    from kubenet_lab.errors import Fault, InputError
-    from kubenet_lab.manifests.text import documents
-
-    found: list[dict[str, Any]] = []
-    faults: list[Fault] = []
-    for path in _files(paths):
-        text = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
-        for document in documents(text, "<stdin>" if path == "-" else path):
-            if isinstance(document, Fault):
-                faults.append(document)
-                continue
-            value = document.value
-            items = value if isinstance(value, list) else [value]
-            if isinstance(value, dict) and str(value.get("kind", "")).endswith("List"):
-                items = value.get("items") or []
-            found += [each for each in items if isinstance(each, dict)]
-    if faults:
-        raise InputError(faults)
-    return found
-
-
-def _files(paths: Sequence[str]) -> Iterator[str]:
-    from kubenet_lab.manifests.load import SUFFIXES
-
-    for path in paths:
-        folder = Path(path)
-        if path != "-" and folder.is_dir():
-            yield from (str(p) for p in sorted(folder.rglob("*")) if p.suffix in SUFFIXES)
-        else:
-            yield path
-
-
 def main(
     corefile: Path,
     manifests: Sequence[str],
@@ -282,13 +246,22 @@ def main(
     port: int = 53,
     local_ips: Sequence[str] = (),
 ) -> int:
-    """Serve until standard input ends or a signal comes; 1 for a Corefile that CoreDNS refuses.
+    """Serve until a signal comes; 1 for a Corefile that CoreDNS refuses.
 
     The first line on standard output is `listening on ADDRESS:PORT`; port 0 takes a free one.
-    Raises OSError for a file that cannot be read or an address that cannot be bound, InputError for bad manifests.
+    The objects are taken as they are: what the API server would refuse is served too, as CoreDNS does.
+    Raises OSError for an address that cannot be bound, InputError for a Corefile that cannot be read and for manifests
+    that no client could decode.
     """
-    text = corefile.read_text(encoding="utf-8")
-    view = ServiceView.from_objects(load_manifests(manifests), time.time())
+    from kubenet_lab.manifests.load import decoded
+
+    try:
+        # As in the real server, octets that are no UTF-8 are part of a word like others.
+        text = corefile.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        fault = Fault(f"the file cannot be read: {error.strerror}", str(corefile), help="name a Corefile")
+        raise InputError([fault]) from error
+    view = ServiceView.from_objects(decoded(*manifests), time.time())
     turn = Turn(ask_upstream)
     try:
         server = CoreDNS(
@@ -326,10 +299,10 @@ def open_sockets(address: str, port: int) -> tuple[socket.socket, socket.socket]
             udp.bind((address, port))
             tcp.bind((address, udp.getsockname()[1]))
             tcp.listen(64)
-        except OSError:
+        except OSError as error:
             udp.close()
             tcp.close()
-            if port:
+            if port or error.errno != errno.EADDRINUSE:
                 raise
             # The free UDP port was taken for TCP: try another one.
             continue

@@ -70,3 +70,59 @@ def test_a_refused_corefile_ends_with_corednss_own_words(tmp_path: Path) -> None
     ran = run("coredns", "--corefile", str(path), "--port", "0")
     assert ran.status == 1
     assert "Corefile:2 - Error during parsing: Unknown directive 'forwad'" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("files", "argv", "words"),
+    [
+        ({"Corefile/x": ""}, [], ["Corefile: the file cannot be read: Is a directory"]),
+        ({}, ["-f", "nothing.yaml"], ['the path "nothing.yaml" does not exist']),
+        (
+            {"folder/notes.txt": ""},
+            ["-f", "folder"],
+            ["folder: error reading [folder]", "the folder holds no such file"],
+        ),
+        (
+            {"a.yaml": "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {ports: '80'}\n"},
+            ["-f", "a.yaml"],
+            ['a.yaml:4:15: Service "a": ', "Go struct field ServiceSpec.spec.ports", "ports is a list"],
+        ),
+        (
+            {"a.yaml": "apiVersion: v1\nkind: Pod\nmetadata: web\n"},
+            ["-f", "a.yaml"],
+            ["a.yaml:3:11: Pod: ", "metadata is an object"],
+        ),
+        (
+            {},
+            ["--local-ip", "10.244.0"],
+            ["--local-ip: '10.244.0' is not an IP address", "for example 10.244.0.2"],
+        ),
+    ],
+)
+def test_what_coredns_cannot_use_is_named(
+    files: dict[str, str], argv: list[str], words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, text in {"Corefile": ".:53 {\n    whoami\n}\n", **files}.items():
+        if f"{name}/x" not in files:
+            Path(name).parent.mkdir(exist_ok=True)
+            Path(name).write_text(text)
+    ran = run("coredns", "--corefile", "Corefile", "--port", "0", *argv)
+    assert (ran.status, ran.out) == (2, b""), ran.err
+    for word in words:
+        assert word in ran.err
+
+
+def test_octets_that_are_no_text_are_words_of_a_corefile(tmp_path: Path) -> None:
+    path = tmp_path / "Corefile"
+    path.write_bytes(b".:53 {\n    who\xffami\n}\n")
+    ran = run("coredns", "--corefile", str(path), "--port", "0")
+    assert (ran.status, ran.out) == (1, b"")
+    assert "Corefile:2 - Error during parsing: Unknown directive 'who\ufffdami'" in ran.err
+
+
+def test_an_address_that_is_not_there_is_not_a_taken_port(tmp_path: Path) -> None:
+    path = tmp_path / "Corefile"
+    path.write_text(".:53 {\n    whoami\n}\n")
+    ran = run("coredns", "--corefile", str(path), "--port", "0", "--bind", "192.0.2.1")
+    assert (ran.status, ran.err) == (1, "error: 192.0.2.1:0: Cannot assign requested address\n")

@@ -11,6 +11,7 @@ import pytest
 
 from kubenet_lab.errors import Fault, InputError
 from kubenet_lab.manifests import ManifestWarning, dump, load, read
+from kubenet_lab.manifests.load import decoded
 from kubenet_lab.objects import KINDS, Generic, Pod, Service
 from tests.oracles import open_case
 
@@ -227,3 +228,23 @@ def test_a_fault_of_a_list_the_server_made_stands_where_its_one_value_was_writte
         load(text)
     fault = next(fault for fault in caught.value.faults if fault.path == "spec.clusterIPs[0]")
     assert (fault.line, fault.column) == (5, 14)
+
+
+def test_what_a_cluster_might_hold_is_decoded_and_not_validated() -> None:
+    listing = {
+        "apiVersion": "v1",
+        "kind": "ServiceList",
+        "items": [{"metadata": {"name": "Not A Name"}, "spec": {"ports": [{"port": 0}]}, "later": 1}],
+    }
+    (service,) = decoded(json.dumps(listing))
+    assert (service["kind"], service["apiVersion"]) == ("Service", "v1")
+    assert service["metadata"]["name"] == "Not A Name"
+    assert service["later"] == 1
+    assert [each["kind"] for each in decoded("apiVersion: old/v1\nkind: Gone\n")] == ["Gone"]
+    assert decoded("# nothing\n") == []
+    with pytest.raises(InputError) as refused:
+        decoded(SERVICE.replace("80", "eighty") + "---\n" + SERVICE.replace("[{port: 80}]", "80"))
+    assert [(fault.line, fault.path) for fault in refused.value.faults] == [
+        (4, "spec.ports[0].port"),
+        (9, "spec.ports"),
+    ]
