@@ -380,7 +380,33 @@ NAMESPACE = Kind(
     ),
 )
 
-KINDS: tuple[Kind, ...] = (POD, SERVICE, ENDPOINT_SLICE, NODE, DEPLOYMENT, NAMESPACE)
+# -- network policies ----------------------------------------------------------------------------------------
+
+
+def _label_selector(selector: Object) -> str:
+    """Return a selector as FormatLabelSelector writes it: "app=web,tier in (a,b),!old"."""
+    forms = {"In": "{0} in ({1})", "NotIn": "{0} notin ({1})", "Exists": "{0}", "DoesNotExist": "!{0}"}
+    asked = [(key, f"{key}={value}") for key, value in (selector.get("matchLabels") or {}).items()]
+    for one in selector.get("matchExpressions") or []:
+        values = ",".join(sorted(one.get("values") or []))
+        asked.append((one["key"], forms[one["operator"]].format(one["key"], values)))
+    return ",".join(text for _key, text in sorted(asked)) or NONE
+
+
+NETWORK_POLICY = Kind(
+    "NetworkPolicy",
+    "networkpolicies",
+    ("netpol",),
+    True,
+    "networking.k8s.io/v1",
+    (
+        Column("Name", _name),
+        Column("Pod-Selector", lambda item, now: _label_selector(_spec(item).get("podSelector") or {})),
+        Column("Age", _age),
+    ),
+)
+
+KINDS: tuple[Kind, ...] = (POD, SERVICE, ENDPOINT_SLICE, NODE, DEPLOYMENT, NAMESPACE, NETWORK_POLICY)
 """Every kind `get` prints."""
 
 

@@ -41,7 +41,19 @@ TABLES = [
     for call in CASE["kubectl"]
     if call["args"][0] == "get"
     and call["args"][1].split("/")[0]
-    in ("pods", "pod", "svc", "endpointslices", "nodes", "deploy", "ns", "pods,svc", "nope", "svc/nope")
+    in (
+        "pods",
+        "pod",
+        "svc",
+        "endpointslices",
+        "nodes",
+        "deploy",
+        "ns",
+        "netpol",
+        "pods,svc",
+        "nope",
+        "svc/nope",
+    )
     and not any(word.startswith(("jsonpath", "custom-columns")) for word in call["args"])
     and "-A" not in call["args"]
 ]
@@ -70,3 +82,37 @@ def test_the_calls_are_many() -> None:
 def test_what_is_not_modelled_is_refused_by_name(argv: list[str], message: str) -> None:
     done = kubectl.run(Recorded(), argv)
     assert (done.err, done.exit_code) == (message, 64)
+
+
+def test_network_policies_have_their_selector() -> None:
+    """Printers of pkg/printers/internalversion, printNetworkPolicy: metav1.FormatLabelSelector."""
+    expressions = [
+        {"key": "tier", "operator": "NotIn", "values": ["b", "a"]},
+        {"key": "old", "operator": "DoesNotExist"},
+        {"key": "app", "operator": "Exists"},
+    ]
+    selectors = {
+        "one": {"matchLabels": {"app": "web"}},
+        "every": {},
+        "more": {"matchExpressions": expressions, "matchLabels": {"zone": "z"}},
+    }
+
+    class Policies:
+        def list(self, kind: str, namespace: str | None) -> list[dict[str, Any]]:
+            assert kind == "NetworkPolicy"
+            return [
+                {
+                    "kind": kind,
+                    "metadata": {"name": name, "namespace": "default"},
+                    "spec": {"podSelector": one},
+                }
+                for name, one in selectors.items()
+            ]
+
+    done = kubectl.run(Policies(), ["get", "netpol"], now=0)
+    assert [" ".join(line.split()) for line in done.out.splitlines()] == [
+        "NAME POD-SELECTOR AGE",
+        "one app=web <unknown>",
+        "every <none> <unknown>",
+        "more app,!old,tier notin (a,b),zone=z <unknown>",
+    ]
