@@ -82,6 +82,8 @@ def why_not(service: Service, settings: CloudSettings) -> str:
     if settings.ip_mode == PROXY and not all(port.node_port for port in service.spec.ports):
         return "a proxying load balancer needs node ports, and allocateLoadBalancerNodePorts is false"
     wished = service.spec.load_balancer_ip
+    if wished and not _is_address(wished):
+        return f"spec.loadBalancerIP {wished!r} is no IP address"
     if wished and not any(_in(wished, cidr) for cidr in settings.pool):
         return f"spec.loadBalancerIP {wished} is not in the pool {', '.join(settings.pool)}"
     return ""
@@ -182,6 +184,14 @@ def _pool(pool: Iterable[str], six: bool) -> Iterator[str]:
     for cidr in pool:
         if (":" in cidr) == six:
             yield from map(str, ipaddress.ip_network(cidr).hosts())
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _in(address: str, cidr: str) -> bool:

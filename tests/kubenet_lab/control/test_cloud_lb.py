@@ -108,6 +108,9 @@ def test_a_wished_address_is_given_if_the_pool_has_it() -> None:
     cluster = world(more="  loadBalancerIP: 8.8.8.8\n")
     assert ingress(cluster) == []
     assert "8.8.8.8 is not in the pool" in cloud(cluster).why_pending(found(cluster))
+    cluster = world(more="  loadBalancerIP: soon\n")
+    assert ingress(cluster) == []
+    assert "'soon' is no IP address" in cloud(cluster).why_pending(found(cluster))
 
 
 def test_a_name_in_place_of_an_address() -> None:
