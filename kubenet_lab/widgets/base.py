@@ -12,6 +12,12 @@ from kubenet_lab.views.theme import VARIABLES
 
 HERE = Path(__file__).parent
 STYLE = VARIABLES + (HERE / "widgets.css").read_text()
+_SHARED = (HERE / "dom.js").read_text()
+
+
+def script(name: str) -> str:
+    """Return a widget's script, after what all of them share: a module in a notebook has no neighbours to import."""
+    return _SHARED + (HERE / f"{name}.js").read_text()
 
 
 class Widget(anywidget.AnyWidget):  # type: ignore[misc]

@@ -41,9 +41,9 @@ function render({ model, el }) {
     model.save_changes();
   }
   function draw() {
-    const svg = new DOMParser().parseFromString(model.get("svg"), "image/svg+xml").documentElement;
+    const svg = drawing(model.get("svg"));
     svg.setAttribute("role", "group");
-    picture.replaceChildren(document.importNode(svg, true));
+    picture.replaceChildren(svg);
     words.textContent = model.get("words");
     picture.querySelectorAll(".hit").forEach((hit) => {
       hit.setAttribute("tabindex", "0");

@@ -12,7 +12,7 @@ from kubenet_lab.trace import Trace
 from kubenet_lab.views.cluster_map import MapModel, map_svg, model_of
 from kubenet_lab.views.text import map_text
 from kubenet_lab.views.theme import image
-from kubenet_lab.widgets.base import HERE, Widget
+from kubenet_lab.widgets.base import Widget, script
 
 
 class ClusterMap(Widget):
@@ -28,7 +28,7 @@ class ClusterMap(Widget):
         marks, faults: As in `views.cluster_map.map_svg`.
     """
 
-    _esm = HERE / "cluster_map.js"
+    _esm = script("cluster_map")
     svg = traitlets.Unicode().tag(sync=True)
     selected = traitlets.Unicode().tag(sync=True)
 

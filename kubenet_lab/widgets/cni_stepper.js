@@ -1,11 +1,4 @@
 // A pod's start or end, step by step. The kernel sends all steps once; only the number of the step travels.
-function make(tag, cls, text) {
-  const node = document.createElement(tag);
-  if (cls) node.className = cls;
-  if (text !== undefined) node.textContent = text;
-  return node;
-}
-
 function render({ model, el }) {
   const root = make("div", "knl knl-w knl-cni");
   root.tabIndex = 0;
@@ -86,7 +79,7 @@ function render({ model, el }) {
   function draw() {
     const rows = model.get("rows"), n = Math.max(0, Math.min(rows.length - 1, model.get("step"))), row = rows[n];
     count.textContent = `Step ${n + 1} of ${rows.length}`;
-    picture.replaceChildren(document.importNode(new DOMParser().parseFromString(row.svg, "image/svg+xml").documentElement, true));
+    picture.replaceChildren(drawing(row.svg));
     list.querySelectorAll("button").forEach((jump, i) => {
       if (i === n) jump.setAttribute("aria-current", "step"); else jump.removeAttribute("aria-current");
       if (i === n) {

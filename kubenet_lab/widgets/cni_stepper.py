@@ -15,7 +15,7 @@ from kubenet_lab.views.cni_steps import (
     slots_of,
 )
 from kubenet_lab.views.state_diff import SIGNS, Change
-from kubenet_lab.widgets.base import HERE, Widget
+from kubenet_lab.widgets.base import Widget, script
 
 
 class CniStepper(Widget):
@@ -27,7 +27,7 @@ class CniStepper(Widget):
         step: The step to begin with, from 0.
     """
 
-    _esm = HERE / "cni_stepper.js"
+    _esm = script("cni_stepper")
     headline = traitlets.Unicode().tag(sync=True)
     rows = traitlets.List(traitlets.Dict()).tag(sync=True)
     step = traitlets.Int(0).tag(sync=True)

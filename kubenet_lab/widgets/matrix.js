@@ -60,9 +60,9 @@ function render({ model, el }) {
     choose(next);
   }
   function draw() {
-    const svg = new DOMParser().parseFromString(model.get("svg"), "image/svg+xml").documentElement;
+    const svg = drawing(model.get("svg"));
     svg.setAttribute("role", "group");
-    picture.replaceChildren(document.importNode(svg, true));
+    picture.replaceChildren(svg);
     words.textContent = model.get("words");
     hits = [...picture.querySelectorAll(".hit")];
     hits.forEach((hit, index) => {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traitlets
 
-from kubenet_lab.widgets.base import HERE, Widget
+from kubenet_lab.widgets.base import Widget, script
 
 
 class MatrixWidget(Widget):
@@ -14,7 +14,7 @@ class MatrixWidget(Widget):
     a click `gives`, in words that follow "Click a cell to see".
     """
 
-    _esm = HERE / "matrix.js"
+    _esm = script("matrix")
     svg = traitlets.Unicode().tag(sync=True)
     rows = traitlets.List(traitlets.Unicode(), help="Names of rows, in order.").tag(sync=True)
     columns = traitlets.List(traitlets.Unicode(), help="Names of columns, in order.").tag(sync=True)

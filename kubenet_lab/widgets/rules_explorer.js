@@ -1,13 +1,6 @@
 // A tree of rules: fold, search, follow one packet. The kernel sends its rows once; all else happens here.
 const MOST = 600;
 
-function make(tag, cls, text) {
-  const node = document.createElement(tag);
-  if (cls) node.className = cls;
-  if (text !== undefined) node.textContent = text;
-  return node;
-}
-
 let made = 0;
 
 function render({ model, el }) {

@@ -10,7 +10,7 @@ import traitlets
 from kubenet_lab.trace import Trace
 from kubenet_lab.trip import Trip
 from kubenet_lab.views.rules_tree import RulesTree, details, rules_tree, rules_tree_html
-from kubenet_lab.widgets.base import HERE, Widget
+from kubenet_lab.widgets.base import Widget, script
 from kubenet_lab.widgets.cluster_map import names_of, network_of
 
 
@@ -28,7 +28,7 @@ class RuleTree(Widget):
         calls: Trips (or traces) whose requests are followed.
     """
 
-    _esm = HERE / "rules_explorer.js"
+    _esm = script("rules_explorer")
     title = traitlets.Unicode().tag(sync=True)
     rows = traitlets.List(traitlets.Dict()).tag(sync=True)
     query = traitlets.Unicode("").tag(sync=True)

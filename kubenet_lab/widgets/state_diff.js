@@ -1,11 +1,4 @@
 // Two moments of one world, compared: as a table and as commands.
-function make(tag, cls, text) {
-  const node = document.createElement(tag);
-  if (cls) node.className = cls;
-  if (text !== undefined) node.textContent = text;
-  return node;
-}
-
 function render({ model, el }) {
   const root = make("div", "knl knl-w knl-diff");
   const bar = make("div", "knl-bar");

@@ -8,7 +8,7 @@ from typing import Any
 import traitlets
 
 from kubenet_lab.views.state_diff import SIGNS, Change, changes, state_diff_html, state_diff_text
-from kubenet_lab.widgets.base import HERE, Widget
+from kubenet_lab.widgets.base import Widget, script
 
 
 class StateDiff(Widget):
@@ -19,7 +19,7 @@ class StateDiff(Widget):
         before, after: Which two are compared first, as indices; by default the first and the last.
     """
 
-    _esm = HERE / "state_diff.js"
+    _esm = script("state_diff")
     labels = traitlets.List(traitlets.Unicode()).tag(sync=True)
     before = traitlets.Int(0).tag(sync=True)
     after = traitlets.Int(1).tag(sync=True)

@@ -1,12 +1,5 @@
 // A Service second by second: a clock over a picture that the kernel sent once.
 const NS = "http://www.w3.org/2000/svg";
-function make(tag, cls, text) {
-  const node = document.createElement(tag);
-  if (cls) node.className = cls;
-  if (text !== undefined) node.textContent = text;
-  return node;
-}
-
 function render({ model, el }) {
   const root = make("div", "knl knl-w knl-clock");
   root.tabIndex = 0;
@@ -42,7 +35,7 @@ function render({ model, el }) {
     model.save_changes();
   }
   function drawPicture() {
-    const svg = document.importNode(new DOMParser().parseFromString(model.get("svg"), "image/svg+xml").documentElement, true);
+    const svg = drawing(model.get("svg"));
     cursor = document.createElementNS(NS, "rect");
     cursor.setAttribute("class", "sel");
     cursor.setAttribute("rx", 4);

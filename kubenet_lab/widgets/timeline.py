@@ -7,7 +7,7 @@ from typing import Any
 import traitlets
 
 from kubenet_lab.views.timeline import Second, TimeLine, columns, state_of, tail, timeline_svg
-from kubenet_lab.widgets.base import HERE, Widget
+from kubenet_lab.widgets.base import Widget, script
 
 
 class TimelineClock(Widget):
@@ -18,7 +18,7 @@ class TimelineClock(Widget):
         second: The second shown first; by default the first in which something was done, or the first of all.
     """
 
-    _esm = HERE / "timeline.js"
+    _esm = script("timeline")
     svg = traitlets.Unicode().tag(sync=True)
     rows = traitlets.List(traitlets.Dict()).tag(sync=True)
     place = traitlets.Dict().tag(sync=True)

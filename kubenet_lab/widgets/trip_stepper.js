@@ -2,13 +2,6 @@
 const NS = "http://www.w3.org/2000/svg";
 const LAYERS = [["", "all layers"], ["ends", "senders and receivers"], ["routes", "routes and sizes"], ["rules", "rules and NAT"], ["tunnel", "tunnel"], ["links", "links and MACs"]];
 
-function make(tag, cls, text) {
-  const node = document.createElement(tag);
-  if (cls) node.className = cls;
-  if (text !== undefined) node.textContent = text;
-  return node;
-}
-
 function render({ model, el }) {
   const root = make("div", "knl knl-w knl-trip");
   root.tabIndex = 0;
@@ -75,7 +68,7 @@ function render({ model, el }) {
   }
 
   function drawMap() {
-    const svg = document.importNode(new DOMParser().parseFromString(model.get("svg"), "image/svg+xml").documentElement, true);
+    const svg = drawing(model.get("svg"));
     dot = document.createElementNS(NS, "g");
     dot.setAttribute("class", "knl-dot");
     ring = document.createElementNS(NS, "rect");

@@ -13,7 +13,7 @@ from kubenet_lab.views.text import story_text
 from kubenet_lab.views.theme import Point
 from kubenet_lab.views.trip_picture import trip_html
 from kubenet_lab.views.trip_steps import Story, story
-from kubenet_lab.widgets.base import HERE, Widget
+from kubenet_lab.widgets.base import Widget, script
 from kubenet_lab.widgets.cluster_map import names_of, network_of
 
 
@@ -31,7 +31,7 @@ class TripStepper(Widget):
         step: The row to begin with.
     """
 
-    _esm = HERE / "trip_stepper.js"
+    _esm = script("trip_stepper")
     svg = traitlets.Unicode().tag(sync=True)
     told = traitlets.Dict().tag(sync=True)
     step = traitlets.Int(0).tag(sync=True)

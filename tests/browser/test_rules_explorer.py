@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from browser.lab import FLAGS, chromium
 
 from kubenet_lab import scenarios, widgets
-from kubenet_lab.widgets.base import STYLE
+from kubenet_lab.widgets.base import STYLE, script
 
 pytestmark = [
     pytest.mark.browser,
@@ -52,13 +51,14 @@ def page(browser: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
     """The shop's rules, with a call followed, and what went wrong in the page."""
     shop = scenarios.shop(proxy=request.param)
     made = widgets.RuleTree(shop, calls=shop.connect("frontend", "http://backend"))
-    script = (Path(widgets.__file__).parent / "rules_explorer.js").read_text()
     data = {name: getattr(made, name) for name in ("rows", "title", "words", "query", "only_path")}
     page = browser.new_page(viewport={"width": 1040, "height": 800})
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     document = json.dumps(data).replace("</", "<\\/")
-    page.set_content(PAGE % (STYLE, script.replace("export default", "const widget ="), document))
+    page.set_content(
+        PAGE % (STYLE, script("rules_explorer").replace("export default", "const widget ="), document)
+    )
     page.wait_for_selector("[role=treeitem]")
     yield page
     page.close()
