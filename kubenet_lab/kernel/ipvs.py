@@ -420,7 +420,12 @@ class IpvsTable:
 
     def available(self, conn: Conn) -> RealServer | None:
         """Return a connection's real server, None when it was taken away since."""
-        return self.reals.get(conn.service, {}).get(conn.real)
+        return self.reals.get(conn.service, {}).get(self._server(conn))
+
+    def _server(self, conn: Conn) -> Server:
+        """Which real server a connection counts for: one of port 0 has those of every port (`ip_vs_find_dest`)."""
+        reals, every = self.reals.get(conn.service, {}), (conn.real[0], 0)
+        return every if conn.real not in reals and every in reals else conn.real
 
     def __iter__(self) -> Iterator[Conn]:
         yield from (*self.by_client.values(), *self.templates.values())
@@ -453,7 +458,7 @@ class IpvsTable:
     def connect(self, conn: Conn, now: float) -> Conn:
         """Enter a new connection or template. Its time starts now."""
         if not conn.template:
-            for place in ((conn.service, conn.real), (conn.service, None)):
+            for place in ((conn.service, self._server(conn)), (conn.service, None)):
                 self.stats.setdefault(place, Stats()).conns += 1
         self._touch(conn, now)
         self.enter(conn)
@@ -473,7 +478,7 @@ class IpvsTable:
 
     def _count(self, conn: Conn, which: int, by: int) -> None:
         if self.available(conn) is not None:
-            counted = self.counts.setdefault((conn.service, conn.real), [0, 0, 0])
+            counted = self.counts.setdefault((conn.service, self._server(conn)), [0, 0, 0])
             counted[which] = max(0, counted[which] + by)
 
     def _touch(self, conn: Conn, now: float) -> None:
@@ -498,7 +503,7 @@ class IpvsTable:
 
         `flags` are those of a TCP segment, `size` the packet's length in bytes, `answer` a real server's packet.
         """
-        for place in ((conn.service, conn.real), (conn.service, None)):
+        for place in ((conn.service, self._server(conn)), (conn.service, None)):
             stats = self.stats.setdefault(place, Stats())
             if answer:
                 stats.out_packets += 1

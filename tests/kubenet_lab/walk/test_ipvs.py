@@ -178,6 +178,25 @@ def test_a_server_that_is_gone() -> None:
         assert done[0].traces[0].reason == "ipvs-server-gone"
 
 
+def test_a_server_of_every_port_keeps_its_connections() -> None:
+    """`-r ADDRESS:0`: the connection's port is the client's, the real server it counts for has none."""
+    net = world(f"-A -t {VIP}:0 -s lc -p 300\n-a -t {VIP}:0 -r 10.1.0.2:0 -m -w 1\n")
+    key, server = (TCP, VIP, 0), ("10.1.0.2", 0)
+    walk = Walk(net)
+    assert call(net, 8080, sport=5000, walk=walk).verdict == "connected"
+    table = net.ns("director").ipvs
+    assert [conn.real for conn in table.by_client.values()] == [("10.1.0.2", 8080)]
+    assert sum(table.connections(key, server)) == 2, "the connection and its template"
+    assert table.stats[key, server].conns == 1
+    trace = walk.send("client", Packet("", VIP, TCP, 5000, 8080, flags=ACK, seq=1, ack=1), role="data")
+    assert trace.delivered, trace.text()
+    assert set(table.stats) == {(key, server), (key, None)}
+    table.delete_server(key, server)
+    assert not walk.send(
+        "client", Packet("", VIP, TCP, 5000, 8080, flags=ACK, seq=1, ack=1), role="data"
+    ).delivered
+
+
 def test_a_segment_of_no_connection_is_reset() -> None:
     net = world()
     trace = Walk(net).send("client", Packet("", VIP, TCP, 4000, 80, flags=ACK))
