@@ -529,11 +529,6 @@ class BpfState:
         """`bpftool net attach`, `bpftool cgroup attach`: put a program at a hook, over the one there."""
         self.attachments[dev, hook] = program
 
-    def detach(self, dev: str) -> None:
-        """Take away every program of a link that is gone."""
-        for key in [key for key in self.attachments if key[0] == dev]:
-            del self.attachments[key]
-
     def program(self, dev: str, hook: str) -> str:
         """Return the program at a link's hook, "" if there is none."""
         return self.attachments.get((dev, hook), "")
@@ -549,11 +544,6 @@ class BpfState:
     def set_ipcache(self, block: str, entry: IpcacheEntry) -> None:
         """`cilium-dbg map update`: say whose a block is."""
         self.ipcache[str(prefix(block))] = entry
-        self._blocks = None
-
-    def delete_ipcache(self, block: str) -> None:
-        """Forget a block. Raises KeyError when it is not there."""
-        del self.ipcache[str(prefix(block))]
         self._blocks = None
 
     def identify(self, address: str) -> MapEntry:

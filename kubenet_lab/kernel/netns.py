@@ -991,10 +991,6 @@ class Netns:
         self._ipvs = table
         self.plans.clear()
 
-    def veth_peer(self, name: str) -> Peer | None:
-        """Return the other end of a veth link."""
-        return self.link(name).peer
-
 
 _NEW: Netns | None = None
 """What a namespace is born with, made once; `lo` is up in it."""

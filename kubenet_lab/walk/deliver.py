@@ -284,8 +284,3 @@ def _is_group(address: str) -> bool:
     return address == "255.255.255.255" or (
         address in _MULTICAST6 if ":" in address else address in _MULTICAST
     )
-
-
-def owner_of(ns: Netns, address: str) -> bool:
-    """True when an address is this namespace's."""
-    return ns.is_local(address)
