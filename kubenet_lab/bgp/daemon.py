@@ -28,6 +28,7 @@ from kubenet_lab.packet.packet import TCP
 NOT_DIRECT = ("cali", "kube-ipvs", "lo")
 """Links whose networks `protocol direct` leaves out (the template's `interface -"cali*", -"kube-ipvs*", "*"`)."""
 PROTO = "bird"
+PROCESS = "bird"
 DEFAULT_LOCAL_PREF = 100
 """Of what another AS sends (`default bgp_local_pref`). Calico's filter makes a kernel metric of it: 2147483547."""
 
@@ -101,7 +102,7 @@ class Bird:
         self.alive = True
         self.started = self.fabric.now
         self._hear()
-        self._socket = self.ns.listen(Socket(TCP, "0.0.0.0", PORT, "bird"))
+        self._socket = self.ns.listen(Socket(TCP, "0.0.0.0", PORT, PROCESS))
         for peer in self.config.peers:
             self._begin(peer)
         self._read_own()

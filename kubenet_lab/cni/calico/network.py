@@ -11,8 +11,8 @@ from collections.abc import Iterable
 
 from msgspec.structs import replace
 
-from kubenet_lab.bgp.daemon import Bird
-from kubenet_lab.bgp.fabric import Fabric
+from kubenet_lab.bgp.daemon import PROCESS, Bird
+from kubenet_lab.bgp.fabric import PORT, Fabric
 from kubenet_lab.cni.calico.chains import FelixConfig
 from kubenet_lab.cni.calico.confd import BgpNode, BgpObjects, bird_config
 from kubenet_lab.cni.calico.convert import Json
@@ -31,6 +31,7 @@ from kubenet_lab.objects.namespace import Namespace
 from kubenet_lab.objects.node import Node, NodeCondition
 from kubenet_lab.objects.pod import Pod
 from kubenet_lab.packet.ip import mac_from, prefix
+from kubenet_lab.packet.packet import TCP
 
 CONFLIST = "/etc/cni/net.d/10-calico.conflist"
 NOTES = "projectcalico.org/"
@@ -183,6 +184,12 @@ class Calico:
         """Start every daemon anew, as they were a minute ago."""
         for bird in self.fabric.daemons.values():
             bird.kill()
+        for node in self.world.store.list(Node):
+            # A world that was set back has the socket of a BIRD that has left the fabric since.
+            space = self.world.network.netns.get(node.name)
+            if space is not None:
+                for socket in [one for one in space.sockets.get((TCP, PORT), ()) if one.process == PROCESS]:
+                    space.close(socket)
         self.fabric = self._new_fabric()
         self.felix.clear()
         self._nodes.clear()
