@@ -147,37 +147,46 @@ class Cilium:
         self._balancers.clear()
         self._made = None
         self.revision += 1
-        present = self.world.network.netns
-        self.nodes = {name: node for name, node in self.nodes.items() if name in present}
+        machines = self.world.network.netns
+        self.nodes = {
+            node.name: self._known(node, machines[node.name])
+            for node in self.world.store.list(Node)
+            if node.name in machines and IPAM in machines[node.name].files
+        }
         self._at = {node.block: node for node in self.nodes.values()}
         self._waiting = {
-            name for name in self.nodes if isinstance(present[name].routes.get((4, TABLE_MAIN)), LateDict)
+            name for name in self.nodes if isinstance(machines[name].routes.get((4, TABLE_MAIN)), LateDict)
         }
 
     # -- a node -------------------------------------------------------------------------------------------------------
 
     def _join(self, node: Node) -> None:
-        ip = next((one for one in node.internal_ips if family(one) == 4), "")
         space = self.world.network.ns(node.name)
-        block = self._block(space)
-        router = ip_text(prefix(block).net + 1, 4)
-        made = CiliumNode(node.name, ip, block, router)
+        made = self._known(node, space)
         if "cilium_host" not in space.links:
             self._set_up(space, made)
         self.nodes[node.name] = made
-        self._at[block] = made
+        self._at[made.block] = made
         for name in self.nodes.keys() - self._waiting:
             if name != node.name:
                 self.world.network.ns(name).program_routes([], [self._route_to(self.nodes[name], made)])
         self._promise(space, made)
+
+    def _known(self, node: Node, space: Netns) -> CiliumNode:
+        ip = next((one for one in node.internal_ips if family(one) == 4), "")
+        block = self._block(space)
+        return CiliumNode(node.name, ip, block, ip_text(prefix(block).net + 1, 4))
 
     def _promise(self, space: Netns, node: CiliumNode) -> None:
         """Routes to the other nodes' blocks are made when somebody looks at this node's."""
         table = space.routes.setdefault((4, TABLE_MAIN), {})
         own = dict(dict.items(table)) if isinstance(table, LateDict) else table
         self._waiting.add(node.name)
-        promise = _Routes(self, node)
-        space.routes[4, TABLE_MAIN] = LateDict.over(own, promise, partial(self._waiting.discard, node.name))
+
+        def kept() -> None:
+            self._waiting.discard(node.name)
+
+        space.routes[4, TABLE_MAIN] = LateDict.over(own, _Routes(self, node), kept)
 
     def _block(self, space: Netns) -> str:
         """The operator: the first free /24 of the pool (ipam: cluster-pool); a machine keeps the one it has."""
