@@ -154,8 +154,15 @@ class ClusterDns:
         }
         for key, found in list(self.running.items()):
             pod = self._pods.get(key)
-            if pod is None or pod.metadata.uid != found.pod.metadata.uid or found.process is None:
+            process = found.process
+            if pod is None or pod.metadata.uid != found.pod.metadata.uid or process is None:
                 del self.running[key]
+            elif process.draining is not None and not pod.terminating:
+                del self.running[key]  # what told it to end was taken back, and a signal cannot be
+        if self._files:
+            # A Corefile that was taken back is not written; the one there is now is, at the kubelets' next syncs.
+            self._files.clear()
+            self._rewrite(self.world.store.find("ConfigMap", CONFIG, "kube-system"), self.world.now)
         self._give_views()
         self.reconcile()
 
