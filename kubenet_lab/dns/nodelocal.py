@@ -82,11 +82,14 @@ class NodeLocalDns:
         self.servers.pop(node, None)
 
     def restart(self) -> None:
-        """Read pods and machines anew."""
+        """Read pods and machines anew, and start node-cache anew where its pod runs."""
         self.servers.clear()
         self._pods.clear()
         self._lists = True
         self._watch.poll()
+        for space in self.world.network.netns.values():
+            _close(space)
+        self.reconcile()
 
     def _hear(self) -> None:
         if self._lists:
@@ -138,9 +141,7 @@ class NodeLocalDns:
     def _stop(self, space: Netns) -> None:
         """Take away what `_start` made, as node-cache does when it is told to end."""
         server = self.servers.pop(space.name)
-        for group in [*space.sockets.values()]:
-            for socket in [s for s in group if s.process == PROGRAM]:
-                space.close(socket)
+        _close(space)
         for address in server.local_ips:
             fam = family(address)
             ruleset = space.iptables[fam]
@@ -164,3 +165,9 @@ class NodeLocalDns:
             return ""
         text = text.replace("__PILLAR__CLUSTER__DNS__", service.addresses[0])
         return text.replace("__PILLAR__UPSTREAM__SERVERS__", "/etc/resolv.conf")
+
+
+def _close(space: Netns) -> None:
+    """Close node-cache's sockets: its process has ended."""
+    for socket in [s for group in space.sockets.values() for s in group if s.process == PROGRAM]:
+        space.close(socket)
