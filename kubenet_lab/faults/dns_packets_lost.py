@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from kubenet_lab.faults.fault import Fault, Undo
+from kubenet_lab.faults.fault import Fault, Undo, put_back
 from kubenet_lab.kernel.dialects import iptables
 
 if TYPE_CHECKING:
@@ -34,9 +34,4 @@ class DnsPacketsLost(Fault, frozen=True):
         text = f"*raw\n-I PREROUTING 1 {rule}\nCOMMIT\n"
         for fam, rules in before.items():
             space.set_iptables(fam, iptables.restore(rules, text, noflush=True))
-
-        def undo() -> None:
-            for fam, rules in before.items():
-                space.set_iptables(fam, rules)
-
-        return undo
+        return put_back(cluster, self.node, before)

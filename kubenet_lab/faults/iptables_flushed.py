@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from kubenet_lab.faults.fault import Fault, Undo
+from kubenet_lab.faults.fault import Fault, Undo, put_back
 from kubenet_lab.kernel.netfilter import Ruleset
 
 if TYPE_CHECKING:
@@ -33,9 +33,4 @@ class IptablesFlushed(Fault, frozen=True):
         before = dict(space.iptables)
         for fam in before:
             space.set_iptables(fam, Ruleset(fam))
-
-        def undo() -> None:
-            for fam, rules in before.items():
-                space.set_iptables(fam, rules)
-
-        return undo
+        return put_back(cluster, self.node, before)

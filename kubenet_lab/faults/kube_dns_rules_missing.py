@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from kubenet_lab.errors import NotFound
-from kubenet_lab.faults.fault import Fault, Undo
+from kubenet_lab.faults.fault import Fault, Undo, put_back
 
 if TYPE_CHECKING:
     from kubenet_lab.cluster import Cluster
@@ -45,9 +45,4 @@ class KubeDnsRulesMissing(Fault, frozen=True):
             space.set_iptables(fam, edit.commit())
         if all(space.iptables[fam] == rules for fam, rules in before.items()):
             raise NotFound("rule of Service", self.service, self.namespace)
-
-        def undo() -> None:
-            for fam, rules in before.items():
-                space.set_iptables(fam, rules)
-
-        return undo
+        return put_back(cluster, self.node, before)

@@ -10,6 +10,7 @@ from kubenet_lab import scenarios
 from kubenet_lab.cluster import Cluster
 from kubenet_lab.errors import NotFound
 from kubenet_lab.faults import FAULTS, Fault, make
+from kubenet_lab.kernel.dialects.iptables import save
 from kubenet_lab.kernel.dump import dump
 from kubenet_lab.trip import Trip
 
@@ -112,6 +113,25 @@ def test_undo_leaves_no_trace(name: str, details: dict[str, Any]) -> None:
     with cluster.fault(name, **details):
         assert dump(cluster.network) != state
     assert dump(cluster.network) == state
+
+
+@pytest.mark.parametrize("name", ["iptables-flushed", "kube-dns-rules-missing", "dns-packets-lost"])
+def test_undo_brings_back_no_rule_of_a_pod_that_went_meanwhile(name: str) -> None:
+    cluster = scenarios.shop()
+    gone = next(pod for pod in cluster.store.list("Pod", "default") if pod.name.startswith("backend"))
+    with cluster.fault(name):
+        cluster.delete("Pod", gone.name)
+        cluster.advance(60)
+        served = {
+            ip
+            for s in cluster.store.list("EndpointSlice", "default")
+            for e in s.endpoints
+            for ip in e.addresses
+        }
+        assert gone.ips[0] not in served
+    rules = save(cluster.node("node-1").ns.iptables[4])
+    assert "--to-destination" in rules
+    assert gone.ips[0] not in rules
 
 
 def test_others_are_not_touched() -> None:
