@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from kubenet_lab.announce import config, pools
-from kubenet_lab.announce.config import Advertisement, Pool
+from kubenet_lab.announce.config import Advertisement
 from kubenet_lab.control import machine
 from kubenet_lab.control.cloud_lb import EXCLUDED, addresses, handles
 from kubenet_lab.control.loop import apply
@@ -103,10 +103,6 @@ class Announcer:
                     Announced(key, ip, means, nodes, service.spec.external_traffic_policy == "Local")
                 )
         return found
-
-    def pool_of(self, address: str) -> Pool | None:
-        """The pool an address is of."""
-        return next((p for p in config.pools(self.world.store) if p.holds(address)), None)
 
 
 def _serving(slices: list[EndpointSlice] | tuple[()], address: str) -> Iterator[str]:

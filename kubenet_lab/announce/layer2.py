@@ -62,7 +62,7 @@ class Layer2Announcer(Announcer):
     @property
     def next(self) -> float | None:
         """When members are asked again; without an address in force nobody cares."""
-        return self._tick if self._in_force() else None
+        return self._tick if self.announced() else None
 
     def settled(self) -> None:
         """Ask the members that are due, elect, and open or close the speakers' sockets."""
@@ -90,9 +90,6 @@ class Layer2Announcer(Announcer):
             if s.address == address
         ]
         return held[0] if held else ""
-
-    def _in_force(self) -> bool:
-        return bool(self.announced())
 
     def _ask_members(self, names: list[str], now: float) -> None:
         """One round of memberlist: every member is asked by another one, then by up to three more."""
