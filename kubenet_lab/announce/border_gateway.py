@@ -71,9 +71,21 @@ class BgpAnnouncer(Announcer):
         """A machine was switched off: the router finds out when the hold time is over."""
 
     def restart(self) -> None:
-        """Read everything anew."""
+        """Read everything anew. Sessions stay with machines there are, and with those whose routes the router holds."""
         super().restart()
         self._routed = None
+        network = self.world.network
+        if machine.ROUTER not in network.netns:
+            return
+        routes = [
+            r for family in (4, 6) for r in network.ns(machine.ROUTER).route_list(family) if r.proto == "bgp"
+        ]
+        ways = {leg.via for r in routes for leg in r.nexthops} | {r.via for r in routes if r.via}
+        self.sessions = {
+            key: session
+            for key, session in self.sessions.items()
+            if session.node in network.netns or ways & {session.address, session.address6}
+        }
 
     @property
     def next(self) -> float | None:
