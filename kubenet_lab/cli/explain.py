@@ -76,9 +76,10 @@ def endpoints_of(found: World, name: str, what: str) -> list[Endpoint]:
     pods = [
         endpoint
         for endpoint in found.endpoints
-        if endpoint.owner.rpartition("/")[2] == bare and space in ("", endpoint.namespace)
+        if bare and endpoint.owner.rpartition("/")[2] == bare and space in ("", endpoint.namespace)
     ]
     if pods:
+        _only_one(name, [f"{endpoint.namespace}/{bare}" for endpoint in pods], what)
         return pods
     import difflib
 
@@ -89,6 +90,14 @@ def endpoints_of(found: World, name: str, what: str) -> list[Endpoint]:
     if len(same) > 1:
         hint = f"write one of {', '.join(same)}"
     raise InputError([Fault(f"{name!r} is no pod, no workload and no address", what, help=hint)])
+
+
+def _only_one(name: str, full: list[str], what: str) -> None:
+    """Raise InputError where a bare name is one of several namespaces."""
+    names = sorted(set(full))
+    if len(names) > 1:
+        message = f"{name!r} is in {len(names)} namespaces"
+        raise InputError([Fault(message, what, help=f"write one of {', '.join(names)}")])
 
 
 def _port(text: str) -> tuple[int, str]:
@@ -114,35 +123,55 @@ def _destinations(
         services = [
             obj
             for obj in objects
-            if isinstance(obj, Service)
-            and obj.name == bare
-            and space in ("", obj.namespace)
-            and obj.spec.selector
+            if isinstance(obj, Service) and obj.name == bare and space in ("", obj.namespace)
         ]
         if not services:
             raise
+    _only_one(name, [f"{each.namespace}/{each.name}" for each in services], "DST")
     service = services[0]
+    title = f"Service {service.namespace}/{service.name}"
+    if service.spec.type == "ExternalName" or not service.spec.selector:
+        external = service.spec.external_name if service.spec.type == "ExternalName" else ""
+        message = f"{title} is a name for {external}" if external else f"{title} has no selector"
+        help = "policies see the address behind it: write that address"
+        raise InputError([Fault(message, "DST", help=help)])
+    selected = [
+        endpoint
+        for endpoint in found.endpoints
+        if endpoint.namespace == service.namespace and matches_map(service.spec.selector, endpoint.labels)
+    ]
+    if not selected:
+        message = f"no pod is behind {title}"
+        raise InputError([Fault(message, "DST", help="compare its selector with the pods' labels")])
+    if service.headless:
+        # Its name is the pods' addresses: no port is translated.
+        return [(endpoint, number) for endpoint in selected]
     ports = [
         port for port in service.spec.ports if port.port == number and (port.protocol or "TCP") == protocol
     ]
     if not ports:
         listed = ", ".join(f"{port.port}/{port.protocol or 'TCP'}" for port in service.spec.ports)
-        message = f"Service {service.namespace}/{service.name} has no port {number}/{protocol}"
+        message = f"{title} has no port {number}/{protocol}"
         raise InputError([Fault(message, "DST", help=f"it has {listed}")])
     target = ports[0].target_port or number
-    behind = []
-    for endpoint in found.endpoints:
-        if endpoint.namespace != service.namespace or not matches_map(service.spec.selector, endpoint.labels):
-            continue
-        numbers = [
-            port.number for port in endpoint.ports if port.name == target and port.protocol == protocol
-        ]
-        if isinstance(target, int) or numbers:
-            behind.append((endpoint, target if isinstance(target, int) else numbers[0]))
+    if isinstance(target, int):
+        return [(endpoint, target) for endpoint in selected]
+    named = [
+        (endpoint, port) for endpoint in selected for port in endpoint.ports if port.protocol == protocol
+    ]
+    behind = {
+        endpoint.name: (endpoint, port.number) for endpoint, port in reversed(named) if port.name == target
+    }
     if not behind:
-        message = f"no pod is behind Service {service.namespace}/{service.name}"
-        raise InputError([Fault(message, "DST", help="compare its selector with the pods' labels")])
-    return behind
+        known = sorted({port.name for _, port in named if port.name})
+        message = f"{title}: no pod behind it calls a {protocol} port {target!r}, its targetPort"
+        help = (
+            f"they have {', '.join(known)}"
+            if known
+            else f"name a containerPort {target}, or write its number"
+        )
+        raise InputError([Fault(message, "DST", help=help)])
+    return [behind[endpoint.name] for endpoint in selected if endpoint.name in behind]
 
 
 def _plain(told: Explanation) -> dict[str, Any]:

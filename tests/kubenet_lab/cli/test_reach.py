@@ -116,3 +116,78 @@ def test_trace_says_that_nobody_enforces_a_policy_unless_somebody_does(wall: str
     assert "refused" in ran.text
     assert "enforces no policy" not in ran.err
     assert run(*call, "--policy", "ebtables").status == 2
+
+
+TWO = """apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, namespace: %s}
+spec:
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec: {containers: [{name: web, image: nginx, ports: [{name: http, containerPort: 8080}]}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: %s, namespace: %s}
+spec: {%s}
+"""
+NAMED = "selector: {app: web}, ports: [{port: 80, targetPort: %s}]"
+
+
+@pytest.mark.parametrize(
+    ("worlds", "ends", "words"),
+    [
+        (["a"], ["a/web", "", "80"], ["DST: '' is no pod, no workload and no address"]),
+        (["a"], ["a/", "a/web", "80"], ["SRC: 'a/' is no pod"]),
+        (
+            ["a", "b"],
+            ["web", "10.0.0.1", "80"],
+            ["SRC: 'web' is in 2 namespaces", "write one of a/web, b/web"],
+        ),
+        (["a", "b"], ["a/web", "api", "80"], ["DST: 'api' is in 2 namespaces", "write one of a/api, b/api"]),
+        (
+            ["a:type: ExternalName, externalName: example.com"],
+            ["a/web", "api", "80"],
+            ["a name for example.com"],
+        ),
+        (
+            ["a:ports: [{port: 80}]"],
+            ["a/web", "api", "80"],
+            ["Service a/api has no selector", "write that address"],
+        ),
+        (
+            [f"a:{NAMED % 'htpp'}"],
+            ["a/web", "api", "80"],
+            ["Service a/api: no pod behind it calls a TCP port 'htpp', its targetPort", "they have http"],
+        ),
+        (
+            ["a:selector: {app: wbe}, ports: [{port: 80}]"],
+            ["a/web", "api", "80"],
+            ["no pod is behind Service a/api"],
+        ),
+    ],
+)
+def test_names_that_stand_for_nothing_or_for_too_much(
+    worlds: list[str], ends: list[str], words: list[str], tmp_path: Path
+) -> None:
+    files = []
+    for number, world in enumerate(worlds):
+        space, _, spec = world.partition(":")
+        file = tmp_path / f"{number}.yaml"
+        file.write_text(TWO % (space, "api", space, spec or NAMED % "http"))
+        files.append(str(file))
+    ran = run("explain", *ends, "-f", *files)
+    assert (ran.status, ran.out) == (2, b"")
+    for word in words:
+        assert word in ran.err
+
+
+def test_a_headless_service_translates_no_port(tmp_path: Path) -> None:
+    file = tmp_path / "world.yaml"
+    file.write_text(TWO % ("a", "api", "a", f"clusterIP: None, {NAMED % 'http'}"))
+    told = json.loads(run("explain", "a/web", "api", "80", "-f", str(file), "-o", "json").out)
+    assert told["port"] == "80/TCP"
+    file.write_text(TWO % ("a", "api", "a", NAMED % "http"))
+    told = json.loads(run("explain", "a/web", "api", "80", "-f", str(file), "-o", "json").out)
+    assert told["port"] == "8080/TCP"
