@@ -118,7 +118,7 @@ def check(document: Json, kind: CustomKind) -> tuple[list[Problem], Causes]:
     properties = kind.schema.get("properties") or {}
     for name in kind.schema.get("required") or []:
         if document.get(name) is None and name not in ("apiVersion", "kind", "metadata"):
-            refused.append(required((name,)))
+            refused.append(required((name,), help=f"add {name}:"))
     for key, value in document.items():
         if key in ("apiVersion", "kind", "metadata"):
             continue
@@ -173,7 +173,7 @@ def _object(value: Json, schema: Json, path: Path, problems: list[Problem], refu
     properties, more = schema.get("properties") or {}, schema.get("additionalProperties")
     for name in schema.get("required") or []:
         if value.get(name) is None:
-            refused.append(required((*path, name)))
+            refused.append(required((*path, name), help=f"add {name}:"))
     open_ended = bool(more) or bool(schema.get("x-kubernetes-preserve-unknown-fields"))
     for key, item in value.items():
         if key in properties:
@@ -194,7 +194,14 @@ def _mistyped(value: Any, wanted: str, path: Path) -> Cause:
 def _count(count: int, schema: Json, path: Path, refused: Causes) -> None:
     least, most = schema.get("minItems"), schema.get("maxItems")
     if least is not None and count < least:
-        refused.append(invalid(path, count, f"{show(path)} in body should have at least {least} items"))
+        refused.append(
+            invalid(
+                path,
+                count,
+                f"{show(path)} in body should have at least {least} items",
+                f"list at least {least}",
+            )
+        )
     if most is not None and count > most:
         refused.append(too_many(path, count, most))
 
@@ -206,9 +213,9 @@ def _scalar(value: Any, schema: Json, path: Path) -> Iterator[Cause]:
     where = f"{show(path)} in body should"
     least, most = schema.get("minimum"), schema.get("maximum")
     if least is not None and value < least:
-        yield invalid(path, value, f"{where} be greater than or equal to {least}")
+        yield invalid(path, value, f"{where} be greater than or equal to {least}", f"write {least} or more")
     if most is not None and value > most:
-        yield invalid(path, value, f"{where} be less than or equal to {most}")
+        yield invalid(path, value, f"{where} be less than or equal to {most}", f"write {most} or less")
     if not isinstance(value, str):
         return
     least, most = schema.get("minLength"), schema.get("maxLength")

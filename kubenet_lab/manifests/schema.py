@@ -351,6 +351,8 @@ def _expected(value: Any, wanted: _Type, path: Path) -> str:
         return f"{name} is a whole number or a text"
     if go.startswith("map["):
         return f'{name} is an object: lines of "key: value" indented below it'
+    if path and isinstance(path[-1], int):
+        return f'each entry of {name} is an object: write its fields after "- "'
     return f"{name} is an object: its fields are indented below it"
 
 

@@ -57,12 +57,18 @@ def _port(given: Json, path: Path) -> Causes:
         if not 1 <= port <= 65535:
             found.append(invalid((*path, "port"), port, PORT))
         if end is not None and end < port:
-            found.append(invalid(place, end, "must be greater than or equal to `port`"))
+            found.append(
+                invalid(place, end, "must be greater than or equal to `port`", f"write {port} or more")
+            )
         if end is not None and not 1 <= end <= 65535:
             found.append(invalid(place, end, PORT))
     else:
         if end is not None:
-            found.append(invalid(place, end, "may not be specified when `port` is non-numeric"))
+            found.append(
+                invalid(
+                    place, end, "may not be specified when `port` is non-numeric", "write port as a number"
+                )
+            )
         hint = f"write {port} without quotes" if port.isdigit() else ""
         found += invalids((*path, "port"), port, port_name(port), hint)
     return found

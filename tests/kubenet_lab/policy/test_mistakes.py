@@ -15,6 +15,10 @@ from kubenet_lab.policy.world import World
 from kubenet_lab.scenarios.shop import MANIFEST as SHOP
 
 HEAD = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p}\nspec:\n"
+ADMIN = (
+    "apiVersion: policy.networking.k8s.io/v1alpha1\nkind: AdminNetworkPolicy\nmetadata: {name: p}\n"
+    "spec: {subject: {namespaces: {}}, priority: %s}\n"
+)
 RULE = HEAD + "  podSelector: {matchLabels: {app: database}}\n  ingress:\n  - "
 
 
@@ -140,3 +144,20 @@ def test_a_fault_elsewhere_has_no_meaning_for_policies() -> None:
         manifests.load("apiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec: {portz: []}\n")
     assert {fault.kind for fault in caught.value.faults} == {"Service"}
     assert not any(meaning(fault) for fault in caught.value.faults)
+
+
+@pytest.mark.parametrize(
+    ("text", "help"),
+    [
+        (RULE + "ports: [80]\n", 'each entry of ports is an object: write its fields after "- "'),
+        (RULE + "ports: [{port: 80, endPort: 79}]\n", "write 80 or more"),
+        (RULE + "ports: [{port: http, endPort: 90}]\n", "write port as a number"),
+        (ADMIN % "2000, ingress: [{action: Deny, from: [{namespaces: {}}]}]", "write 1000 or less"),
+        (ADMIN % "1, ingress: [{action: Deny}]", "add from:"),
+        (ADMIN % "1, ingress: [{action: Deny, from: []}]", "list at least 1"),
+    ],
+)
+def test_every_refusal_has_a_remedy(text: str, help: str) -> None:
+    with pytest.raises(InputError) as refused:
+        manifests.read(text)
+    assert help in [fault.help for fault in refused.value.faults]
