@@ -157,6 +157,8 @@ class Cilium:
         self._waiting = {
             name for name in self.nodes if isinstance(machines[name].routes.get((4, TABLE_MAIN)), LateDict)
         }
+        # At once: maps that nobody looked at yet would be made of what was taken back.
+        self._cluster_ips()
 
     # -- a node -------------------------------------------------------------------------------------------------------
 
