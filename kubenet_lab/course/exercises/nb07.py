@@ -10,7 +10,7 @@ from kubenet_lab.cni.calico.network import Calico
 from kubenet_lab.course import commands
 from kubenet_lab.course.exercises.nb00 import backend_on
 from kubenet_lab.course.exercises.nb06 import LOCK, far, largest
-from kubenet_lab.course.judges import Outcome, predict, still_failing, symptoms
+from kubenet_lab.course.judges import Outcome, contradiction, predict, still_failing, symptoms
 from kubenet_lab.course.judges import pod_probes as probes_of
 from kubenet_lab.course.sheet import FIND, Choice, Exercise, Finding
 from kubenet_lab.objects.node import Node
@@ -244,11 +244,9 @@ def _judge_label(answer: Any) -> Finding:
     asked = probes_of(broken, ("frontend", "database"))
     seen, supposed = symptoms(broken, asked), _only(answer["choice"])
     would = symptoms(supposed, probes_of(supposed, ("frontend", "database")))
-    for label, verdict in seen.items():
-        if would.get(label, verdict) != verdict:
-            return Finding(
-                False, f"With that cause alone, {label} would be: {would[label]}. But it is: {verdict}."
-            )
+    against = contradiction(seen, seen | would)
+    if against:
+        return Finding(False, against)
     broken.apply(answer["text"])
     broken.advance(60)
     wrong = still_failing(broken, probes_of(broken, ("frontend", "database")))

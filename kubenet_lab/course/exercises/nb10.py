@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from html import escape
 from typing import Any
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from kubenet_lab import manifests
@@ -15,8 +13,9 @@ from kubenet_lab.cluster import Cluster
 from kubenet_lab.control import Settings
 from kubenet_lab.control.replay import replay
 from kubenet_lab.course.exercises.nb00 import backend_on
-from kubenet_lab.course.judges import Outcome, predict
+from kubenet_lab.course.judges import Outcome, contradiction, predict
 from kubenet_lab.course.sheet import DO, FIND, Choice, Exercise, Finding
+from kubenet_lab.course.table import Table
 from kubenet_lab.faults import make
 from kubenet_lab.kernel.dialects import ip_route
 from kubenet_lab.objects import AnyObject
@@ -226,25 +225,7 @@ def shared(clients: int = 6, requests: int = 600) -> Shares:
     )
 
 
-class Rows(Struct, frozen=True):
-    """A small table."""
-
-    heads: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-    def __repr__(self) -> str:
-        return "\n".join(" | ".join(row) for row in (self.heads, *self.rows))
-
-    def _repr_html_(self) -> str:
-        cell = 'style="text-align:left"'
-        head = "".join(f"<th {cell}>{escape(h)}</th>" for h in self.heads)
-        body = "".join(
-            f"<tr>{''.join(f'<td {cell}>{escape(c)}</td>' for c in row)}</tr>" for row in self.rows
-        )
-        return f"<table><tr>{head}</tr>{body}</table>"
-
-
-def addresses() -> Rows:
+def addresses() -> Table:
     """The pod on node-2 at first, after its program has crashed, and after it was deleted."""
     world = busy_shop(PROBE)
 
@@ -260,10 +241,10 @@ def addresses() -> Rows:
     world.delete("Pod", victim(world))
     world.advance(10)
     rows.append(row("after kubectl delete pod"))
-    return Rows(("", "the backend on node-2", "its address", "restarts"), tuple(rows))
+    return Table(("", "the backend on node-2", "its address", "restarts"), tuple(rows))
 
 
-def left_behind() -> Rows:
+def left_behind() -> Table:
     """An open connection whose pod is deleted, beside new connections to the same Service."""
     world = busy_shop(PROBE)
     name = victim(world)
@@ -284,7 +265,7 @@ def left_behind() -> Rows:
             )
         )
         world.advance(1)
-    return Rows(("second", "what is done", "the open connection", "a new connection"), tuple(rows))
+    return Table(("second", "what is done", "the open connection", "a new connection"), tuple(rows))
 
 
 # -- predict: which address
@@ -663,10 +644,9 @@ def _signs(world: Cluster) -> dict[str, str]:
 
 
 def _judge_find(answer: Any) -> Finding:
-    seen, would = _signs(_wrong_selector()), _signs(CAUSES[answer["choice"]]())
-    for sign, value in seen.items():
-        if would[sign] != value:
-            return Finding(False, f"With that cause, {sign} would be: {would[sign]}. Here it is: {value}.")
+    against = contradiction(_signs(_wrong_selector()), _signs(CAUSES[answer["choice"]]()))
+    if against:
+        return Finding(False, against)
     world = _wrong_selector()
     world.apply(answer["text"])
     world.advance(10)

@@ -11,7 +11,7 @@ from kubenet_lab.control.cloud_lb import EXCLUDED
 from kubenet_lab.control.cloud_lb_machine import NAME
 from kubenet_lab.control.health import Check, ask
 from kubenet_lab.course import commands
-from kubenet_lab.course.judges import Outcome, predict
+from kubenet_lab.course.judges import Outcome, contradiction, predict
 from kubenet_lab.course.lessons.nb14 import address_of, node_dies
 from kubenet_lab.course.sheet import DO, FIND, Choice, Exercise, Finding
 from kubenet_lab.course.steer import toward
@@ -386,10 +386,9 @@ def _signs(world: Cluster) -> dict[str, str]:
 
 
 def _judge_find(answer: Any) -> Finding:
-    seen, would = _signs(_firewall()), _signs(CAUSES[answer["choice"]]())
-    for sign, value in seen.items():
-        if would[sign] != value:
-            return Finding(False, f"With that cause, {sign} would be: {would[sign]}. Here it is: {value}.")
+    against = contradiction(_signs(_firewall()), _signs(CAUSES[answer["choice"]]()))
+    if against:
+        return Finding(False, against)
     world = _firewall()
     commands.apply(world.network, answer["text"], "node-2")
     world.advance(40)

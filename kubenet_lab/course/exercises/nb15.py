@@ -7,8 +7,7 @@ from typing import Any
 
 from kubenet_lab import manifests
 from kubenet_lab.cluster import Cluster
-from kubenet_lab.course.judges import Outcome, predict
-from kubenet_lab.course.lessons.nb14 import Rows
+from kubenet_lab.course.judges import Outcome, contradiction, predict
 from kubenet_lab.course.lessons.nb15 import (
     SLICE,
     database_names,
@@ -21,6 +20,7 @@ from kubenet_lab.course.lessons.nb15 import (
     with_legacy,
 )
 from kubenet_lab.course.sheet import DO, FIND, Choice, Exercise, Finding
+from kubenet_lab.course.table import Table
 from kubenet_lab.objects import Service
 from kubenet_lab.scenarios.kinds import kinds
 
@@ -315,7 +315,7 @@ def _office() -> Outcome:
         key,
         f"With affinity {words}; without, {other}. `ClientIP` means the source address that the node sees, and nothing "
         "else. An office, a mobile network or a proxying load balancer is one client.",
-        Rows(("24 calls from 203.0.113.60", "who answers"), (("with affinity", words), ("without", other))),
+        Table(("24 calls from 203.0.113.60", "who answers"), (("with affinity", words), ("without", other))),
     )
 
 
@@ -389,10 +389,9 @@ def _signs(world: Cluster) -> dict[str, str]:
 
 
 def _judge_find(answer: Any) -> Finding:
-    seen, would = _signs(_misnamed()), _signs(CAUSES[answer["choice"]]())
-    for sign, value in seen.items():
-        if would[sign] != value:
-            return Finding(False, f"With that cause, {sign} would be: {would[sign]}. Here it is: {value}.")
+    against = contradiction(_signs(_misnamed()), _signs(CAUSES[answer["choice"]]()))
+    if against:
+        return Finding(False, against)
     world = _misnamed()
     world.apply(answer["text"])
     world.advance(5)

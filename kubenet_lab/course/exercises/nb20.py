@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from kubenet_lab.cluster import Cluster
-from kubenet_lab.course.judges import Outcome, predict
+from kubenet_lab.course.judges import Outcome, contradiction, predict
 from kubenet_lab.course.lessons.nb20 import (
     HEAD,
     PORT,
@@ -432,10 +432,9 @@ def _signs(world: Cluster) -> dict[str, str]:
 
 
 def _judge_find(answer: Any) -> Finding:
-    seen, would = _signs(_backend_egress()), _signs(CAUSES[answer["choice"]]())
-    for sign, value in seen.items():
-        if would[sign] != value:
-            return Finding(False, f"With that cause, {sign} would be: {would[sign]}. Here it is: {value}.")
+    against = contradiction(_signs(_backend_egress()), _signs(CAUSES[answer["choice"]]()))
+    if against:
+        return Finding(False, against)
     world = _backend_egress()
     world.apply(answer["text"])
     trip = world.connect("production/backend", TARGET)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from html import escape
 from typing import Any
 
 from msgspec import Struct
@@ -12,6 +11,7 @@ from kubenet_lab.cluster import Cluster
 from kubenet_lab.course.exercises.nb00 import backend_on
 from kubenet_lab.course.exercises.nb02 import OUTSIDE, broken
 from kubenet_lab.course.lesson import Texts, step
+from kubenet_lab.course.table import Table
 from kubenet_lab.kernel.dialects import ip_addr
 from kubenet_lab.scenarios import shop
 from kubenet_lab.trip import Trip
@@ -19,7 +19,6 @@ from kubenet_lab.trip import Trip
 __all__ = ["across", "broken", "everybody", "shop", "step", "three_layers", "who_am_i", "whose"]
 
 NODES = ("node-1", "node-2", "node-3")
-BOX = "text-align:left;vertical-align:top;padding:5px 10px"
 
 
 class Reach(Struct, frozen=True):
@@ -39,16 +38,9 @@ class Reach(Struct, frozen=True):
         return f"✓ seen as {trip.source_seen}" if trip.delivered else f"✗ {trip.verdict}"
 
     def _repr_html_(self) -> str:
-        targets = list(next(iter(self.trips.values())))
-        head = "".join(
-            f'<th style="{BOX}">{escape(target)}</th>' for target in ("caller ↓ &nbsp; target →", *targets)
-        )
-        head = head.replace("&amp;nbsp;", "&nbsp;")
-        body = ""
-        for caller, row in self.trips.items():
-            cells = "".join(f'<td style="{BOX}">{escape(self._cell(trip))}</td>' for trip in row.values())
-            body += f'<tr><th style="{BOX}">{escape(caller)}</th>{cells}</tr>'
-        return f'<table style="border-collapse:collapse;font-size:13px"><tr>{head}</tr>{body}</table>'
+        targets = next(iter(self.trips.values()))
+        rows = ((caller, *map(self._cell, row.values())) for caller, row in self.trips.items())
+        return Table(("caller ↓ target →", *targets), tuple(rows))._repr_html_()
 
 
 def everybody(world: Cluster | None = None) -> Reach:
@@ -84,24 +76,7 @@ def whose(world: Cluster) -> Texts:
     )
 
 
-class Faces(Struct, frozen=True):
-    """As whom one pod is seen on several ways: [(way, who sees it, address, whose address)]."""
-
-    rows: list[tuple[str, str, str]]
-
-    def __repr__(self) -> str:
-        return "\n".join(f"  {way:46} {address:14} {whose_}" for way, address, whose_ in self.rows)
-
-    def _repr_html_(self) -> str:
-        head = "".join(f'<th style="{BOX}">{h}</th>' for h in ("frontend calls...", "is seen as", "which is"))
-        body = "".join(
-            f"<tr>{''.join(f'<td style={chr(34)}{BOX}{chr(34)}>{escape(c)}</td>' for c in row)}</tr>"
-            for row in self.rows
-        )
-        return f"<table><tr>{head}</tr>{body}</table>"
-
-
-def who_am_i() -> Faces:
+def who_am_i() -> Table:
     """Let frontend (and a backend) call on six ways and return as whom each is seen."""
     world = shop()
     near, far = backend_on(world, "node-1"), backend_on(world, "node-2")
@@ -126,7 +101,7 @@ def who_am_i() -> Faces:
     for way, call in ways.items():
         trip = call()
         rows.append((way, trip.source_seen, names.get(trip.source_seen, "").replace("default/", "")))
-    return Faces(rows)
+    return Table(("frontend calls...", "is seen as", "which is"), tuple(rows))
 
 
 def three_layers() -> Texts:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-from html import escape
 from typing import Any
-
-from msgspec import Struct
 
 from kubenet_lab.cluster import Cluster
 from kubenet_lab.cni.plugin import CniError
@@ -25,6 +22,7 @@ from kubenet_lab.course.exercises.nb03 import (
 )
 from kubenet_lab.course.exercises.nb05 import no_ways
 from kubenet_lab.course.lesson import Texts
+from kubenet_lab.course.table import Table
 from kubenet_lab.kernel.dialects import ip_addr, ip_route
 from kubenet_lab.scenarios import shop
 from kubenet_lab.views.cni_steps import Birth, cni_state_svg, slots_of
@@ -45,30 +43,6 @@ __all__ = [
     "three_networks",
     "two_switches",
 ]
-
-BOX = "text-align:left;vertical-align:top;padding:5px 10px"
-
-
-class Table(Struct, frozen=True):
-    """Rows under a head, as text and as HTML."""
-
-    head: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-    def __repr__(self) -> str:
-        lines = (self.head, *self.rows)
-        wide = [max(len(line[i]) for line in lines) for i in range(len(self.head))]
-        return "\n".join(
-            "  ".join(f"{c:{w}}" for c, w in zip(line, wide, strict=True)).rstrip() for line in lines
-        )
-
-    def _repr_html_(self) -> str:
-        head = "".join(f'<th style="{BOX}">{escape(cell)}</th>' for cell in self.head)
-        body = "".join(
-            f"<tr>{''.join(f'<td style={chr(34)}{BOX}{chr(34)}>{escape(c)}</td>' for c in row)}</tr>"
-            for row in self.rows
-        )
-        return f'<table style="border-collapse:collapse;font-size:13px"><tr>{head}</tr>{body}</table>'
 
 
 def _stepper(born: Birth, step: int = 0) -> Any:

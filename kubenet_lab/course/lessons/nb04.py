@@ -13,7 +13,7 @@ from kubenet_lab.course.exercises.nb04 import (
     to_neighbour,
 )
 from kubenet_lab.course.lesson import Texts, step
-from kubenet_lab.course.lessons.nb03 import Table
+from kubenet_lab.course.table import Table
 from kubenet_lab.kernel.dialects import bridge_fdb, ip_neigh
 from kubenet_lab.packet.packet import Packet
 from kubenet_lab.scenarios import shop

@@ -5,7 +5,7 @@ from __future__ import annotations
 from kubenet_lab.cluster import Cluster
 from kubenet_lab.cni.static_network import StaticNetwork
 from kubenet_lab.course.exercises.nb00 import backend_on
-from kubenet_lab.course.lessons.nb03 import Table
+from kubenet_lab.course.table import Table
 from kubenet_lab.scenarios import shop
 
 __all__ = ["by_hand", "six_hands"]

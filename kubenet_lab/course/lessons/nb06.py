@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from html import escape
-
-from msgspec import Struct
-
 from kubenet_lab.cluster import Cluster
 from kubenet_lab.course.exercises.nb06 import far, narrow, ping
 from kubenet_lab.course.lesson import Texts, step
+from kubenet_lab.course.table import Table
 from kubenet_lab.kernel.dialects import bridge_fdb, ip_link, ip_neigh, ip_route
 from kubenet_lab.packet.packet import Packet
 from kubenet_lab.scenarios import shop
@@ -60,57 +57,19 @@ def wires() -> Texts:
     return Texts(parts)
 
 
-class Sizes(Struct, frozen=True):
-    """Pings of several sizes: size -> what the caller saw, and why."""
-
-    rows: list[tuple[int, str, str]]
-
-    def __repr__(self) -> str:
-        return "\n".join(f"ping -M do -s {size:<5} {verdict:18} {why}" for size, verdict, why in self.rows)
-
-    def _repr_html_(self) -> str:
-        box = 'style="text-align:left;padding:4px 12px"'
-        head = "".join(f"<th {box}>{h}</th>" for h in ("ping -M do -s", "frontend sees", "why"))
-        body = "".join(
-            f"<tr><td {box}>{size}</td><td {box}>{escape(verdict)}</td><td {box}>{escape(why)}</td></tr>"
-            for size, verdict, why in self.rows
-        )
-        return f"<table><tr>{head}</tr>{body}</table>"
-
-
-def sizes(world: Cluster, *bytes_: int) -> Sizes:
+def sizes(world: Cluster, *bytes_: int) -> Table:
     """Ping the backend on node-2 with several sizes, fragmentation forbidden."""
     rows = []
     for size in bytes_:
         trip = ping(world, size, df=True)
-        rows.append((size, trip.verdict, "" if trip.delivered else f"{trip.why}, at {trip.place.netns}"))
-    return Sizes(rows)
+        rows.append((str(size), trip.verdict, "" if trip.delivered else f"{trip.why}, at {trip.place.netns}"))
+    return Table(("ping -M do -s", "frontend sees", "why"), tuple(rows))
 
 
-class Goodput(Struct, frozen=True):
-    """Share of a full packet on the wire that is the programs' own data: (MTU, without a tunnel, with VXLAN)."""
-
-    rows: list[tuple[int, float, float]]
-
-    def __repr__(self) -> str:
-        return "\n".join(
-            f"MTU {mtu}: {plain:.1%} without a tunnel, {inner:.1%} in VXLAN"
-            for mtu, plain, inner in self.rows
-        )
-
-    def _repr_html_(self) -> str:
-        box = 'style="text-align:right;padding:4px 12px"'
-        head = "".join(f"<th {box}>{h}</th>" for h in ("MTU of the wire", "without a tunnel", "in VXLAN"))
-        body = "".join(
-            f"<tr><td {box}>{mtu}</td><td {box}>{plain:.1%}</td><td {box}>{inner:.1%}</td></tr>"
-            for mtu, plain, inner in self.rows
-        )
-        return f"<table><tr>{head}</tr>{body}</table>"
-
-
-def goodput(*mtus: int) -> Goodput:
+def goodput(*mtus: int) -> Table:
     """Return how much of a full TCP packet on the wire is data, with and without the outer letter."""
-    return Goodput([(mtu, (mtu - TCP_IP) / mtu, (mtu - VXLAN - TCP_IP) / mtu) for mtu in mtus])
+    rows = ((str(mtu), f"{(mtu - TCP_IP) / mtu:.1%}", f"{(mtu - VXLAN - TCP_IP) / mtu:.1%}") for mtu in mtus)
+    return Table(("MTU of the wire", "without a tunnel", "in VXLAN"), tuple(rows), numbers=True)
 
 
 def letters(world: Cluster) -> Texts:

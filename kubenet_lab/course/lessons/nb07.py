@@ -19,8 +19,9 @@ from kubenet_lab.course.exercises.nb07 import (
     two_networks,
     walled,
 )
+from kubenet_lab.course.exercises.nb09 import outer
 from kubenet_lab.course.lesson import Texts, step
-from kubenet_lab.course.lessons.nb08 import Table
+from kubenet_lab.course.table import Table
 from kubenet_lab.kernel.dialects import ip_route
 from kubenet_lab.objects.node import Node
 from kubenet_lab.scenarios import shop
@@ -68,9 +69,11 @@ def look(world: Cluster) -> Texts:
 
 def _outer(world: Cluster, node: str) -> str:
     trip = call(world, node)
-    found = [hop.packet for _trace, hop in trip.hops if hop.packet.inner is not None]
-    kind = "none" if not found else str(found[0]).split()[3]
-    return f"{trip.verdict}, outer headers: {kind}" if trip.delivered else f"{trip.verdict}: {trip.why}"
+    return (
+        f"{trip.verdict}, outer headers: {outer(trip) or 'none'}"
+        if trip.delivered
+        else f"{trip.verdict}: {trip.why}"
+    )
 
 
 def wires() -> Table:

@@ -14,7 +14,7 @@ from kubenet_lab.course.exercises.nb09 import (
     requests,
     rooms,
 )
-from kubenet_lab.course.lessons.nb08 import Table
+from kubenet_lab.course.table import Table
 from kubenet_lab.trip import Trip
 from kubenet_lab.views.planes import Cell, Planes, PlanesRow
 

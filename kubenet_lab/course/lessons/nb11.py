@@ -10,6 +10,7 @@ from msgspec import Struct
 from kubenet_lab.cluster import Cluster
 from kubenet_lab.course.exercises.nb11 import ADDRESS, knock
 from kubenet_lab.course.lesson import Texts, step
+from kubenet_lab.course.table import Table
 from kubenet_lab.kernel.dialects import ip_addr, ip_route
 from kubenet_lab.kernel.dump import dump
 from kubenet_lab.scenarios import shop
@@ -101,43 +102,20 @@ def cells(*modes: str) -> Cells:
     return Cells(trips)
 
 
-class Shares(Struct, frozen=True):
-    """Calls counted by the pod they met, for several numbers of calls."""
-
-    counts: dict[int, dict[str, int]]
-
-    def __repr__(self) -> str:
-        lines = []
-        for calls, found in self.counts.items():
-            spread = max(found.values()) - min(found.values())
-            told = ", ".join(f"{n} ({n / calls:.1%})" for n in found.values())
-            lines.append(f"{calls:5} calls: {told}; from the least to the most: {spread / calls:.1%} of all")
-        return "\n".join(lines)
-
-    def _repr_html_(self) -> str:
-        pods = list(next(iter(self.counts.values())))
-        cell = 'style="text-align:right;padding:4px 12px"'
-        head = "".join(f"<th {cell}>{escape(word)}</th>" for word in ("calls", *pods, "least to most"))
-        body = ""
-        for calls, found in self.counts.items():
-            spread = max(found.values()) - min(found.values())
-            row = [
-                str(calls),
-                *(f"{n} ({n / calls:.1%})" for n in found.values()),
-                f"{spread / calls:.1%} of all",
-            ]
-            body += f"<tr>{''.join(f'<td {cell}>{escape(text)}</td>' for text in row)}</tr>"
-        return f"<table><tr>{head}</tr>{body}</table>"
-
-
-def shares(*calls: int) -> Shares:
-    """Make so many calls from frontend and count the pods that answered."""
+def shares(*calls: int) -> Table:
+    """Make so many calls from frontend and count the pods that answered, for several numbers of calls."""
     world = shop()
-    found = {}
-    for number in calls:
-        met = Counter(short(str(knock(world, "80").server)) for _ in range(number))
-        found[number] = dict(sorted(met.items()))
-    return Shares(found)
+    found = {
+        number: Counter(str(knock(world, "80").server).removeprefix("default/") for _ in range(number))
+        for number in calls
+    }
+    pods = sorted(set().union(*found.values()))
+    rows = []
+    for number, met in found.items():
+        told = [f"{met[pod]} ({met[pod] / number:.1%})" for pod in pods]
+        spread = max(met[pod] for pod in pods) - min(met[pod] for pod in pods)
+        rows.append((str(number), *told, f"{spread / number:.1%} of all"))
+    return Table(("calls", *pods, "least to most"), tuple(rows), numbers=True)
 
 
 MORE = """

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from html import escape
 from typing import Any
-
-from msgspec import Struct
 
 from kubenet_lab.announce.layer2 import Layer2Announcer
 from kubenet_lab.cluster import Cluster
 from kubenet_lab.control.cloud_lb import CloudSettings, addresses
 from kubenet_lab.control.cloud_lb_machine import NAME, CloudLoadBalancer
+from kubenet_lab.course.table import Table
 from kubenet_lab.objects import Service
 from kubenet_lab.scenarios.outside import CLIENT, MANIFEST, calls, outside
 from kubenet_lab.views.failover import Failover, Moment
@@ -66,24 +64,6 @@ def address_of(world: Cluster, name: str = "nearby") -> str:
 # ---------------------------------------------------------------------------------------
 
 
-class Rows(Struct, frozen=True):
-    """A small table."""
-
-    heads: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-    def __repr__(self) -> str:
-        return "\n".join(" | ".join(row) for row in (self.heads, *self.rows))
-
-    def _repr_html_(self) -> str:
-        cell = 'style="text-align:left;vertical-align:top"'
-        head = "".join(f"<th {cell}>{escape(h)}</th>" for h in self.heads)
-        body = "".join(
-            f"<tr>{''.join(f'<td {cell}>{escape(c)}</td>' for c in row)}</tr>" for row in self.rows
-        )
-        return f"<table><tr>{head}</tr>{body}</table>"
-
-
 def without_node_ports() -> Cluster:
     """Return the two Services with `allocateLoadBalancerNodePorts: false`."""
     text = MANIFEST.read_text()
@@ -95,7 +75,7 @@ def without_node_ports() -> Cluster:
     return world
 
 
-def ways() -> Rows:
+def ways() -> Table:
     """Return, for each kind of load balancer, the way of a call from outside and how often it is rewritten."""
     worlds: dict[str, Callable[[], Cluster]] = {
         "passes on (ipMode VIP)": lambda: outside(load_balancer="cloud"),
@@ -114,10 +94,10 @@ def ways() -> Rows:
                 (kind, policy, longest, str(low) if low == high else f"{low} or {high}", ", ".join(cell.seen))
             )
     heads = ("the load balancer", "policy", "a way", "rewrites", "whom the pod sees")
-    return Rows(heads, tuple(rows))
+    return Table(heads, tuple(rows))
 
 
-def statuses() -> Rows:
+def statuses() -> Table:
     """Return what different clouds write into the status, what node-1 makes of it, and where a pod's call goes."""
     kinds = {
         "an address, ipMode VIP": CloudSettings(),
@@ -146,7 +126,7 @@ def statuses() -> Rows:
         "rules of node-1 with it",
         "a pod's own call",
     )
-    return Rows(heads, tuple(rows))
+    return Table(heads, tuple(rows))
 
 
 # -- when a node dies

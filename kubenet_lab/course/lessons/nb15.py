@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from kubenet_lab.cluster import Cluster
 from kubenet_lab.control import DUAL_STACK, Settings
-from kubenet_lab.course.lessons.nb14 import Rows
+from kubenet_lab.course.table import Table
 from kubenet_lab.errors import KubenetLabError
 from kubenet_lab.objects import Service
 from kubenet_lab.objects.meta import ObjectMeta
@@ -43,7 +43,7 @@ def _kind(world: Cluster, name: str, spec: tuple[str, ...], node: str) -> Kind:
     return Kind(name, spec, tuple(sorted(set(answers))), rules, outcome, bool(who))
 
 
-def lookups(world: Cluster, *names: str, source: str = "client") -> Rows:
+def lookups(world: Cluster, *names: str, source: str = "client") -> Table:
     """Return what each name resolves to, asked for by a pod, and which question was answered."""
     from kubenet_lab.dns.client import lookup
 
@@ -54,7 +54,7 @@ def lookups(world: Cluster, *names: str, source: str = "client") -> Rows:
             (q.name for q in found.queries if q.answers), found.queries[-1].name if found.queries else ""
         )
         rows.append((name, query, ", ".join(sorted(found.addresses)) or found.failure))
-    return Rows(("the name", "the question that decided", "the answer"), tuple(rows))
+    return Table(("the name", "the question that decided", "the answer"), tuple(rows))
 
 
 def who_answers(world: Cluster, target: str, calls: int = 24, source: str = "client") -> dict[str, int]:
@@ -87,7 +87,7 @@ WISHES = {
 }
 
 
-def nearness(wishes: Iterable[str] = tuple(WISHES)) -> Rows:
+def nearness(wishes: Iterable[str] = tuple(WISHES)) -> Table:
     """Return who answers 24 calls from node-1, with each wish: at first, and after the pod on node-1 has gone."""
     rows = []
     for wish in wishes:
@@ -97,7 +97,7 @@ def nearness(wishes: Iterable[str] = tuple(WISHES)) -> Rows:
         world.delete("Pod", "web-1")
         world.advance(60)
         rows.append((wish, before, _words(who_answers(world, "http://near"))))
-    return Rows(
+    return Table(
         ("the Service asks for", "24 calls from node-1 (zone-a)", "after web-1 was deleted"), tuple(rows)
     )
 
@@ -111,7 +111,7 @@ STICKY = (
 )
 
 
-def stickiness() -> Rows:
+def stickiness() -> Table:
     """Return who answers a Service with session affinity of 60 s, while time passes and pods go."""
     world = kinds()
     world.apply(near(STICKY, "sticky"))
@@ -132,7 +132,7 @@ def stickiness() -> Rows:
     for source in ("203.0.113.61", "203.0.113.62", "203.0.113.63"):
         counts = who_answers(world, f"tcp://192.168.1.10:{port}", 4, source)
         rows.append((f"{world.now:g}", f"{source} calls node-1's node port", _words(counts)))
-    return Rows(("second", "what happens", "who answers"), tuple(rows))
+    return Table(("second", "what happens", "who answers"), tuple(rows))
 
 
 # -- families
@@ -141,7 +141,7 @@ def stickiness() -> Rows:
 POLICIES = ("SingleStack", "PreferDualStack", "RequireDualStack")
 
 
-def families() -> Rows:
+def families() -> Table:
     """Return the addresses a Service gets by its ipFamilyPolicy, in a cluster of one family and of two."""
     rows = []
     for policy in POLICIES:
@@ -159,10 +159,10 @@ def families() -> Rows:
             except KubenetLabError as refused:
                 cells.append(f"refused: {str(refused).rpartition(': ')[2]}")
         rows.append(tuple(cells))
-    return Rows(("ipFamilyPolicy", "a cluster of IPv4", "a cluster of IPv4 and IPv6"), tuple(rows))
+    return Table(("ipFamilyPolicy", "a cluster of IPv4", "a cluster of IPv4 and IPv6"), tuple(rows))
 
 
-def both_families() -> Rows:
+def both_families() -> Table:
     """Return, for each family of a Service that has both, its address, its slice, and a call to it."""
     world = kinds(settings=DUAL_STACK)
     world.apply(near("ipFamilyPolicy: PreferDualStack", "both"))
@@ -181,7 +181,7 @@ def both_families() -> Rows:
         target = f"tcp://[{address}]:80" if family == 6 else f"tcp://{address}:80"
         answers = who_answers(world, target, 12)
         rows.append((kind, address, ", ".join(ends), str(rules), _words(answers)))
-    return Rows(("family", "address", "its EndpointSlice", "rules on node-1", "12 calls"), tuple(rows))
+    return Table(("family", "address", "its EndpointSlice", "rules on node-1", "12 calls"), tuple(rows))
 
 
 # -- by hand
@@ -217,7 +217,7 @@ def with_legacy(*slices: str) -> Cluster:
     return world
 
 
-def database_names(world: Cluster) -> Rows:
+def database_names(world: Cluster) -> Table:
     """Return the names of the StatefulSet's pods and what they resolve to."""
     return lookups(world, "db", "db-0.db", "db-1.db", "db-2.db")
 

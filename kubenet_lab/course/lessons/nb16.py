@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from functools import cache
-from html import escape
 from typing import Any
-
-from msgspec import Struct
 
 from kubenet_lab.course.exercises.nb16 import ADDRESS, TITLES, turns, ward
 from kubenet_lab.course.lesson import Texts, step
+from kubenet_lab.course.table import Table
 from kubenet_lab.kernel.dialects import iptables, ipvsadm, nft
 from kubenet_lab.kernel.netns import Netns
 from kubenet_lab.scenarios import shop
@@ -36,35 +34,11 @@ def call(source: str = "frontend", target: str = f"http://{ADDRESS}") -> Planes:
     return _worlds().connect(source, target)
 
 
-class Costs(Struct, frozen=True):
-    """Entries compared for the first packet to the last of so many Services."""
-
-    counts: tuple[int, ...]
-    tried: dict[str, tuple[int, ...]]
-
-    def __repr__(self) -> str:
-        head = "entries compared for a first packet to the last Service"
-        rows = [
-            f"  {TITLES[mode]:10}" + "".join(f"{n:>8}" for n in found) for mode, found in self.tried.items()
-        ]
-        return "\n".join([head, f"  {'Services':10}" + "".join(f"{n:>8}" for n in self.counts), *rows])
-
-    def _repr_html_(self) -> str:
-        cell = 'style="text-align:right;padding:4px 14px"'
-        head = "".join(f"<th {cell}>{n:,} Services</th>" for n in self.counts)
-        rows = "".join(
-            f"<tr><th {cell}>{escape(TITLES[mode])}</th>{''.join(f'<td {cell}>{n:,}</td>' for n in found)}</tr>"
-            for mode, found in self.tried.items()
-        )
-        return (
-            "<p><b>Entries compared for a first packet to the last Service</b></p>"
-            f"<table><tr><th></th>{head}</tr>{rows}</table>"
-        )
-
-
-def costs(*counts: int) -> Costs:
+def costs(*counts: int) -> Table:
     """Count what each data plane compares, for several numbers of Services."""
-    return Costs(counts, {mode: tuple(cost(mode, n) for n in counts) for mode in TITLES})
+    rows = tuple((title, *(f"{cost(mode, n):,}" for n in counts)) for mode, title in TITLES.items())
+    heads = ("", *(f"{n:,} Services" for n in counts))
+    return Table(heads, rows, "Entries compared for a first packet to the last Service", numbers=True)
 
 
 def _lines(text: str, *words: str) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from html import escape
-
 from msgspec import Struct
 
 from kubenet_lab.cluster import COREDNS, Cluster
 from kubenet_lab.course.exercises.nb18 import NAME, queries_of, race, rcode, replicas
 from kubenet_lab.course.lesson import Texts
+from kubenet_lab.course.table import Table
 from kubenet_lab.dns.client import lookup
 from kubenet_lab.scenarios.names import names, steps
 from kubenet_lab.scenarios.shop import shop
@@ -49,24 +48,6 @@ def cache(world: Cluster) -> CacheRows:
     )
 
 
-class Rows(Struct, frozen=True):
-    """A small table: a head, and rows of text."""
-
-    head: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-    def __repr__(self) -> str:
-        return "\n".join("  ".join(f"{cell:28}" for cell in row).rstrip() for row in (self.head, *self.rows))
-
-    def _repr_html_(self) -> str:
-        cell = 'style="text-align:left;padding:4px 12px"'
-        head = "".join(f"<th {cell}>{escape(text)}</th>" for text in self.head)
-        body = "".join(
-            f"<tr>{''.join(f'<td {cell}>{escape(text)}</td>' for text in row)}</tr>" for row in self.rows
-        )
-        return f'<table style="border-collapse:collapse"><tr>{head}</tr>{body}</table>'
-
-
 LATE = """
 apiVersion: v1
 kind: Service
@@ -75,7 +56,7 @@ spec: {clusterIP: 10.96.0.77, ports: [{port: 80}]}
 """
 
 
-def cut() -> Rows:
+def cut() -> Table:
     """Return what two replicas say before, during and after the API is away; the first restarts meanwhile."""
     world = shop()
     first, second = replicas(world)
@@ -97,10 +78,10 @@ def cut() -> Rows:
     note("10 s after")
     world.core_dns.reconnect()
     note("API back")
-    return Rows(("", "first: backend", "first: late", "second: backend", "second: late"), tuple(rows))
+    return Table(("", "first: backend", "first: late", "second: backend", "second: late"), tuple(rows))
 
 
-def memories() -> Rows:
+def memories() -> Table:
     """Return how many queries a hundred calls send, by kind of program."""
     titles = {
         "glibc": "Debian's C library",
@@ -110,10 +91,10 @@ def memories() -> Rows:
         "jvm": "JVM",
     }
     rows = tuple((title, str(queries_of(kind))) for kind, title in titles.items())
-    return Rows(("program", "queries of 100 calls in 10 s"), rows)
+    return Table(("program", "queries of 100 calls in 10 s"), rows)
 
 
-def five_seconds() -> Rows:
+def five_seconds() -> Table:
     """Return how long a lookup takes whose two queries race, by kernel and cure."""
     cases = (
         ("Linux 4.14, Debian's image", "drop", "glibc", ""),
@@ -129,10 +110,10 @@ def five_seconds() -> Rows:
         done = lookup(world.walk(), world.network.ns(world.namespace_of("frontend")), "backend").resolution
     assert done is not None
     rows.append(("Linux 4.14, NodeLocal DNSCache", f"{done.seconds:g} s"))
-    return Rows(("", "one lookup takes"), tuple(rows))
+    return Table(("", "one lookup takes"), tuple(rows))
 
 
-def one_bad(lookups: int = 60) -> Rows:
+def one_bad(lookups: int = 60) -> Table:
     """Return how long lookups take when one of two replicas is silent."""
     world = shop()
     ns = world.network.ns(world.namespace_of("frontend"))
@@ -146,4 +127,4 @@ def one_bad(lookups: int = 60) -> Rows:
             failed += not found.addresses
             world.advance(31)
     rows = [(f"{seconds:g} s", f"{count} of {lookups}") for seconds, count in sorted(took.items())]
-    return Rows(("a lookup took", "how often"), (*rows, ("no address in the end", f"{failed} of {lookups}")))
+    return Table(("a lookup took", "how often"), (*rows, ("no address in the end", f"{failed} of {lookups}")))

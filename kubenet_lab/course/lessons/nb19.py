@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from html import escape
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -11,12 +10,11 @@ from msgspec.structs import replace
 from kubenet_lab.cluster import Cluster
 from kubenet_lab.course.exercises.nb19 import SERVICES, page, replaced
 from kubenet_lab.course.lesson import Texts, step
+from kubenet_lab.course.table import Table
 from kubenet_lab.scenarios import shop, store
 from kubenet_lab.trip import Trip
 
 __all__ = ["chain", "counted", "load", "page", "replaced", "scaled", "step", "store", "written_down"]
-
-BOX = "text-align:left;vertical-align:top;padding:5px 10px"
 
 
 class Page(Struct, frozen=True):
@@ -49,12 +47,7 @@ class Page(Struct, frozen=True):
             "it sees",
             "packets in all",
         )
-        head = "".join(f'<th style="{BOX}">{h}</th>' for h in heads)
-        body = "".join(
-            "<tr>" + "".join(f'<td style="{BOX}">{escape(cell)}</td>' for cell in row) + "</tr>"
-            for row in self.rows()
-        )
-        return f'<table style="font-size:13px"><tr>{head}</tr>{body}</table>'
+        return Table(heads, tuple(self.rows()))._repr_html_()
 
 
 def load(world: Cluster) -> Page:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import TYPE_CHECKING, Any
-
-from msgspec import Struct
 
 from kubenet_lab import manifests
 from kubenet_lab.cluster import Cluster
+from kubenet_lab.course.table import Table
 from kubenet_lab.objects import NetworkPolicy, Node
 from kubenet_lab.policy.words import title
 from kubenet_lab.scenarios.guarded import DATABASE, MANIFEST, SOURCES, guarded
@@ -43,26 +41,6 @@ def firewall() -> ReachPanel:
     return panel
 
 
-class Rows(Struct, frozen=True):
-    """A small table in words."""
-
-    head: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-    def __str__(self) -> str:
-        return "\n".join(" | ".join(row) for row in (self.head, *self.rows))
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        head = "".join(f"<th style='text-align:left'>{escape(cell)}</th>" for cell in self.head)
-        body = "".join(
-            "<tr>" + "".join(f"<td style='text-align:left'>{escape(cell)}</td>" for cell in row) + "</tr>"
-            for row in self.rows
-        )
-        return f"<table><tr>{head}</tr>{body}</table>"
-
-
 _WHY = {
     "itself": "a pod always reaches itself",
     "own node": "a node always reaches its own pods",
@@ -84,7 +62,7 @@ def called(world: Cluster, source: str, target: str = DATABASE, port: int = PORT
     return world.connect(source, f"tcp://{world.pod(name, space).ips[0]}:{port}").verdict
 
 
-def eight(world: Cluster | None = None) -> Rows:
+def eight(world: Cluster | None = None) -> Table:
     """Eight sources against the database: what their packets meet, and why."""
     world = world or guarded()
     rows = []
@@ -94,7 +72,7 @@ def eight(world: Cluster | None = None) -> Rows:
         rule = f"{title(side.fits[0].policy)}, rule {side.fits[0].rule.index + 1}" if side.fits else ""
         why = rule or _WHY[side.why] or "no policy selects it"
         rows.append((source, what, called(world, source), why))
-    return Rows(("who", "what it is", "sees", "because"), tuple(rows))
+    return Table(("who", "what it is", "sees", "because"), tuple(rows))
 
 
 def written(inner: str, name: str = "try") -> str:
@@ -116,7 +94,7 @@ TWO_ITEMS = written(
 """One dash more."""
 
 
-def dash() -> Rows:
+def dash() -> Table:
     """Two policies that differ in a dash: whom each lets in."""
     rows = []
     for name, text in (("one item", ONE_ITEM), ("two items", TWO_ITEMS)):
@@ -124,10 +102,10 @@ def dash() -> Rows:
         world.apply(text)
         for source in ("production/backend", "staging/backend", "production/frontend"):
             rows.append((name, source, called(world, source)))
-    return Rows(("from has", "who", "sees"), tuple(rows))
+    return Table(("from has", "who", "sees"), tuple(rows))
 
 
-def types() -> Rows:
+def types() -> Table:
     """What `policyTypes` does, given or left out: who may call the database, and whom it may call."""
     cases = {
         "left out, no egress rules": "",
@@ -144,10 +122,10 @@ def types() -> Rows:
         into = asked(world, "production/backend").judgement.ingress
         out = asked(world, DATABASE, "staging/backend", 8080).judgement.egress
         rows.append((name, *("open" if side.tier == "Default" else "isolated" for side in (into, out))))
-    return Rows(("policyTypes", "calls to the database", "calls of the database"), tuple(rows))
+    return Table(("policyTypes", "calls to the database", "calls of the database"), tuple(rows))
 
 
-def planes() -> Rows:
+def planes() -> Table:
     """The same policy with everybody who may enforce it, and with nobody."""
     rows = []
     for name, options in (
@@ -159,4 +137,4 @@ def planes() -> Rows:
         world = guarded(**options)  # type: ignore[arg-type]
         there = "yes" if world.store.find(NetworkPolicy, "database-policy", "production") else "no"
         rows.append((name, there, called(world, "production/backend"), called(world, "production/frontend")))
-    return Rows(("who enforces", "kubectl shows the policy", "backend sees", "frontend sees"), tuple(rows))
+    return Table(("who enforces", "kubectl shows the policy", "backend sees", "frontend sees"), tuple(rows))

@@ -8,7 +8,8 @@ from html import escape
 from msgspec import Struct
 
 from kubenet_lab.cluster import Cluster
-from kubenet_lab.course.lessons.nb20 import HEAD, SEED, Rows, called, unguarded
+from kubenet_lab.course.lessons.nb20 import HEAD, SEED, called, unguarded
+from kubenet_lab.course.table import Table
 from kubenet_lab.policy.advice import Advice, Flow, allow_only
 from kubenet_lab.policy.world import CLUSTER, World
 from kubenet_lab.reach.attack import attack
@@ -97,7 +98,7 @@ def breach(*stages: str) -> BeforeAndAfter:
     )
 
 
-def ways() -> Rows:
+def ways() -> Table:
     """The shortest way to each pod, in each stage."""
     found = {stage: attack(judged(shop(stage)), TAKEN) for stage in STAGES}
     pods = sorted({pod for one in found.values() for pod in (*one.paths, *one.safe)} - {TAKEN})
@@ -109,12 +110,12 @@ def ways() -> Rows:
         over = [hop.destination for hop in hops[:-1]]
         return f"by way of {', '.join(over)}" if over else "directly"
 
-    return Rows(
+    return Table(
         ("from the frontend to", *STAGES), tuple((pod, *(way(s, pod) for s in STAGES)) for pod in pods)
     )
 
 
-def tried(stage: str = "guarded") -> Rows:
+def tried(stage: str = "guarded") -> Table:
     """What the attacker's own packets meet."""
     world = shop(stage)
     rows = []
@@ -122,14 +123,14 @@ def tried(stage: str = "guarded") -> Rows:
         rows.append((f"production/{pod}", str(port), called(world, TAKEN, f"production/{pod}", port)))
     rows.append((OUTSIDE, "443", "allowed" if world.explain(TAKEN, OUTSIDE, 443).allowed else "blocked"))
     rows.append(("the name database", "53", "resolves" if _resolves(world) else "does not resolve"))
-    return Rows(("to", "port", "sees"), tuple(rows))
+    return Table(("to", "port", "sees"), tuple(rows))
 
 
 def _resolves(world: Cluster) -> bool:
     return world.connect(TAKEN, "http://database:5432").verdict != "could not resolve"
 
 
-def tiers() -> Rows:
+def tiers() -> Table:
     """An administrator's policy and a team's, alone and together: what a pod of staging meets in production."""
     rows = []
     for name, texts in (
@@ -148,4 +149,4 @@ def tiers() -> Rows:
                 called(world, TAKEN, "production/report", 8080),
             )
         )
-    return Rows(("policies", "staging/backend sees", "production/frontend sees"), tuple(rows))
+    return Table(("policies", "staging/backend sees", "production/frontend sees"), tuple(rows))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from html import escape
 from typing import Any
 
@@ -11,6 +10,7 @@ from msgspec import Struct
 from kubenet_lab import cost
 from kubenet_lab.course.exercises.nb00 import backend_on
 from kubenet_lab.course.exercises.nb26 import POD, pings, recorded, round_trip, talk, two_namespaces
+from kubenet_lab.course.table import Table
 from kubenet_lab.scenarios import shop
 from kubenet_lab.scenarios.planes import cost as compared
 from kubenet_lab.views.cost_bars import cost_picture
@@ -32,37 +32,8 @@ __all__ = [
 CONNECTION = (("first", "a connection's first packet"), ("later", "every later one"))
 
 
-class Table(Struct, frozen=True):
-    """Rows of words under heads; the first column is text, the others are set to the right."""
-
-    title: str
-    heads: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    note: str = ""
-
-    def __repr__(self) -> str:
-        wide = [max(len(row[i]) for row in (self.heads, *self.rows)) for i in range(len(self.heads))]
-        lines = [
-            "  ".join(
-                word.rjust(width) if column else word.ljust(width)
-                for column, (word, width) in enumerate(zip(row, wide, strict=True))
-            ).rstrip()
-            for row in (self.heads, *self.rows)
-        ]
-        return "\n".join([self.title, *("  " + line for line in lines), *([self.note] if self.note else [])])
-
-    def _repr_html_(self) -> str:
-        def cells(tag: str, row: Sequence[str]) -> str:
-            return "".join(
-                f'<{tag} style="text-align:{"right" if column else "left"};padding:4px 12px">{escape(word)}</{tag}>'
-                for column, word in enumerate(row)
-            )
-
-        body = "".join(f"<tr>{cells('td', row)}</tr>" for row in self.rows)
-        note = f'<p style="max-width:900px">{escape(self.note)}</p>' if self.note else ""
-        return (
-            f"<p><b>{escape(self.title)}</b></p><table><tr>{cells('th', self.heads)}</tr>{body}</table>{note}"
-        )
+def _numbers(title: str, heads: tuple[str, ...], rows: tuple[tuple[str, ...], ...], note: str = "") -> Table:
+    return Table(heads, rows, title, note, numbers=True)
 
 
 WAYS = {
@@ -85,7 +56,7 @@ def prices() -> Table:
         (what, f"{known.us[kind]:.3f}" if kind in known.us else "not measured")
         for kind, what in cost.KINDS.items()
     )
-    return Table(
+    return _numbers(
         "What one step costs",
         ("step", "µs"),
         rows,
@@ -114,7 +85,7 @@ def measured() -> Table:
                 f"{way} ({by})" if way.endswith("other node") else way,
                 *(f"{found[which].us:.1f} / {made[which]:.1f}" for which, _words in CONNECTION),
             ))  # fmt: skip
-    return Table(
+    return _numbers(
         "Measured in a kernel / made of the prices, in µs, there and back",
         ("way", *(words for _which, words in CONNECTION)),
         tuple(rows),
@@ -177,7 +148,7 @@ def programs() -> Table:
         for call in cost.calls()
         if (call.network, call.way) != ("flannel-host-gw", "same node")
     ]
-    return Table(
+    return _numbers(
         "What a program waited for a program in another pod, medians in µs",
         ("way", "a request on an open connection", "connect()"),
         tuple(rows),
@@ -215,7 +186,7 @@ def services(*numbers: int) -> Table:
                 else:
                     cells.append("" if us is None else f"{us:.0f}")
         rows.append((f"{number:,}", f"{base + number - 1:,}", *cells))
-    return Table(
+    return _numbers(
         "A node with so many Services pings itself, in µs",
         ("Services", "rules read (iptables)", "iptables: first", "later", "nftables: first", "later"),
         tuple(rows),
@@ -232,7 +203,7 @@ def names(*urls: str) -> Table:
         packets = [trace for query in trip.queries for trace in query.traces if trace.role != "arp"]
         us = cost.latency(packets).us
         rows.append((url.removeprefix("http://"), str(len(trip.queries)), str(len(packets)), f"{us:.0f}"))
-    return Table(
+    return _numbers(
         "What a look-up takes, from frontend",
         ("name", "questions", "packets", "µs in the kernels"),
         tuple(rows),
@@ -245,7 +216,7 @@ def lookups(calls: int = 20) -> Table:
     world = shop()
     made = [world.connect("frontend", "http://backend") for _ in range(calls)]
     first = [len(trip.queries) for trip in made]
-    return Table(
+    return _numbers(
         f"Questions that {calls} requests ask CoreDNS",
         ("the program", "questions"),
         (
@@ -276,7 +247,7 @@ def distances() -> Table:
         rows.append(
             (place, f"{km:,g}", f"{found.us - found.wire_us:.0f}", f"{found.wire_us:,.1f}", _time(found.us))
         )
-    return Table(
+    return _numbers(
         "A ping to a pod on a node this far away, at least",
         ("where", "km", "kernels, µs", "light there and back, µs", "together"),
         tuple(rows),
@@ -298,7 +269,7 @@ def cables(*mbit_s: int) -> Table:
         data = talk(world.network, POD, backend_on(world, node).ips[0], 8080)["later"]
         found = [cost.throughput(data, mtu=1450, wire=cost.Wire(mbit_s=speed)) for speed in mbit_s]
         rows.append((words, *(f"{one.mbit_s / 1000:.1f} (the {one.limit})" for one in found)))
-    return Table(
+    return _numbers(
         "One TCP stream, Gbit/s (and what limits it)",
         ("cards of", *(f"{speed / 1000:g} Gbit/s" for speed in mbit_s)),
         tuple(rows),
