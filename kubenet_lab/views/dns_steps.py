@@ -237,7 +237,9 @@ class NameGrid(Struct, frozen=True):
         )
         body = ""
         for name in self.names:
-            body += f"<tr><th {_CELL}><code>{escape(name)}</code></th>"
+            # A long name may go over two lines, at its dots.
+            words = escape(name).replace(".", "<wbr>.")
+            body += f"<tr><th {_CELL}><code>{words}</code></th>"
             for column in self.columns:
                 cell = self.cells[(name, *column)]
                 mark = "✓" if cell.addresses else "✗"

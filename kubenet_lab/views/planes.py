@@ -20,7 +20,7 @@ from kubenet_lab.views.words import place_name, target_of
 from kubenet_lab.walk.exchange import Exchange
 from kubenet_lab.walk.nft import NftRef
 
-WIDTH = 1180.0
+WIDTH = 900.0
 TITLES = {"iptables": "iptables", "nftables": "nftables", "ipvs": "IPVS", "ebpf": "eBPF"}
 NOTHING = "-"
 

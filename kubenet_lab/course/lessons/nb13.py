@@ -283,7 +283,7 @@ def _short(route: Any) -> str:
 
 def stages_svg(found: Stages) -> str:
     """Draw a numbered row for each stage; what was rewritten is marked in words and in colour."""
-    svg = Svg(1000)
+    svg = Svg(840)
     y = 10.0
     svg.text(14, y + 14, "There", 14, bold=True)
     y += 26
@@ -291,9 +291,9 @@ def stages_svg(found: Stages) -> str:
         if number == 6:
             svg.text(14, y + 16, "And back", 14, bold=True)
             y += 28
-        words = wrap(row.what, 770, 12)
+        words = wrap(row.what, 620, 12)
         height = 30 + 15 * len(words) + (18 if row.entry else 0)
-        box = Box(14, y, 972, height)
+        box = Box(14, y, 812, height)
         svg.rect(box, "f-service s-serviceline" if row.changed else "f-card s-line", radius=6)
         svg.text(30, y + 20, str(number), 15, bold=True)
         svg.text(54, y + 20, row.where, 13, bold=True)
