@@ -36,6 +36,7 @@ from kubenet_lab.course.exercises.nb12 import (
     without_hairpin_mark,
 )
 from kubenet_lab.course.steer import toward
+from kubenet_lab.course.table import Table
 from kubenet_lab.kernel.dump import dump
 from kubenet_lab.proxy.names import iptables_chain
 from kubenet_lab.scenarios import shop
@@ -128,6 +129,10 @@ def diff(before: Cluster, after: Cluster, labels: tuple[str, str] = ("before", "
     return StateDiff([(labels[0], dump(before.network)), (labels[1], dump(after.network))])
 
 
+_WRAPPED = "margin:4px 0 0;white-space:pre-wrap;word-break:normal;overflow-wrap:anywhere"
+"""A long line breaks between words; only one that is too long by itself breaks inside."""
+
+
 class Texts(Struct, frozen=True):
     """Several tools' outputs side by side: title -> text."""
 
@@ -140,7 +145,7 @@ class Texts(Struct, frozen=True):
         boxes = "".join(
             f'<div style="border:1px solid #8a94a0;border-radius:6px;padding:6px 10px;margin:4px 0">'
             f"<b>{escape(title)}</b>"
-            f'<pre style="margin:4px 0 0;white-space:pre-wrap">{escape(text.rstrip())}</pre></div>'
+            f'<pre style="{_WRAPPED}">{escape(text.rstrip())}</pre></div>'
             for title, text in self.parts.items()
         )
         return f'<div style="max-width:980px">{boxes}</div>'
@@ -156,26 +161,7 @@ _MEANING = {
 """What a built-in chain is asked about; the others are explained by the views."""
 
 
-class Hooks(Struct, frozen=True):
-    """The rules one packet met: (place, hook and table, chain, what the chain is for, what came of it)."""
-
-    title: str
-    rows: list[tuple[str, str, str, str, str]]
-
-    def __repr__(self) -> str:
-        return "\n".join([self.title, *("  " + " | ".join(row) for row in self.rows)])
-
-    def _repr_html_(self) -> str:
-        heads = ("where", "table", "chain", "what the chain is for", "what came of it")
-        cell = 'style="text-align:left;vertical-align:top"'
-        body = "".join(
-            f"<tr>{''.join(f'<td {cell}>{escape(c)}</td>' for c in row)}</tr>" for row in self.rows
-        )
-        head = "".join(f"<th {cell}>{h}</th>" for h in heads)
-        return f"<p><b>{escape(self.title)}</b></p><table><tr>{head}</tr>{body}</table>"
-
-
-def hooks(trip: Trip) -> Hooks:
+def hooks(trip: Trip) -> Table:
     """Return every rule the call's first packet met, in order."""
     assert trip.exchange is not None
     rows = []
@@ -185,7 +171,8 @@ def hooks(trip: Trip) -> Hooks:
                 ref = found.entry
                 meaning = chain_meaning(ref.chain) or _MEANING.get(ref.chain, "")
                 rows.append((hop.netns, ref.table, ref.chain, meaning, found.note))
-    return Hooks(f"The rules that the first packet met, {trip.source} to {trip.address}", rows)
+    heads = ("where", "table", "chain", "what the chain is for", "what came of it")
+    return Table(heads, tuple(rows), f"The rules that the first packet met, {trip.source} to {trip.address}")
 
 
 def chain_name(service_port: str, protocol: str = "tcp") -> str:

@@ -11,6 +11,7 @@ Nothing here knows a solution: the answers the tests use are kept with the tests
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -152,9 +153,12 @@ def result_html(result: Result, *, evidence: bool = True) -> str:
 
 
 def prose(text: str) -> str:
-    """Return text as HTML: `code` in backticks, a blank line between paragraphs, a line break where there is one."""
+    """Return text as HTML: `code` in backticks, *stress* on one word, paragraphs and line breaks as they are."""
     parts = escape(text, quote=False).split("`")
-    marked = "".join(f"<code>{part}</code>" if number % 2 else part for number, part in enumerate(parts))
+    marked = "".join(
+        f"<code>{part}</code>" if number % 2 else re.sub(r"\*([A-Za-z]+)\*", r"<em>\1</em>", part)
+        for number, part in enumerate(parts)
+    )
     return marked.replace("\n\n", "<br><br>").replace("\n", "<br>")
 
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from html import escape
-
-from msgspec import Struct
-
 from kubenet_lab.cluster import Cluster
 from kubenet_lab.course.exercises.nb08 import (
     STARTED,
@@ -18,6 +14,7 @@ from kubenet_lab.course.exercises.nb08 import (
     stations,
 )
 from kubenet_lab.course.lesson import Texts, step
+from kubenet_lab.course.table import Table
 from kubenet_lab.kernel.bpf import BpfState
 from kubenet_lab.kernel.dialects import cilium as dialect
 from kubenet_lab.kernel.dialects import iptables
@@ -39,34 +36,11 @@ __all__ = [
 ]
 
 ADDRESS = "10.96.0.100"
-BOX = 'style="text-align:left;padding:4px 12px"'
 
 
 def call(world: Cluster) -> Trip:
     """Return frontend's call to the Service backend, by its address."""
     return world.connect("frontend", f"http://{ADDRESS}")
-
-
-class Table(Struct, frozen=True):
-    """A small table: heads, and rows as wide as they."""
-
-    heads: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-    def __repr__(self) -> str:
-        lines = (self.heads, *self.rows)
-        widths = [max(len(line[i]) for line in lines) for i in range(len(self.heads))]
-        return "\n".join(
-            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-            for line in lines
-        )
-
-    def _repr_html_(self) -> str:
-        head = "".join(f"<th {BOX}>{escape(h)}</th>" for h in self.heads)
-        body = "".join(
-            "<tr>" + "".join(f"<td {BOX}>{escape(cell)}</td>" for cell in row) + "</tr>" for row in self.rows
-        )
-        return f"<table><tr>{head}</tr>{body}</table>"
 
 
 def _state(world: Cluster, node: str) -> BpfState:
@@ -86,8 +60,10 @@ def programs(node: str = "node-1") -> Table:
 
 
 def maps(node: str = "node-1") -> Texts:
-    """Return three of a node's maps, the lines that the call needs."""
-    state = _state(cilium(), node)
+    """Return three of a node's maps, the lines that calls of the Service need."""
+    world = cilium()
+    state = _state(world, node)
+    backends = [pod.ips[0] for pod in world.store.list("Pod", "default") if pod.name.startswith("backend")]
 
     def lines(text: str, *words: str) -> str:
         head, *rest = text.splitlines()
@@ -99,7 +75,7 @@ def maps(node: str = "node-1") -> Texts:
                 dialect.lb_list(state), ADDRESS
             ),
             "cilium-dbg bpf ipcache list (whose address is it, and behind which node?)": lines(
-                dialect.ipcache_list(state), "10.244.0.2/32", "10.244.1.3/32", "0.0.0.0/0"
+                dialect.ipcache_list(state), "10.244.0.2/32", *(f"{pod}/32" for pod in backends), "0.0.0.0/0"
             ),
             "cilium-dbg bpf endpoint list (who lives here, and behind which cable?)": lines(
                 dialect.endpoint_list(state), "10.244.0."

@@ -114,6 +114,10 @@ def test_it_is_still_a_picture_without_a_kernel() -> None:
 
 def test_prose_is_escaped() -> None:
     assert prose("a < b `x<y`\n\nc") == "a &lt; b <code>x&lt;y</code><br><br>c"
+    assert (
+        prose("calls *to* it, `*all*`, *:80 and *:81")
+        == "calls <em>to</em> it, <code>*all*</code>, *:80 and *:81"
+    )
 
 
 def test_an_exercise_without_anything_to_answer_is_refused() -> None:
