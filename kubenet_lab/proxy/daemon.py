@@ -431,13 +431,24 @@ class KubeProxies:
         for known in (self._processes, self._programs, self._seen, self._left):
             known.pop(node, None)
 
-    def snapshot(self) -> tuple[dict[str, Process], bool]:
+    def snapshot(self) -> tuple[dict[str, Process], bool, dict[str, dict[int, ServiceMap]]]:
         """What `restore` needs."""
-        return dict(self._processes), self._by_daemon_set
+        return (
+            dict(self._processes),
+            self._by_daemon_set,
+            {name: seen.maps for name, seen in self._seen.items()},
+        )
 
-    def restore(self, saved: tuple[dict[str, Process], bool]) -> None:
-        """Set the processes back, after the store and the network were; those that run read everything anew."""
+    def restore(self, saved: tuple[dict[str, Process], bool, dict[str, dict[int, ServiceMap]]]) -> None:
+        """Set the processes back, after the store and the network were; those that run read everything anew.
+
+        What each had heard is set back too: rules and maps that nobody has looked at yet are made of it.
+        """
         self._processes, self._by_daemon_set = dict(saved[0]), saved[1]
+        for name in [name for name in self._seen if name not in saved[2]]:
+            del self._seen[name]
+        for name, maps in saved[2].items():
+            self._seen.setdefault(name, ServiceTracker()).maps = maps
         self._tracker = ServiceTracker()
         self._programs.clear()
 

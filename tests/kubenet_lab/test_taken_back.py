@@ -127,13 +127,7 @@ def world(options: dict[str, str]) -> Cluster:
 
 WORLDS: list[Any] = [
     *({"cni": name} for name in CNIS),
-    *({"proxy": name, "cni": "flannel"} for name in PROXIES if name != "ebpf"),
-    pytest.param(
-        {"proxy": "ebpf", "cni": "cilium"},
-        marks=pytest.mark.xfail(
-            strict=True, reason="maps nobody looked at yet are made of what was taken back, until all settles"
-        ),
-    ),
+    *({"proxy": name, "cni": "cilium" if name == "ebpf" else "flannel"} for name in PROXIES),
     *({"policy": name} for name in POLICY_AGENTS),
     *({"load_balancer": name} for name in LOAD_BALANCERS),
     {"dns": "nodelocal"},
