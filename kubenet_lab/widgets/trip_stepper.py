@@ -16,6 +16,9 @@ from kubenet_lab.views.trip_steps import Story, story
 from kubenet_lab.widgets.base import Widget, script
 from kubenet_lab.widgets.cluster_map import names_of, network_of
 
+LETTER_WIDTH, LETTER_HEIGHT = 20, 14
+"""Of the letter that trip_stepper.js draws, in px of the map."""
+
 
 class TripStepper(Widget):
     """Walks a reader through a trip: forward, back, play, jump; by mouse, and by arrow keys, Home, End and space.
@@ -93,6 +96,7 @@ def document(told: Story, layout: Layout) -> dict[str, Any]:
     """Return what the browser needs to tell the story: rows with their way over the map, headers kept once."""
     kept: dict[Any, int] = {}
     rows = []
+    beside = _beside(layout)
     where = ""
     leg = -1
     for row in told.rows:
@@ -102,7 +106,7 @@ def document(told: Story, layout: Layout) -> dict[str, Any]:
         place = told.legs[row.leg].trace.place
         spot = place.spot if row.kind == "end" and place.netns == row.netns else row.spot
         here = spot_key(layout, hop, spot) or where
-        path = [[round(x), round(y)] for x, y in _path(layout, where, here)]
+        path = [[round(x), round(y)] for x, y in (beside.get(p, p) for p in _path(layout, where, here))]
         where = here
         rows.append(
             {
@@ -154,6 +158,18 @@ def _box(layout: Layout, here: str) -> str:
     netns = key(here.partition("#")[0])
     near = [place for place in layout.ways.get(here, ()) if place in layout.boxes and place.startswith(netns)]
     return near[0] if near else netns
+
+
+def _beside(layout: Layout) -> dict[Point, Point]:
+    """Where a letter rests that is at a box's door: outside of the box, whose last line it would cover."""
+    found: dict[Point, Point] = {}
+    for name, box in layout.boxes.items():
+        x, y = door = layout.points[name]
+        if door == (box.cx, box.bottom):
+            found[door] = (x, y + LETTER_HEIGHT / 2 + 1)
+        elif door == (box.x, box.cy):
+            found[door] = (x - LETTER_WIDTH / 2 - 1, y)
+    return found
 
 
 def _path(layout: Layout, before: str, here: str) -> list[Point]:

@@ -12,9 +12,11 @@ from pictures import trips
 
 from kubenet_lab import widgets
 from kubenet_lab.kernel.dump import dump
-from kubenet_lab.views.cluster_map import key
+from kubenet_lab.views.cluster_map import key, lay_out, model_of
 from kubenet_lab.views.text import trip_story
+from kubenet_lab.views.trip_steps import story
 from kubenet_lab.widgets import ClusterMap, StateDiff, TripStepper
+from kubenet_lab.widgets.trip_stepper import LETTER_HEIGHT, marks_of
 
 MOMENTS = ("Sent", "Destination rewritten", "Wrapped in a tunnel packet", "Arrived")
 
@@ -43,6 +45,17 @@ def test_each_way_goes_on_where_the_last_one_stopped() -> None:
     rows = [row for row in TripStepper(trips.connected(), trips.network()).told["rows"] if row["leg"] == 1]
     for before, after in pairwise(rows):
         assert after["path"][0] == before["path"][-1]
+
+
+def test_no_letter_rests_on_what_a_pod_s_box_says() -> None:
+    trip, network = trips.connected(), trips.network()
+    stepper = TripStepper(trip, network)
+    layout = lay_out(model_of(network), [leg.trace for leg in story(trip).legs], marks=marks_of(trip))
+    rows = [row for row in stepper.told["rows"] if row["at"].startswith("default/")]
+    assert len(rows) >= 4
+    for row in rows:
+        box, (_, y) = layout.boxes[row["at"]], row["path"][-1]
+        assert y - LETTER_HEIGHT / 2 >= box.bottom
 
 
 def test_each_step_is_at_a_thing_that_can_be_lit_up_on_the_map() -> None:
