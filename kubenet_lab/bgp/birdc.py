@@ -153,30 +153,3 @@ def show_route(bird: Bird, *, every: bool = False) -> str:
                 if every:
                     lines += _attributes(path, version)
     return "\n".join(lines) + "\n"
-
-
-def show_protocol_all(bird: Bird, name: str) -> str:
-    """The BGP part of `birdc show protocols all NAME`. Raises KeyError for a name no session has."""
-    session = bird.sessions[name]
-    routes = [path for paths in bird.table.values() for path in paths if path.session is session]
-    best = sum(paths[0].session is session for paths in bird.table.values())
-    kind = "external" if session.external else "internal multihop"
-    reflector = " route-reflector" if session.peer.rr_client else ""
-    extra = " add-path-rx add-path-tx" if session.add_paths else ""
-    lines = [
-        f"  Routes:         {len(routes)} imported, {bird.told(session)} exported, {best} preferred",
-        f"  BGP state:          {session.state}",
-        f"    Neighbor address: {session.peer.address}",
-        f"    Neighbor AS:      {session.peer.asn}",
-    ]
-    if session.up:
-        lines += [
-            f"    Neighbor ID:      {session.neighbour_id}",
-            f"    Session:          {kind}{reflector} AS4{extra}",
-            f"    Source address:   {session.local}",
-            f"    Hold timer:       {session.hold_left:.0f}/{session.hold_time}",
-            f"    Keepalive timer:  {session.keepalive_left:.0f}/{session.keepalive_time:.0f}",
-        ]
-    elif session.last_error:
-        lines.append(f"    Last error:       {session.last_error}")
-    return "\n".join(lines) + "\n"

@@ -627,14 +627,6 @@ class Bird:
             out.append(self._scan.due)
         return out
 
-    def told(self, session: Session) -> int:
-        """Return how many paths were told to a neighbour."""
-        for group in self._groups.values():
-            if session.peer.name in group.members:
-                ways = (source for known in group.out.values() for _, source in known.values())
-                return sum(source is not session for source in ways)
-        return 0
-
     # -- looking ------------------------------------------------------------------------------------------------
 
     def bgp_sessions(self) -> Iterable[Session]:

@@ -92,15 +92,6 @@ class Session:
         """True when both sides agreed to send several paths of a prefix."""
         return self.peer.add_paths and self.neighbour is not None and self.neighbour.add_paths
 
-    def _left(self, name: str) -> float:
-        timer = self._timers.get(name)
-        return max(0.0, timer.due - self.bird.fabric.now) if timer is not None else 0.0
-
-    @property
-    def hold_left(self) -> float:
-        """Seconds until the session is given up if nothing is heard."""
-        return max(0.0, self._heard + self._limit - self.bird.fabric.now)
-
     @property
     def awaited(self) -> float | None:
         """When the session's state may change, in s; None while it is up and packets get through."""
@@ -111,11 +102,6 @@ class Session:
         waiting = (t for name, t in self._timers.items() if name != "keepalive" and t.call is not None)
         due = [timer.due for timer in waiting]
         return min(due, default=None)
-
-    @property
-    def keepalive_left(self) -> float:
-        """Seconds until the next KEEPALIVE."""
-        return self._left("keepalive")
 
     # -- timers -------------------------------------------------------------------------------------------------
 

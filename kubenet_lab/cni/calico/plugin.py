@@ -193,13 +193,6 @@ def check(call: Call) -> None:
     """The real plugin's CHECK does nothing and succeeds."""
 
 
-def namespace_document(datastore: Datastore, name: str, labels: Json, annotations: Json) -> None:
-    """Let the plugins see a namespace (they read it from the API server)."""
-    document = {"labels": labels, "annotations": annotations}
-    if datastore.get("namespaces", name) != document:
-        datastore.put("namespaces", name, document)
-
-
 CALICO = Plugin(name="calico", add=add, delete=delete, check=check)
 IPAM = Plugin(name="calico-ipam", add=ipam_add, delete=ipam_delete, check=ipam_check)
 PLUGINS = (CALICO, IPAM)
