@@ -8,7 +8,7 @@ https://github.com/projectcalico/calico (v3.32).
 from __future__ import annotations
 
 from kubenet_lab.cni.calico import names
-from kubenet_lab.cni.calico.datastore import Datastore, Json, NoApiServer
+from kubenet_lab.cni.calico.datastore import Json, NoApiServer
 from kubenet_lab.cni.calico.ipam import Asked, Ipam, IpamError
 from kubenet_lab.cni.plugin import Call, CniError, Interface, Ip, Plugin, Result, RouteEntry
 from kubenet_lab.kernel.errors import KernelError
