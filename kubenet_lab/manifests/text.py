@@ -351,6 +351,8 @@ def _yaml_document(text: str, number: int, line: int, file: str) -> Document | F
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
         problem = getattr(error, "problem", None) or str(error)
+        if "nesting depth" in problem:  # libyaml since 0.2.6 counts brackets itself, while it looks for a key
+            return _too_deep(file, line, number)
         # A bracket that is never closed is noticed at the end; the place to look at is where it was opened.
         opened = getattr(error, "context_mark", None)
         shown = opened if opened and mark and mark.line >= len(text.splitlines()) else mark
@@ -363,14 +365,18 @@ def _yaml_document(text: str, number: int, line: int, file: str) -> Document | F
         message = f"error converting YAML to JSON: yaml: {where}{problem}"
         return Fault(message, file, at[0], at[1], number, help=_syntax_help(problem, text, at[0] - line))
     except RecursionError:
-        message = "error converting YAML to JSON: the document is nested too deeply"
-        return Fault(message, file, line + 1, 1, number, help="a manifest is at most some ten levels deep")
+        return _too_deep(file, line, number)
     finally:
         loader.dispose()
     if "*" in text and (expanded := _expanded_size(value)) is not None:
         message = f"error converting YAML to JSON: yaml: {expanded}"
         return Fault(message, file, line + 1, 1, number, help="write the repeated parts out")
     return Document(value, number, line, text, tuple(loader.duplicates(text)))
+
+
+def _too_deep(file: str, line: int, number: int) -> Fault:
+    message = "error converting YAML to JSON: the document is nested too deeply"
+    return Fault(message, file, line + 1, 1, number, help="a manifest is at most some ten levels deep")
 
 
 def _reader_fault(error: Any, text: str, line: int, number: int, file: str) -> Fault:
