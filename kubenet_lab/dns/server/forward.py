@@ -8,7 +8,7 @@ from itertools import pairwise
 from msgspec import Struct
 from msgspec.structs import replace
 
-from kubenet_lab.dns.names import is_subdomain, parse_ip
+from kubenet_lab.dns.names import absolute, is_subdomain, parse_ip
 from kubenet_lab.dns.records import RCODES, Query, Response
 from kubenet_lab.dns.server.corefile import (
     Controller,
@@ -39,6 +39,15 @@ class Options(Struct, frozen=True):
     max_concurrent: int = 0
     failover: tuple[str, ...] = ()
     next: tuple[str, ...] = ()
+    next_on_nodata: bool = False
+    failfast: bool = False
+    max_attempts: int = -1
+    """0: as many as there is time for; negative: twice as many as servers."""
+    read_timeout: float = READ_TIMEOUT
+    check_interval: float = CHECK_INTERVAL
+    check_domain: str = "."
+    check_recursion: bool = True
+    source: str = ""
     force_tcp: bool = False
     prefer_udp: bool = False
 
@@ -66,21 +75,34 @@ class Forward(Plugin):
         self.fails: dict[str, int] = {}
         self._probes: dict[str, _Probe] = {}
         self._turn = 0
+        self._flying: list[float] = []
 
     def serve(self, request: Request) -> Response | Failure:
-        """Ask the upstreams in turn until one answers."""
+        """Ask the upstreams in turn until one answers, unless too many questions are under way."""
         options = self.options
         if not is_subdomain(options.zone, request.name) or any(
             is_subdomain(zone, request.name) for zone in options.but
         ):
             return self.pass_on(request)
+        if not options.max_concurrent:
+            return self._exchange(request)
+        self._flying = [end for end in self._flying if end > request.now]
+        if len(self._flying) >= options.max_concurrent:
+            return Failure("REFUSED", f"concurrent queries exceeded maximum {options.max_concurrent}")
+        answer = self._exchange(request)
+        self._flying.append(request.now + answer.delay)
+        return answer
+
+    def _exchange(self, request: Request) -> Response | Failure:
+        options = self.options
         query = request.query
         asked_query = replace(query, ad=True) if request.ad and not query.ad else query
         servers = self._order(request)
         elapsed = 0.0
         error = ""
         attempts = down = refused_over = index = 0
-        while elapsed < DEADLINE and attempts < _ATTEMPTS_EACH * len(servers):
+        most = options.max_attempts if options.max_attempts >= 0 else _ATTEMPTS_EACH * len(servers)
+        while elapsed < DEADLINE and (not most or attempts < most):
             if index >= len(servers):
                 index = down = 0
             server = servers[index]
@@ -89,6 +111,8 @@ class Forward(Plugin):
                 down += 1
                 if down < len(servers):
                     continue
+                if options.failfast:
+                    break
                 server = request.rng.choice(servers) if len(servers) > 1 else server
             try:
                 answer = self._ask(asked_query, server, request.protocol)
@@ -97,9 +121,10 @@ class Forward(Plugin):
             else:
                 if answer is None:
                     error = f"read udp {self._source(query)}->{server}: i/o timeout"
-                    elapsed += READ_TIMEOUT
+                    elapsed += options.read_timeout
             if answer is None:
-                self._probes.setdefault(server, _Probe(request.now + elapsed))
+                if options.max_fails:
+                    self._probes.setdefault(server, _Probe(request.now + elapsed))
                 attempts += 1
                 if down < len(servers):
                     continue
@@ -109,7 +134,10 @@ class Forward(Plugin):
                 if refused_over < len(servers):
                     elapsed += answer.delay
                     continue
-            if answer.rcode in options.next and isinstance(self.next, Forward):
+            other = answer.rcode in options.next or (
+                options.next_on_nodata and answer.rcode == "NOERROR" and not answer.answer
+            )
+            if other and isinstance(self.next, Forward):
                 return self.pass_on(request)
             return replace(
                 answer,
@@ -141,24 +169,25 @@ class Forward(Plugin):
             else:
                 # Checks that were due in between would have failed too, as far as can be known now.
                 done = (
-                    int((now - probe.next - lasts) / (lasts + CHECK_INTERVAL)) + 1
+                    int((now - probe.next - lasts) / (lasts + self.options.check_interval or 1)) + 1
                     if now >= probe.next + lasts
                     else 0
                 )
                 self.fails[server] = self.fails.get(server, 0) + done
-                probe.next += done * (lasts + CHECK_INTERVAL)
+                probe.next += done * (lasts + self.options.check_interval)
         return 0 < self.options.max_fails < self.fails.get(server, 0)
 
     def _check(self, server: str) -> float:
         """One health check: how many seconds it took to fail, or -1 if the server answers, whatever it says."""
+        question = Query(self.options.check_domain, "NS", rd=self.options.check_recursion)
         try:
-            return -1 if self.upstream(Query(".", "NS"), server, "udp") is not None else CHECK_TIMEOUT
+            return -1 if self.upstream(question, server, "udp") is not None else CHECK_TIMEOUT
         except ConnectionRefusedError:
             return 0
 
     def _source(self, query: Query) -> str:
         # The real port is the kernel's choice; this one is at least the same every time.
-        return f"{self.local_ip}:{32768 + query.id % 28232}"
+        return f"{self.options.source or self.local_ip}:{32768 + query.id % 28232}"
 
     def _order(self, request: Request) -> list[str]:
         servers = list(self.options.servers)
@@ -271,30 +300,67 @@ def _option(c: Controller, fields: dict[str, object]) -> None:
         if count < 0:
             raise CorefileError(f"max_concurrent can't be negative: {count}")
         fields["max_concurrent"] = count
-    elif word in ("expire", "max_age", "read_timeout"):
-        if not c.next_arg():
-            raise c.arg_error()
-        seconds = duration(c.value)
-        if seconds < 0 or (word == "read_timeout" and not seconds):
-            raise CorefileError(f"{word} can't be negative: {c.value}")
-    elif word == "health_check":
+    elif word in ("expire", "max_age"):
+        # Connections are not kept from one question to the next, so that neither changes an answer.
         if not c.next_arg():
             raise c.arg_error()
         if duration(c.value) < 0:
-            raise CorefileError(f"health_check can't be negative: {c.value}")
-        c.args()
-    elif word in (
-        "tls",
-        "tls_servername",
-        "source_address",
-        "resolver",
-        "max_idle_conns",
-        "max_connect_attempts",
-    ):
+            raise CorefileError(f"{word} can't be negative: {c.value}")
+    elif word == "read_timeout":
+        if not c.next_arg():
+            raise c.arg_error()
+        fields["read_timeout"] = seconds = duration(c.value)
+        if seconds <= 0:
+            raise CorefileError(f"read_timeout must be positive: {c.value}")
+    elif word == "health_check":
+        fields.update(_health_check(c))
+    elif word == "max_connect_attempts":
+        if not c.next_arg():
+            raise c.arg_error()
+        fields["max_attempts"] = integer(c.value, "strconv.ParseUint")
+    elif word == "max_idle_conns":
+        if not c.next_arg():
+            raise c.arg_error()
+        if (count := integer(c.value)) < 0:
+            raise CorefileError(f"max_idle_conns can't be negative: {count}")
+    elif word == "source_address":
+        if not c.next_arg():
+            raise c.arg_error()
+        if not parse_ip(c.value):
+            raise c.error(f"invalid IP address: {c.value}")
+        fields["source"] = c.value
+    elif word == "doh_method":
+        if not c.next_arg():
+            raise c.arg_error()
+        if c.value not in ("POST", "GET"):
+            raise CorefileError("doh_method must be either POST or GET")
+    elif word in ("tls", "tls_servername", "resolver"):
         if not c.args() and word != "tls":
             raise c.arg_error()
     elif word in ("next_on_nodata", "failfast_all_unhealthy_upstreams"):
         if c.next_arg():
             raise c.arg_error()
+        fields["next_on_nodata" if word == "next_on_nodata" else "failfast"] = True
     else:
         raise c.error(f"unknown property '{word}'")
+
+
+def _health_check(c: Controller) -> dict[str, object]:
+    words = c.args()
+    if not words:
+        raise c.arg_error()
+    seconds = duration(words.pop(0))
+    if seconds < 0:
+        raise CorefileError(f"health_check can't be negative: {round(seconds * 1e9)}")
+    fields: dict[str, object] = {"check_interval": seconds}
+    while words:
+        word = words.pop(0)
+        if word == "no_rec":
+            fields["check_recursion"] = False
+        elif word == "domain":
+            if not words:
+                raise c.arg_error()
+            fields["check_domain"] = absolute(words.pop(0)).lower()
+        else:
+            raise CorefileError(f"health_check: unknown option {word}")
+    return fields
