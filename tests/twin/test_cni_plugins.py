@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,25 +19,24 @@ import pytest
 from kubenet_lab.cni.plugin import CniError
 from kubenet_lab.cni.runtime import Runtime, parse
 from kubenet_lab.control.machine import build_node
-from kubenet_lab.kernel.dialects import iptables, nft
-from kubenet_lab.kernel.link import Link
+from kubenet_lab.course.lessons import nb03
+from kubenet_lab.course.table import Table
 from kubenet_lab.kernel.netns import Netns
 from kubenet_lab.kernel.network import Network
-from kubenet_lab.kernel.route import TABLE_LOCAL, Route
 from kubenet_lab.packet.ip import mac_from
 from kubenet_lab.twin import Twin
+from kubenet_lab.twin.executables import STORE, RealChain, mapped, of_kernel, of_model, renamed
 from kubenet_lab.twin.plan import file_name
 from kubenet_lab.twin.readback import State
 from tests.kubenet_lab.cni.recorded import qdiscs, recorded_qdiscs
 
 BIN = Path("/usr/lib/cni")
-DATA = "/run/cni/networks"
 
 Json = dict[str, Any]
 
 
 def ipam(*subnets: str, routes: bool = True, **more: Any) -> Json:
-    found: Json = {"type": "host-local", "dataDir": DATA, "ranges": [[{"subnet": s}] for s in subnets]}
+    found: Json = {"type": "host-local", "dataDir": STORE, "ranges": [[{"subnet": s}] for s in subnets]}
     if routes:
         found["routes"] = [{"dst": "::/0" if ":" in s else "0.0.0.0/0"} for s in subnets]
     return found | more
@@ -147,120 +144,6 @@ def machine() -> Network:
     return network
 
 
-class Real:
-    """The chain as processes in the twin."""
-
-    def __init__(self, twin: Twin, plugins: list[Json], capabilities: Json) -> None:
-        self.twin, self.plugins, self.capabilities = twin, plugins, capabilities
-        self.result: Json | None = None
-
-    def call(self, command: str, body: Json, *, told: bool) -> tuple[int, Any]:
-        given = {**body, "name": "net1", "cniVersion": "1.0.0"}
-        wanted = given.pop("capabilities", {})
-        chosen = {key: value for key, value in self.capabilities.items() if wanted.get(key)}
-        if chosen:
-            given["runtimeConfig"] = chosen
-        if told and self.result is not None:
-            given["prevResult"] = self.result
-        words = {
-            "CNI_COMMAND": command,
-            "CNI_CONTAINERID": "c1",
-            "CNI_NETNS": f"/run/netns/{file_name('c1')}",
-            "CNI_IFNAME": "lo" if body["type"] == "loopback" else "eth0",
-            "CNI_PATH": str(BIN),
-        }
-        line = " ".join(f"{key}={value}" for key, value in words.items())
-        # A plugin opens /proc/self/task/N/ns/net, and the twin's /proc is that of the world outside.
-        plugin = BIN / str(body["type"])
-        script = f"mount -t proc proc /proc; mkdir -p {DATA}; env {line} {plugin}"
-        done = self.twin.run("node-1", f"unshare --mount sh -c '{script}'", stdin=json.dumps(given))
-        return done.exit_code, json.loads(done.stdout) if done.stdout.strip() else done.stderr or None
-
-    def add(self) -> Json | None:
-        """ADD of every plugin; returns the error of the one that failed."""
-        for body in self.plugins:
-            status, said = self.call("ADD", body, told=True)
-            if status:
-                error: Json = said
-                return error
-            self.result = said
-        return None
-
-    def delete(self) -> int:
-        """DEL of every plugin, the last one first; stops at the first that fails."""
-        return next((1 for body in reversed(self.plugins) if self.call("DEL", body, told=True)[0]), 0)
-
-
-def facts(
-    links: Iterable[Link],
-    addresses: Iterable[Any],
-    routes: Iterable[Route],
-    rules: dict[int, Any],
-    tables: dict[int, Any],
-    nftables: Any,
-) -> list[str]:
-    """What is compared, as text. Link-local addresses follow the MACs, and the kernel's own routes the addresses."""
-    out = []
-    for link in links:
-        bits = [link.name, link.kind if link.kind != "physical" else "veth", link.mac, str(link.mtu)]
-        bits += ["up"] if link.up else []
-        bits += [f"master {link.master}"] if link.master else []
-        bits += [f"hairpin {link.port.hairpin}"] if link.port is not None else []
-        bits += [f"mode {link.macvlan.mode}"] if link.macvlan is not None else []
-        bits += ["promisc"] if link.promiscuous else []
-        out.append("link " + " ".join(bits))
-    out += [f"address {a}" for a in addresses if a.scope != "link" and a.local not in ("127.0.0.1", "::1")]
-    out += [
-        f"route {r} proto {r.proto}"
-        for r in routes
-        if r.table != TABLE_LOCAL
-        and not r.dst.startswith(("fe80:", "ff00:"))
-        and r.type != "anycast"
-        and r.dst != "::1/128"
-    ]
-    out += [f"rule {fam} {rule}" for fam in (4, 6) for rule in rules[fam]]
-    for fam in (4, 6):
-        out += [
-            f"rules {fam} {line}" for line in iptables.save(tables[fam]).splitlines() if line.startswith("-A")
-        ]
-    # The comments of later versions name more.
-    out = [re.sub(r"\(ingressPolicy: [^)]*\)", "(ingressPolicy)", line) for line in out]
-    return sorted(out) + nft.list_ruleset(nftables).splitlines()
-
-
-def of_model(ns: Netns) -> list[str]:
-    routes = [route for table in ns.routes.values() for route in table.values()]
-    addresses = [a for entries in ns.addresses.values() for a in entries]
-    return facts(ns.links.values(), addresses, routes, ns.rules, ns.iptables, ns.nftables)
-
-
-def of_kernel(state: State, names: dict[str, str]) -> list[str]:
-    found = facts(state.links, state.addresses, state.routes, state.rules, state.iptables, state.nftables)
-    pattern = "|".join(re.escape(name) for name in names) or "(?!)"
-    return sorted(re.sub(pattern, lambda hit: names[hit[0]], line) for line in found)
-
-
-def renamed(real: Json, ours: Json) -> dict[str, str]:
-    """Which of our names and MACs the real ones are: interfaces of two results, in order."""
-    out = {}
-    for one, other in zip(real.get("interfaces", []), ours.get("interfaces", []), strict=True):
-        if one["name"].startswith("veth"):
-            out[one["name"]] = other["name"]
-        if one.get("mac"):
-            out[one["mac"]] = other["mac"]
-    return out
-
-
-def mapped(value: Any, names: dict[str, str]) -> Any:
-    # Debian's version (1.1.1) still prints an empty `dns`.
-    text = json.dumps(
-        {k: v for k, v in value.items() if (k, v) != ("dns", {})} if isinstance(value, dict) else value
-    )
-    for real, ours in names.items():
-        text = text.replace(f'"{real}"', f'"{ours}"')
-    return json.loads(text)
-
-
 @pytest.fixture(scope="module")
 def executables(kernel: None) -> None:
     if not (BIN / "bridge").exists():
@@ -291,18 +174,25 @@ def test_the_real_plugins_leave_what_ours_leave(name: str, executables: None) ->
     network = machine()
     path = f"/run/netns/{file_name('c1')}"
     with Twin(machine()) as twin:
-        real = Real(twin, plugins, capabilities)
+        real = RealChain(
+            twin,
+            plugins,
+            folder=BIN,
+            ifname="lo" if plugins[0]["type"] == "loopback" else "eth0",
+            capabilities=capabilities,
+        )
         error = real.add()
         if error is not None and "operation not supported" in error["msg"]:
             network.lacks = frozenset({"ipvlan", "vlan", "vrf", "vlan_filtering"})
         runtime = Runtime(network, "node-1")
         conf = parse(json.dumps({"cniVersion": "1.0.0", "name": "net1", "plugins": plugins}))
-        ifname = "lo" if plugins[0]["type"] == "loopback" else "eth0"
         ours: Json | None = None
         said: Json | None = None
         fault: BaseException | None = None
         try:
-            ours = runtime.add(conf, "c1", path, ifname=ifname, capabilities=capabilities).to_json("1.0.0")
+            ours = runtime.add(conf, "c1", path, ifname=real.ifname, capabilities=capabilities).to_json(
+                "1.0.0"
+            )
         except CniError as raised:
             fault = raised.__cause__
         if isinstance(fault, CniError):
@@ -317,19 +207,58 @@ def test_the_real_plugins_leave_what_ours_leave(name: str, executables: None) ->
                 twin.read("c1"), network.ns("c1")
             )
         for ns in ("node-1", "c1"):
-            assert of_kernel(twin.read(ns), names) == sorted(of_model(network.ns(ns))), ns
+            assert of_kernel(twin.read(ns), names) == of_model(network.ns(ns)), ns
         if "bandwidth" in name and ours is not None:
             shown = json.loads(twin.run("node-1", "tc -j qdisc").stdout)
             assert mapped(recorded_qdiscs(shown), names) == qdiscs(network.ns("node-1"))
         status = real.delete()
         failed = 0
         try:
-            runtime.delete(conf, "c1", path, ifname=ifname)
+            runtime.delete(conf, "c1", path, ifname=real.ifname)
         except CniError:
             failed = 1
         assert status == (1 if name in STRICTER_DEL else failed)
         for ns in ("node-1", "c1"):
-            assert of_kernel(twin.read(ns), names) == sorted(of_model(network.ns(ns))), f"{ns} after DEL"
+            assert of_kernel(twin.read(ns), names) == of_model(network.ns(ns)), f"{ns} after DEL"
+
+
+SOLVED = Path(__file__).parents[1] / "kubenet_lab" / "course" / "solved.json"
+
+
+@pytest.mark.parametrize("whose", ["The conflist of this notebook", "Your conflist"])
+def test_the_notebook_runs_the_real_plugins(
+    whose: str, executables: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cell of notebook 03 really executes them, and both sides left the same."""
+    monkeypatch.setenv("KUBENET_PROGRESS", "off" if "notebook" in whose else str(SOLVED))
+    found = nb03.really()
+    assert isinstance(found, Table), found
+    assert (
+        found.title == f"{whose}, run through the real bridge, host-local, portmap in this machine's kernel"
+    )
+    said = {row[0]: row[1:] for row in found.rows}
+    assert said.pop("a ping from web to its gateway") == ("10.244.0.1", "answered")
+    assert said["web: addresses"][0] == "10.244.0.2/24"
+    assert {"web: routes", "node-1: interfaces", "node-1: iptables rules", "node-1, after DEL"} <= said.keys()
+    assert {same for _found, same in said.values()} == {"the same"}
+
+
+def test_the_notebook_shows_what_the_real_plugins_did_otherwise(executables: None) -> None:
+    """Debian's bridge does not know ipMasqBackend; and where an ADD fails, both errors are shown."""
+    ipam = {"type": "host-local", "ranges": [[{"subnet": "10.244.0.0/24"}]]}
+
+    def run(**more: Any) -> Any:
+        plugins = [{"type": "bridge", "ipam": ipam, **more}]
+        return nb03.really(json.dumps({"cniVersion": "1.1.0", "name": "mine", "plugins": plugins}))
+
+    other = {row[0]: row[2] for row in run(ipMasq=True, ipMasqBackend="nftables").rows}
+    assert other["node-1: iptables rules"].startswith(
+        "different; only with the real plugins: rules 4 -A CNI-"
+    )
+    assert other["node-1: lines of nftables"].startswith("different; only with the model: ")
+    assert str(run(type="macvlan", master="nope0")) == (
+        "The real plugins said “Link not found”; the model's said “Link not found”."
+    )
 
 
 def _by_order(state: State, ns: Netns) -> dict[str, str]:

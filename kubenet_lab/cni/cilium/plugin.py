@@ -12,7 +12,17 @@ from __future__ import annotations
 import hashlib
 import json
 
-from kubenet_lab.cni.plugin import Call, CniError, Interface, Ip, Json, Plugin, Result, RouteEntry
+from kubenet_lab.cni.plugin import (
+    PLUGIN_NOT_AVAILABLE,
+    Call,
+    CniError,
+    Interface,
+    Ip,
+    Json,
+    Plugin,
+    Result,
+    RouteEntry,
+)
 from kubenet_lab.kernel.netns import Netns
 from kubenet_lab.packet.ip import ip_text, mac_from, prefix
 
@@ -131,8 +141,11 @@ def check(call: Call) -> None:
 
 
 def status(call: Call) -> None:
-    """STATUS: the agent must answer. Raises CniError."""
-    _agent(call)
+    """STATUS: the agent must answer. Raises CniError with code 50, "plugin not available"."""
+    try:
+        _agent(call)
+    except CniError as fault:
+        raise CniError("DaemonDown", PLUGIN_NOT_AVAILABLE, fault.msg) from fault
 
 
 PLUGIN = Plugin(name="cilium-cni", add=add, delete=delete, check=check, status=status)

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable
+from html import escape
 from typing import Any
 
+from msgspec import Struct
+from msgspec.structs import replace
+
 from kubenet_lab.cluster import Cluster
-from kubenet_lab.cni.plugin import CniError
-from kubenet_lab.cni.runtime import BIN_DIR, CONF_DIR, MISSING, Runtime
+from kubenet_lab.cni.plugin import VERSIONS, CniError
+from kubenet_lab.cni.runtime import BIN_DIR, CONF_DIR, MISSING, NetworkConf, Runtime, parse
+from kubenet_lab.control import kubelet
+from kubenet_lab.control.machine import build_node
+from kubenet_lab.course.answers import PASSED
 from kubenet_lab.course.exercises.nb00 import backend_on
 from kubenet_lab.course.exercises.nb03 import (
     CONFLIST,
     NODE,
+    WRITE,
     complaints,
     failed_add,
     live,
@@ -22,13 +32,18 @@ from kubenet_lab.course.exercises.nb03 import (
 )
 from kubenet_lab.course.exercises.nb05 import no_ways
 from kubenet_lab.course.lesson import Texts
+from kubenet_lab.course.sheet import progress_file
 from kubenet_lab.course.table import Table
 from kubenet_lab.kernel.dialects import ip_addr, ip_route
+from kubenet_lab.kernel.network import Network
+from kubenet_lab.objects import Node
 from kubenet_lab.scenarios import shop
+from kubenet_lab.twin import Twin, executables, unavailable
 from kubenet_lab.views.cni_steps import Birth, cni_state_svg, slots_of
 from kubenet_lab.views.theme import Picture
 
 __all__ = [
+    "asked",
     "birth",
     "check",
     "conflist",
@@ -38,6 +53,7 @@ __all__ = [
     "leak",
     "newborn",
     "other_devices",
+    "really",
     "sick",
     "symptoms",
     "three_networks",
@@ -231,3 +247,247 @@ def symptoms(world: Cluster) -> Texts:
     return Texts(
         complaints(world) | {f"ls {CONF_DIR}": "\n".join(p.removeprefix("cat ") for p in listed)} | listed
     )
+
+
+# -- STATUS ------------------------------------------------------------------------------------------------------------
+
+
+def _conflist_of(world: Cluster, version: str) -> None:
+    """Give the node's conflist another protocol version; a world without one is left alone."""
+    files = world.network.ns(NODE).files
+    for path in [path for path in files if path.startswith(CONF_DIR)]:
+        files[path] = json.dumps({**json.loads(files[path]), "cniVersion": version})
+
+
+def _full() -> Cluster:
+    """The node's range has one address for pods, and a pod has it."""
+    world = one_node(_of_type("bridge").replace("10.244.0.0/24", "10.244.0.0/30"))
+    live(world)
+    return world
+
+
+def _no_ipam() -> Cluster:
+    world = one_node()
+    world.network.ns(NODE).files[MISSING] = f"{BIN_DIR}/host-local\n"
+    return world
+
+
+def _no_lease() -> Cluster:
+    world = Cluster(cni="flannel", nodes=1)
+    del world.network.ns(NODE).files["/run/flannel/subnet.env"]
+    return world
+
+
+def _no_cilium_agent() -> Cluster:
+    world = Cluster(cni="cilium", nodes=1)
+    del world.network.ns(NODE).files["/var/run/cilium/cilium.sock"]
+    return world
+
+
+ASKED: tuple[tuple[str, Callable[[], Cluster], str], ...] = (
+    ("nothing", one_node, "1.1.0"),
+    ("bridge: no address left", _full, "1.1.0"),
+    ("flannel: no subnet.env, flanneld has not run", _no_lease, "1.1.0"),
+    ("bridge: the executable host-local is missing", _no_ipam, "1.1.0"),
+    ("cilium: the agent is down", _no_cilium_agent, "1.1.0"),
+    ("the same, with the list's version as Cilium writes it", _no_cilium_agent, "0.3.1"),
+)
+"""What is wrong, the world in which it is, and the version of the node's conflist."""
+
+
+def asked() -> Table:
+    """Return what STATUS says of nodes with which something is wrong, and what becomes of the node and a new pod."""
+    rows = []
+    for words, make, version in ASKED:
+        world = make()
+        _conflist_of(world, version)
+        runtime = Runtime(world.network, NODE)
+        said = "ready"
+        try:
+            runtime.status(runtime.node_network())
+        except CniError as fault:
+            said = f"error {fault.code}: {_short(fault)}"
+        node = kubelet.node_condition(world.store.get(Node, NODE), world.network)
+        [ready] = [c for c in node.status.conditions if c.type == "Ready"]
+        started = live(world, new_pod("next")).started
+        event = started.events[-1] if started.events else None
+        rows.append(
+            (
+                words,
+                version,
+                said if version == "1.1.0" else "not asked",
+                "Ready" if ready.status == "True" else "NotReady",
+                "runs" if event is None else event.reason,
+            )
+        )
+    return Table(("what is wrong", "cniVersion", "STATUS", "the node", "a new pod"), tuple(rows))
+
+
+def _short(fault: CniError) -> str:
+    """The message without the long path of reasons that some put behind it."""
+    return f"{fault.msg} ({fault.details.partition(':')[0]})" if fault.details else fault.msg
+
+
+# -- the real executables ----------------------------------------------------------------------------------------------
+
+
+class Said(Struct, frozen=True):
+    """A sentence."""
+
+    text: str
+
+    def __repr__(self) -> str:
+        return self.text
+
+    def _repr_html_(self) -> str:
+        return f"<p>{escape(self.text)}</p>"
+
+
+KINDS = {
+    "link": "interfaces",
+    "address": "addresses",
+    "route": "routes",
+    "rule": "ip rules",
+    "rules": "iptables rules",
+}
+"""First word of a fact (`twin.executables`) -> what it is a fact of; others are lines of nftables."""
+
+
+def really(conflist: str = "") -> Table | Said:
+    """Run a conflist through the real plugins in this machine's kernel, and compare with what the model's leave.
+
+    Without one it is the learner's own of exercise 03-conflist, or the node's where there is none yet. Where the
+    machine cannot, the sentence says why.
+    """
+    answer = progress_file().entry(WRITE.id)
+    mine = answer.answer if answer.status == PASSED and isinstance(answer.answer, str) else ""
+    text = conflist or mine or one_node().network.ns(NODE).files[CONFLIST]
+    whose = (
+        "The conflist you gave" if conflist else "Your conflist" if mine else "The conflist of this notebook"
+    )
+    try:
+        conf = parse(text)
+    except CniError as fault:
+        return Said(f"Not run: {fault}")
+    types = executables.types_of(conf.plugins)
+    folder = executables.folder_of(types)
+    reason = unavailable()
+    if strange := [name for name in types if name not in executables.HARMLESS]:
+        reason = f"{strange[0]} is none of the plugins that write only into the namespaces they are run in"
+    elif not reason and folder is None:
+        reason = "the executables of the CNI project (Debian's containernetworking-plugins) are not installed"
+    if reason or folder is None:
+        return Said(f"Not run here: {reason}.")
+    plugins = tuple(executables.contained(body) for body in conf.plugins)
+    with Twin(_plain_node()) as twin:
+        chain = executables.RealChain(
+            twin, plugins, folder=folder, container=POD, name=conf.name, capabilities=PORTS
+        )
+        spoken = chain.versions()
+        chain.version = conf.version
+        if conf.version in VERSIONS and conf.version not in spoken:
+            chain.version = spoken[-1]
+        conf = replace(conf, plugins=plugins, version=chain.version)
+        return _beside(twin, chain, conf, whose)
+
+
+POD = "default/web"
+PORTS: dict[str, Any] = {"portMappings": [{"hostPort": 8080, "containerPort": 8080, "protocol": "tcp"}]}
+
+
+def _plain_node() -> Network:
+    """A node nobody has configured, and the namespace of a pod that is to be connected."""
+    network = Network()
+    build_node(network, NODE)
+    network.add_netns(POD, NODE)
+    return network
+
+
+def _beside(twin: Twin, chain: executables.RealChain, conf: NetworkConf, whose: str) -> Table | Said:
+    """ADD and DEL on both sides, and a row for each kind of thing that was compared."""
+    network = _plain_node()
+    network.ns(NODE).files[chain.netns] = POD
+    runtime = Runtime(network, NODE)
+    error, ours, fault = chain.add(), None, ""
+    try:
+        ours = runtime.add(conf, POD.replace("/", "_"), chain.netns, capabilities=PORTS).to_json(conf.version)
+    except CniError as raised:
+        fault = str(raised.__cause__ or raised)
+    if error is not None or ours is None or chain.result is None:
+        real = "made the network"
+        if error is not None:
+            real = f"said “{CniError(error['msg'], error['code'], error.get('details', ''))}”"
+        lacks = " (this kernel was built without it)" if "operation not supported" in real else ""
+        return Said(
+            f"The real plugins {real}{lacks}; the model's {f'said “{fault}”' if fault else 'made it'}."
+        )
+    names = executables.renamed(chain.result, ours)
+    same = executables.mapped(chain.result, names) == ours
+    addresses = ", ".join(ip["address"] for ip in ours["ips"])
+    rows = [("the result that was printed", f"address {addresses}", "the same" if same else "different")]
+    for ns in (POD, NODE):
+        rows += _compared(
+            ns, executables.of_kernel(twin.read(ns), names), executables.of_model(network.ns(ns))
+        )
+    rows.append(_ping(twin, ours))
+    chain.delete()
+    runtime.delete(conf, POD.replace("/", "_"), chain.netns)
+    for ns in (POD, NODE):
+        real_left = executables.of_kernel(twin.read(ns), names)
+        left = executables.of_model(network.ns(ns))
+        words = "the same" if real_left == left else _difference(real_left, left)
+        rows.append((f"{ns.removeprefix('default/')}, after DEL", _count(len(left), "facts"), words))
+    types = ", ".join(executables.types_of(conf.plugins))
+    return Table(
+        ("compared", "found", "real plugins and model"),
+        tuple(rows),
+        f"{whose}, run through the real {types} in this machine's kernel",
+        f"The executables of {chain.folder}, by version {chain.version} of the protocol. The model's follow release "
+        "1.9.1 of the project; an older one may not know every key. Plugins draw names of veths and MAC addresses at "
+        "random: before comparing, one side's were put in place of the other's.",
+    )
+
+
+def _compared(ns: str, real: list[str], ours: list[str]) -> list[tuple[str, str, str]]:
+    """Return a row for each kind of fact that either side has."""
+    rows = []
+    for word, words in (*KINDS.items(), ("", "lines of nftables")):
+        mine = [f for f in ours if f and _is(f, word)]
+        theirs = [f for f in real if f and _is(f, word)]
+        if mine or theirs:
+            if word == "address":
+                found = ", ".join(re.findall(r"[\da-f.:]+/\d+", " ".join(theirs)))
+            elif word == "link":
+                found = ", ".join(f.split()[1] for f in theirs)
+            else:
+                found = _count(len(theirs), words)
+            same = "the same" if theirs == mine else _difference(theirs, mine)
+            rows.append((f"{ns.removeprefix('default/')}: {words}", found, same))
+    return rows
+
+
+def _is(fact: str, word: str) -> bool:
+    first = fact.partition(" ")[0]
+    return first == word if word else first not in KINDS
+
+
+def _count(number: int, words: str) -> str:
+    return f"{number} {words if number != 1 else words.removesuffix('s')}"
+
+
+def _difference(real: list[str], ours: list[str]) -> str:
+    """Say the first thing that only one side has."""
+    only = [("real plugins", f) for f in real if f not in ours] + [
+        ("model", f) for f in ours if f not in real
+    ]
+    only = [(who, fact) for who, fact in only if fact]
+    return f"different; only with the {only[0][0]}: {only[0][1]}" if only else "in another order"
+
+
+def _ping(twin: Twin, result: dict[str, Any]) -> tuple[str, str, str]:
+    """Ping the gateway from the pod, through what the real plugins made."""
+    gateway = next((ip["gateway"] for ip in result["ips"] if ip.get("gateway")), "")
+    if not gateway:
+        return ("a ping to the gateway", "there is none", "-")
+    answered = twin.run(POD, f"ping -c 1 -W 1 {gateway}").exit_code == 0
+    return ("a ping from web to its gateway", gateway, "answered" if answered else "not answered")

@@ -6,6 +6,7 @@ import json
 from functools import partial
 
 import pytest
+from msgspec.structs import replace
 
 from kubenet_lab.cluster import CNIS, PROXIES, Cluster
 from kubenet_lab.cni.cilium.ciliumpolicy import allows, not_modelled
@@ -128,6 +129,10 @@ def test_without_an_agent_the_plugin_says_so() -> None:
     path = runtime.make_sandbox("default/late", "late-1")
     with pytest.raises(CniError, match="Is the agent running"):
         runtime.add(node_network(node), "late-1", path)
+    conf = replace(node_network(node), version="1.1.0")
+    with pytest.raises(CniError, match="DaemonDown; unable to connect to Cilium agent") as said:
+        runtime.status(conf)
+    assert said.value.code == 50
 
 
 def test_a_full_pool_and_an_address_given_back() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from kubenet_lab.course.exercises import nb03
+from kubenet_lab.course.lessons import nb03 as lesson
 from kubenet_lab.errors import InputError
 
 RIGHT: list[str] = list(nb03.LINES)
@@ -90,3 +91,39 @@ def test_the_cause_and_its_remedy(choice: str, text: str, passed: bool, says: st
 def test_a_remedy_that_cannot_be_run_is_refused(text: str) -> None:
     with pytest.raises(InputError):
         nb03.FIND_IT.judge({"choice": "first", "text": text})
+
+
+def test_status_is_what_each_plugin_makes_of_it() -> None:
+    rows = {row[0]: row[2:] for row in lesson.asked().rows}
+    assert rows == {
+        "nothing": ("ready", "Ready", "runs"),
+        "bridge: no address left": ("ready", "Ready", "FailedCreatePodSandBox"),
+        "flannel: no subnet.env, flanneld has not run": ("ready", "Ready", "FailedCreatePodSandBox"),
+        "bridge: the executable host-local is missing": (
+            'error 999: failed to find plugin "host-local" in path [/opt/cni/bin]',
+            "NotReady",
+            "NetworkNotReady",
+        ),
+        "cilium: the agent is down": (
+            "error 50: DaemonDown (unable to connect to Cilium agent)",
+            "NotReady",
+            "NetworkNotReady",
+        ),
+        "the same, with the list's version as Cilium writes it": (
+            "not asked",
+            "Ready",
+            "FailedCreatePodSandBox",
+        ),
+    }
+
+
+def test_where_the_real_plugins_cannot_be_run_a_sentence_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert str(lesson.really("{")).startswith("Not run: error parsing configuration list")
+    assert str(lesson.really(_list({"type": "bridge"}, {"type": "calico"}))) == (
+        "Not run here: calico is none of the plugins that write only into the namespaces they are run in."
+    )
+    monkeypatch.setattr(lesson, "unavailable", lambda: "a twin needs a Linux kernel; this is darwin")
+    assert str(lesson.really()) == "Not run here: a twin needs a Linux kernel; this is darwin."
+    monkeypatch.setattr(lesson, "unavailable", lambda: "")
+    monkeypatch.setattr("kubenet_lab.twin.executables.FOLDERS", ())
+    assert "containernetworking-plugins) are not installed" in str(lesson.really())
