@@ -629,6 +629,21 @@ class Bird:
 
     # -- looking ------------------------------------------------------------------------------------------------
 
+    def told(self, session: Session) -> dict[str, tuple[Attributes, ...]]:
+        """Return what a neighbour was told, prefix -> attributes of the paths, the best first; {} before it is up."""
+        for group in self._groups.values():
+            if session.peer.name in group.members:
+                ways = {
+                    dst: tuple(attributes for attributes, source in known.values() if source is not session)
+                    for dst, known in group.out.items()
+                }
+                return {dst: paths for dst, paths in ways.items() if paths}
+        return {}
+
+    def heard(self, session: Session) -> list[str]:
+        """Return the prefixes the table has from a neighbour, those kept while it restarts included."""
+        return [dst for dst, paths in self.table.items() if any(path.session is session for path in paths)]
+
     def bgp_sessions(self) -> Iterable[Session]:
         """Return the sessions in the configuration's order."""
         return self.sessions.values()

@@ -93,6 +93,32 @@ class Session:
         return self.peer.add_paths and self.neighbour is not None and self.neighbour.add_paths
 
     @property
+    def hold_left(self) -> float:
+        """Seconds until the session is given up if nothing is heard; 0 without a hold timer."""
+        timer = self._timers.get("hold")
+        return max(0.0, self._heard + self._limit - self.bird.fabric.now) if timer is not None else 0.0
+
+    @property
+    def keepalive_left(self) -> float:
+        """Seconds until the next KEEPALIVE is sent."""
+        return self._left("keepalive")
+
+    @property
+    def connect_left(self) -> float:
+        """Seconds until the neighbour is called again, or the wait after an error is over; 0 while neither waits."""
+        return max(self._left(name) for name in ("begin", "connect", "resend"))
+
+    @property
+    def restart_left(self) -> float:
+        """Seconds for which the routes of a neighbour that restarts are still kept."""
+        return self._left("restart_over")
+
+    def _left(self, name: str) -> float:
+        timer = self._timers.get(name)
+        waits = timer is not None and timer.call is not None
+        return max(0.0, timer.due - self.bird.fabric.now) if timer is not None and waits else 0.0
+
+    @property
     def awaited(self) -> float | None:
         """When the session's state may change, in s; None while it is up and packets get through."""
         if self.state == ESTABLISHED:

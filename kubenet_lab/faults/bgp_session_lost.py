@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from kubenet_lab.errors import NotFound
 from kubenet_lab.faults.fault import Fault, Undo
 from kubenet_lab.kernel.dialects import iptables
+from kubenet_lab.packet.ip import family
 
 if TYPE_CHECKING:
     from kubenet_lab.cluster import Cluster
@@ -19,7 +20,8 @@ class BgpSessionLost(Fault, frozen=True):
 
     Symptom: nothing for a while (hold time, then graceful restart); then pods on that node and all others lose each
     other, while everything within one node goes on.
-    Where it lives: two rules in the node's raw table; after that, routes `proto bird` that are missing on all nodes.
+    Where it lives: two rules in the node's raw table of each family; after that, routes `proto bird` that are missing
+    on all nodes.
     Which tool shows it: `calicoctl node status` and `birdc show protocols` (no longer Established), `ip route`.
     Cure: open port 179 between nodes.
     """
@@ -28,6 +30,8 @@ class BgpSessionLost(Fault, frozen=True):
     TITLE: ClassVar[str] = "a firewall drops a node's BGP"
 
     node: str = "node-1"
+    peer: str = ""
+    """Address of the one neighbour whose packets are dropped; those of all when empty."""
 
     def inject(self, cluster: Cluster) -> Undo:
         """Insert the rules. Raises NotFound where the node speaks no BGP."""
@@ -39,9 +43,11 @@ class BgpSessionLost(Fault, frozen=True):
             raise NotFound("BGP speaker", self.node)
 
         def write(verb: str) -> None:
-            text = "".join(f"{verb} PREROUTING {rule}\n" for rule in RULES)
-            changed = iptables.restore(space.iptables[4], f"*raw\n{text}COMMIT\n", noflush=True)
-            space.set_iptables(4, changed)
+            source = f"-s {self.peer} " if self.peer else ""
+            text = "".join(f"{verb} PREROUTING {source}{rule}\n" for rule in RULES)
+            for fam in (family(self.peer),) if self.peer else (4, 6):
+                changed = iptables.restore(space.iptables[fam], f"*raw\n{text}COMMIT\n", noflush=True)
+                space.set_iptables(fam, changed)
             cluster.settle()
 
         write("-I")

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 from msgspec.structs import replace
 
+from kubenet_lab.bgp.config import Config
 from kubenet_lab.bgp.daemon import PROCESS, Bird
 from kubenet_lab.bgp.fabric import PORT, Fabric
 from kubenet_lab.cni.calico.chains import FelixConfig
@@ -102,6 +103,7 @@ class Calico:
         self.world = world
         self.encapsulation = encapsulation
         self.felix: dict[str, Felix] = {}
+        self.routers: dict[str, Config] = {}
         self.fabric = self._new_fabric()
         self._watch = world.store.watch()
         self._seen: dict[int, tuple[AnyObject, Json]] = {}
@@ -133,6 +135,23 @@ class Calico:
     def bird(self, node: str) -> Bird:
         """Return a node's BIRD. Raises KeyError where there is none (VXLAN needs none)."""
         return self.fabric.daemons[node]
+
+    def add_router(self, name: str, config: Config) -> Bird:
+        """Let a machine outside the cluster speak BGP with the nodes; BGPPeers make the nodes' side of it.
+
+        Args:
+            name: Its network namespace, "router".
+            config: Its whole BIRD; `filters="static"` for one that announces `blocks` and takes all it hears.
+        """
+        self.routers[name] = config
+        bird = self.fabric.daemons.get(name)
+        if bird is None:
+            bird = Bird(self.fabric, name, config)
+            bird.start()
+        else:
+            bird.configure(config)
+        self.fabric.settle()
+        return bird
 
     # -- the daemon's verbs -------------------------------------------------------------------------------------
 
@@ -184,9 +203,9 @@ class Calico:
         """Start every daemon anew, as they were a minute ago."""
         for bird in self.fabric.daemons.values():
             bird.kill()
-        for node in self.world.store.list(Node):
+        for name in (*(node.name for node in self.world.store.list(Node)), *self.routers):
             # A world that was set back has the socket of a BIRD that has left the fabric since.
-            space = self.world.network.netns.get(node.name)
+            space = self.world.network.netns.get(name)
             if space is not None:
                 for socket in [one for one in space.sockets.get((TCP, PORT), ()) if one.process == PROCESS]:
                     space.close(socket)
@@ -399,6 +418,9 @@ class Calico:
                 bird.start()
             else:
                 bird.configure(config)
+        for name, config in self.routers.items():
+            if name not in self.fabric.daemons and name in self.world.network.netns:
+                Bird(self.fabric, name, config).start()
 
     # -- Felix --------------------------------------------------------------------------------------------------
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from kubenet_lab.bgp.birdc import show_protocols
+from kubenet_lab.bgp.config import Config, Peer
 from kubenet_lab.cluster import Cluster
 from kubenet_lab.course.exercises.nb07 import (
+    API,
     blocks,
     call,
     cluster_of,
@@ -25,8 +27,15 @@ from kubenet_lab.course.table import Table
 from kubenet_lab.kernel.dialects import ip_route
 from kubenet_lab.objects.node import Node
 from kubenet_lab.scenarios import shop
+from kubenet_lab.widgets.bgp_sessions import BgpSessions
 
-__all__ = ["blocks_of", "calico", "call", "crowded", "look", "meshes", "seconds", "step", "tables", "wires"]
+__all__ = [
+    "blocks_of", "calico", "call", "crowded", "look", "meshes", "racks", "seconds", "step", "tables", "talks", "wires",
+]  # fmt: skip
+ROUTER, ROUTER_AS = "192.168.1.1", 65001
+TO_ROUTER = (
+    f"{API}kind: BGPPeer\nmetadata: {{name: rack}}\nspec: {{peerIP: {ROUTER}, asNumber: {ROUTER_AS}}}\n"
+)
 
 
 def calico() -> Cluster:
@@ -50,6 +59,30 @@ def tables(world: Cluster, node: str = "node-1") -> Texts:
             "frontend: ip route": pod,
         }
     )
+
+
+def talks(world: Cluster) -> BgpSessions:
+    """Return the map of who speaks with whom, to break and to mend, with frontend's call to node-2's backend."""
+    return BgpSessions(world, {"frontend calls node-2's backend": lambda: call(world)})
+
+
+def racks() -> BgpSessions:
+    """Return the same for four nodes with a reflector, whose rack's router, of another AS, hears their blocks too."""
+    world = reflected(4)
+    world.apply(TO_ROUTER)
+    nodes = [node.internal_ips[0] for node in world.store.list(Node)]
+    daemons(world).add_router(
+        "router",
+        Config(
+            ROUTER,
+            asn=ROUTER_AS,
+            filters="static",
+            version=2,
+            peers=tuple(Peer(f"node_{n}", address, 64512) for n, address in enumerate(nodes, 1)),
+        ),
+    )
+    world.advance(30)
+    return BgpSessions(world, {"frontend calls node-2's backend": lambda: call(world)})
 
 
 def look(world: Cluster) -> Texts:

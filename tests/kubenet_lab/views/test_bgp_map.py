@@ -54,7 +54,8 @@ def test_what_broke_is_said() -> None:
         found = bgp_map(fabric(cluster))
     states = {(line.one, line.other): line.up for line in found.lines}
     assert states == {("node-1", "node-2"): False, ("node-1", "node-3"): False, ("node-2", "node-3"): True}
-    assert found.lines[0].state in drawn(found)
+    assert found.lines[0].words() in drawn(found)
+    assert found.lines[0].words() == f"✕ {found.lines[0].state}"
 
 
 def test_somebody_outside() -> None:
