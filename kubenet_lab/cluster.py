@@ -38,6 +38,7 @@ from kubenet_lab.errors import DidNotSettle, InputError, NotFound, NotRunning
 from kubenet_lab.errors import Fault as Malformed
 from kubenet_lab.kernel.netns import Netns
 from kubenet_lab.kernel.network import Network
+from kubenet_lab.kernel.put_off import files_now, peek
 from kubenet_lab.kernel.socket import Handler
 from kubenet_lab.objects import AnyObject, Node, Pod, Service
 from kubenet_lab.objects.node import default_nodes
@@ -118,6 +119,9 @@ class Cluster:
         """(pod, event) in order: what `kubectl get events` would show."""
         self._machine_names: set[str] = set()
         self._running: dict[str, Pod] = {}
+        self._to_start: dict[str, None] = {}
+        """Pods that no kubelet has started yet."""
+        self._pods_heard = self.store.watch("Pod")
         self._workers = PodWorkers(
             self.store,
             self.network,
@@ -263,6 +267,7 @@ class Cluster:
         with self.transaction():
             for key in [key for key, pod in self._running.items() if pod.spec.node_name == node]:
                 kubelet.stop_pod(self.network, self._running.pop(key), now=self.now)
+                self._to_start[key] = None
             self._switch_off(node)
             self.settle()
 
@@ -286,7 +291,10 @@ class Cluster:
     def transaction(self) -> Iterator[None]:
         """Let the world be as before when something inside fails."""
         with _no_collecting():
-            store, network = self.store.snapshot(), self.network.snapshot()
+            yield from self._transaction()
+
+    def _transaction(self) -> Iterator[None]:
+        store, network = self.store.snapshot(), self.network.snapshot()
         running, labels, events = dict(self._running), self._labels, len(self.events)
         machines = set(self._machine_names)
         workers, proxies = self._workers.snapshot(), self.kube_proxies.snapshot()
@@ -296,6 +304,9 @@ class Cluster:
             self.store.restore(store)
             self.network.restore(network)
             self._running, self._labels, self._machine_names = running, labels, machines
+            self._pods_heard.poll()
+            present = (f"{pod.namespace}/{pod.name}" for pod in self.store.list(Pod))
+            self._to_start = {key: None for key in present if key not in running}
             self._workers.restore(workers)
             self.kube_proxies.restore(proxies)
             del self.events[events:]
@@ -370,50 +381,70 @@ class Cluster:
         """Start pods that were bound to a node, stop those that were deleted, do what is due to those that run."""
         changed = bool(control.apply(self.store, self._workers.run(self.now)))
         again = self._workers.again(self.now)
-        present = {f"{pod.namespace}/{pod.name}": pod for pod in self.store.list(Pod)}
-        for key, old in list(self._running.items()):
-            pod = present.get(key)
-            if pod is None or pod.metadata.uid != old.metadata.uid or pod.finished or key in again:
+        heard = dict.fromkeys(
+            (event.object.namespace, event.object.name) for event in self._pods_heard.poll()
+        )
+        for namespace, name in [*heard, *(tuple(key.split("/", 1)) for key in sorted(again))]:
+            key, pod = f"{namespace}/{name}", self.store.find(Pod, name, namespace)
+            old = self._running.get(key)
+            if old is not None and (
+                pod is None or pod.metadata.uid != old.metadata.uid or pod.finished or key in again
+            ):
                 kubelet.stop_pod(self.network, old, now=self.now)
                 del self._running[key]
                 changed = True
+            if pod is None:
+                self._to_start.pop(key, None)
+            elif key not in self._running:
+                self._to_start[key] = None
         runtimes: dict[str, Runtime] = {}
+        files = self._files()
+        wanted = [pod for pod in self.store.list(Pod) if self._startable(pod)] if self._to_start else []
         # Pods that had an address before (a dump's) come first, so that nobody else is given it.
-        for key, pod in sorted(present.items(), key=lambda item: not item[1].ips):
-            if (
-                key in self._running
-                or not pod.spec.node_name
-                or pod.spec.node_name not in self.network.netns
-                or pod.finished
-            ):
-                continue
+        for pod in sorted(wanted, key=lambda pod: not pod.ips):
+            key = f"{pod.namespace}/{pod.name}"
             node = self.store.get(Node, pod.spec.node_name)
             runtime = runtimes.setdefault(node.name, Runtime(self.network, node.name))
             started = kubelet.start_pod(
                 self.network,
                 pod,
                 node,
-                files=self._files,
+                files=files,
                 handlers=self._handler,
                 runtime=runtime,
                 now=self.now,
                 timed=self._built,
+                put_off=True,
             )
             told = self._workers.started(pod, started, self.now, timed=self._built)
             self.events += [(key, event) for event in started.events]
             self._running[key] = pod
+            del self._to_start[key]
             if told != pod:
                 self.store.update(told)
                 changed = True
         return changed
 
-    def _files(self, pod: Pod) -> Mapping[str, str]:
-        """The files the kubelet writes for a pod."""
+    def _startable(self, pod: Pod) -> bool:
+        """Whether a kubelet has to start a pod that waits for one."""
+        return (
+            f"{pod.namespace}/{pod.name}" in self._to_start
+            and pod.spec.node_name in self.network.netns
+            and not pod.finished
+        )
+
+    def _files(self) -> kubelet.Files:
+        """What makes the files the kubelets write for pods that they start now."""
         from kubenet_lab.dns.resolvconf import RESOLV_CONF, KubeletDns, hosts_text, pod_dns
 
-        host = self.network.ns(pod.spec.node_name).files.get(RESOLV_CONF, "")
-        dns = pod_dns(pod, KubeletDns((self.cluster_dns,), CLUSTER_DOMAIN, host))
-        return {RESOLV_CONF: dns.text(host), "/etc/hosts": hosts_text(pod, pod.ips, CLUSTER_DOMAIN)}
+        server = self.cluster_dns
+
+        def files(pod: Pod) -> Mapping[str, str]:
+            host = files_now(self.network.ns(pod.spec.node_name)).get(RESOLV_CONF, "")
+            dns = pod_dns(pod, KubeletDns((server,), CLUSTER_DOMAIN, host))
+            return {RESOLV_CONF: dns.text(host), "/etc/hosts": hosts_text(pod, pod.ips, CLUSTER_DOMAIN)}
+
+        return files
 
     @property
     def cluster_dns(self) -> str:
@@ -550,7 +581,9 @@ class Cluster:
             for name, ns in self.network.netns.items():
                 if "/" not in name:
                     kind = "node " if name in self._machine_names else ""
-                    for address in ns.addrs(fam=None):
+                    # What is put off on a node gives it no address but link-local ones.
+                    links, assigned = peek(ns, "links"), peek(ns, "addresses")
+                    for address in (a for dev in links for a in assigned.get(dev, ())):
                         if address.dev != "lo" and address.scope != "link":
                             dev = "" if address.dev == "eth0" else f" {address.dev}"
                             labels[address.local] = f"{kind}{name}{dev}"
@@ -805,13 +838,19 @@ LOAD_BALANCERS: dict[str, MakeLoadBalancer] = {
 
 @contextmanager
 def _no_collecting() -> Iterator[None]:
-    """Building a world makes a million values and no garbage; looking for some would take a third of the time."""
+    """Building a world makes a million values and no garbage; looking for some would take a third of the time.
+
+    What was made is old then: else the collector would go through all of it twice more, at the first chance.
+    """
     collecting = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         if collecting:
+            if not gc.get_freeze_count():
+                gc.freeze()
+                gc.unfreeze()
             gc.enable()
 
 

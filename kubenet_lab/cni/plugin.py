@@ -22,6 +22,7 @@ from kubenet_lab.errors import InputError, KubenetLabError
 from kubenet_lab.kernel.errors import KernelError
 from kubenet_lab.kernel.netns import Netns
 from kubenet_lab.kernel.network import Network
+from kubenet_lab.kernel.put_off import files_now, peek, waits
 from kubenet_lab.packet.ip import family
 
 Json = dict[str, Any]
@@ -187,6 +188,8 @@ class Call(Struct, frozen=True, kw_only=True):
         conf: Standard input, read.
         now: Simulated time in s.
         run: Executes another plugin found in CNI_PATH, by name (delegation and IPAM).
+        answer: What the IPAM plugin said already when this ADD was put off; it is not asked again.
+        planner: Has another plugin plan instead (`Plugin.plan`).
     """
 
     command: str
@@ -199,6 +202,13 @@ class Call(Struct, frozen=True, kw_only=True):
     conf: Json = {}
     now: float = 0.0
     run: Callable[[str, Call], Result | None]
+    answer: Result | None = None
+    planner: Callable[[str, Call], Result | None] | None = None
+
+    @property
+    def files(self) -> dict[str, str]:
+        """The host's files, for plugins that keep theirs from one call to the next: nothing is made to see them."""
+        return files_now(self.node)
 
     @property
     def node(self) -> Netns:
@@ -228,9 +238,15 @@ class Call(Struct, frozen=True, kw_only=True):
         """Run another plugin with this one's parameters (`invoke.DelegateAdd`, `ipam.ExecAdd`)."""
         if not plugin:
             raise CniError("no plugin name provided")
+        if self.answer is not None and plugin == (self.conf.get("ipam") or {}).get("type") and not command:
+            return self.answer
         return self.run(
             plugin, replace(self, command=command or self.command, conf=self.conf if conf is None else conf)
         )
+
+    def plan(self, plugin: str, conf: Json) -> Result | None:
+        """Let the plugin that an ADD would be delegated to plan."""
+        return None if self.planner is None else self.planner(plugin, replace(self, conf=conf))
 
     def prev_result(self) -> Result | None:
         """`prevResult` of the configuration."""
@@ -251,6 +267,18 @@ class Call(Struct, frozen=True, kw_only=True):
         return pairs
 
 
+def serve(call: Call) -> None:
+    """Note what a container was connected with: the next one like it cannot fail, while nothing else is changed."""
+    call.node.served = (-1, call.conf)
+
+
+def served_alike(call: Call) -> bool:
+    """Whether the node's last container was connected with the same configuration and nothing has changed since."""
+    node = call.node
+    generation, conf = peek(node, "served")
+    return conf == call.conf and (waits(node) or generation == node.generation)
+
+
 class Plugin(Struct, frozen=True, kw_only=True):
     """An executable in /opt/cni/bin. `name` is its file name, and the `type` of a configuration."""
 
@@ -260,6 +288,13 @@ class Plugin(Struct, frozen=True, kw_only=True):
     check: Callable[[Call], None]
     status: Callable[[Call], None] | None = None
     """Raises CniError when the plugin cannot serve an ADD; None is always ready."""
+    plan: Callable[[Call], Result | None] | None = None
+    """The part of ADD that others must know at once: reserve the addresses and return them, if all else must succeed.
+
+    None, also as an answer: the whole ADD has to be done now. Raises CniError when IPAM fails.
+    """
+    idle: bool = False
+    """An ADD after another plugin's has nothing to refuse as long as the runtime passes it no capability."""
     collect: Callable[[Call], None] | None = None
     """GC: remove what belongs to none of `cni.dev/valid-attachments`; None accepts the command and does nothing."""
     versions: tuple[str, ...] = VERSIONS

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -32,6 +33,7 @@ from kubenet_lab.cni.plugin import (
 )
 from kubenet_lab.kernel.netns import Netns
 from kubenet_lab.kernel.network import Network
+from kubenet_lab.kernel.put_off import files_now
 
 __all__ = [
     "BIN_DIR",
@@ -194,19 +196,20 @@ def node_network(node: Netns) -> NetworkConf:
     A first file that is broken is not passed over: the node then has no network, whatever else lies there. Raises
     NotInitialized.
     """
-    paths = _conf_files(node, CONF_DIR, (".conf", ".conflist", ".json"))
+    files = files_now(node)
+    paths = _conf_files(files, CONF_DIR, (".conf", ".conflist", ".json"))
     if not paths:
         raise NotInitialized(f"no network config found in {CONF_DIR}: cni plugin not initialized")
     path = paths[0]
     whole = path.endswith(".conflist")
     try:
-        conf = parse(node.files[path], path)
+        conf = parse(files[path], path)
         if whole and not conf.only_inlined:
-            more = _conf_files(node, f"{CONF_DIR}/{conf.name}", (".conf",))
-            files = tuple(_plugin(_decoded(node.files[name]), "") for name in more)
-            if not conf.plugins and not files:
+            more = _conf_files(files, f"{CONF_DIR}/{conf.name}", (".conf",))
+            apart = tuple(_plugin(_decoded(files[name]), "") for name in more)
+            if not conf.plugins and not apart:
                 raise CniError("no plugin configs found", INVALID_CONFIG)
-            conf = replace(conf, plugins=(*conf.plugins, *files)) if files else conf
+            conf = replace(conf, plugins=(*conf.plugins, *apart)) if apart else conf
     except CniError as fault:
         what = "CNI config list file" if whole else "CNI config file"
         raise NotInitialized(f"failed to load {what} {path}: {fault}: invalid cni config") from fault
@@ -215,12 +218,12 @@ def node_network(node: Netns) -> NetworkConf:
     return conf
 
 
-def _conf_files(node: Netns, folder: str, ends: tuple[str, ...]) -> list[str]:
+def _conf_files(files: Iterable[str], folder: str, ends: tuple[str, ...]) -> list[str]:
     """Files directly in a folder with one of these endings, by name."""
     start = folder + "/"
     return sorted(
         path
-        for path in node.files
+        for path in files
         if path.startswith(start) and path.endswith(ends) and "/" not in path[len(start) :]
     )
 
@@ -279,10 +282,9 @@ class Runtime:
 
     def run(self, plugin: str, call: Call) -> Result | None:
         """Execute one plugin by name. Raises CniError, also when it is not installed."""
-        found = self.plugins.get(plugin)
-        if found is None or f"{BIN_DIR}/{plugin}" in self.node.files.get(MISSING, "").splitlines():
+        if self._lacks(plugin):
             raise CniError(f'failed to find plugin "{plugin}" in path [{BIN_DIR}]')
-        return execute(found, call)
+        return execute(self.plugins[plugin], call)
 
     def add(
         self,
@@ -294,11 +296,17 @@ class Runtime:
         args: str = "",
         capabilities: Json | None = None,
         now: float = 0.0,
+        answer: Result | None = None,
     ) -> Result:
-        """ADD: the plugins in order, each with the last one's result. Raises CniError and undoes nothing."""
+        """ADD: the plugins in order, each with the last one's result. Raises CniError and undoes nothing.
+
+        `answer` is what `plan` returned.
+        """
         result: Result | None = None
         for body in conf.plugins:
             call = self._call("ADD", conf, body, container_id, path, ifname, args, capabilities, result, now)
+            if answer is not None:
+                call = replace(call, answer=answer)
             try:
                 result = self.run(body.get("type", ""), call)
             except CniError as fault:
@@ -308,6 +316,30 @@ class Runtime:
         assert result is not None
         self.remember(conf, container_id, ifname, result, capabilities, path)
         return result
+
+    def plan(
+        self, conf: NetworkConf, container_id: str, path: str, *, ifname: str = "eth0", args: str = ""
+    ) -> Result | None:
+        """What IPAM answers, where all the rest of an ADD (without capabilities) is certain to succeed; else None.
+
+        The addresses are reserved then, and `add` has to be given the answer. Raises CniError when IPAM fails.
+        """
+        if not conf.plugins or any(self._lacks(body.get("type", "")) for body in conf.plugins):
+            return None
+        first, *others = conf.plugins
+        if not all(self.plugins[body["type"]].idle for body in others):
+            return None
+        call = self._call("ADD", conf, first, container_id, path, ifname, args, None, None, 0.0)
+        return self._plan(first["type"], replace(call, planner=self._plan))
+
+    def _plan(self, plugin: str, call: Call) -> Result | None:
+        found = self.plugins[plugin]
+        return None if found.plan is None or self._lacks(plugin) else found.plan(call)
+
+    def _lacks(self, plugin: str) -> bool:
+        return plugin not in self.plugins or (
+            f"{BIN_DIR}/{plugin}" in files_now(self.node).get(MISSING, "").splitlines()
+        )
 
     def remember(
         self,

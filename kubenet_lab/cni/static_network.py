@@ -13,6 +13,7 @@ from typing import Any
 from kubenet_lab.cni.plugin import CONF_DIR
 from kubenet_lab.daemon import World
 from kubenet_lab.kernel.netns import Netns
+from kubenet_lab.kernel.put_off import files_now
 from kubenet_lab.objects.node import Node
 from kubenet_lab.packet.ip import family
 
@@ -62,7 +63,7 @@ class StaticNetwork:
             subnets = node.spec.pod_cidrs or ((node.spec.pod_cidr,) if node.spec.pod_cidr else ())
             space = self.world.network.ns(node.name)
             # Written once: one that somebody took away or changed is not written again.
-            if subnets and space.files.get("/etc/cni/written-for") != " ".join(subnets):
+            if subnets and files_now(space).get("/etc/cni/written-for") != " ".join(subnets):
                 space.files["/etc/cni/written-for"] = " ".join(subnets)
                 space.files[CONF_FILE] = self.conflist(subnets)
                 changed = True

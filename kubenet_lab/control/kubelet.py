@@ -25,6 +25,7 @@ from kubenet_lab.control.readiness import became_ready
 from kubenet_lab.kernel.errors import KernelError
 from kubenet_lab.kernel.netns import Netns
 from kubenet_lab.kernel.network import Network
+from kubenet_lab.kernel.put_off import put_off as leave
 from kubenet_lab.kernel.socket import Handler, Socket
 from kubenet_lab.objects.node import Node, NodeCondition
 from kubenet_lab.objects.pod import ListeningPort, Pod, listening_ports
@@ -98,8 +99,12 @@ def start_pod(
     now: float = 0.0,
     start_time: str | None = None,
     timed: bool = False,
+    put_off: bool = False,
 ) -> Started:
     """Start a pod that is bound to a node: sandbox, CNI ADD, files, listening sockets, status.
+
+    With `put_off` the runtime reserves the pod's addresses, and leaves what cannot fail to the first look at the node
+    or the pod (`kernel.put_off`); `steps` and `result` are empty then.
 
     `node` is the Node (or its name; then hostIP is the address of its namespace's eth0). With `timed` a pod that has
     probes is not ready until they have been sent (`pod_workers`). Never raises for what goes wrong on the node:
@@ -120,25 +125,102 @@ def start_pod(
             # The kubelet does not even ask for a sandbox while its runtime has no network.
             said = f"network is not ready: {_NOT_READY}{fault}"
             return Started(pod, False, None, (), (Event("Warning", "NetworkNotReady", said, now),))
+        known = _known_address(pod, node)
+        answer = _reserve(runtime, conf, pod, known) if put_off else None
+        if answer is not None:
+            _leave(network, pod, runtime, conf, answer, known, host_ips, files, handlers, start_time, now)
+            ips = _plain(answer)
+            started = pod.with_status(phase="Running", ips=ips, host_ips=host_ips, start_time=start_time)
+            return _ready_or_not(started, pod, None, (), (), timed, now)
         try:
-            result = _run_sandbox(runtime, conf, pod, _known_address(pod, node), steps, now)
+            result = _run_sandbox(runtime, conf, pod, known, steps, now)
         except (CniError, KernelError) as fault:
             _give_up(runtime, conf, pod, steps, now)
             return Started(pod, False, None, tuple(steps), (_failed(pod, fault, now),))
-        ips = tuple(ip.address.partition("/")[0] for ip in result.ips)
+        ips = _plain(result)
         space = network.ns(netns_name(pod))
+        at = network.ns(host)
+        at.served = (at.generation, at.served[1])
     started = pod.with_status(phase="Running", ips=ips, host_ips=host_ips, start_time=start_time)
     if not pod.spec.host_network:
         for path, text in (files(started) if files else {}).items():
             space.files[path] = text
             steps.append(Step("kubelet", f"write {path}"))
     events = _listen(space, started, handlers, steps, now)
+    return _ready_or_not(started, pod, result, tuple(steps), tuple(events), timed, now)
+
+
+def _ready_or_not(
+    started: Pod,
+    pod: Pod,
+    result: Result | None,
+    steps: tuple[Step, ...],
+    events: tuple[Event, ...],
+    timed: bool,
+    now: float,
+) -> Started:
+    """The status of a pod that was started: ready at once, or when it has been probed."""
     ready = not events and not _known_unready(pod)
     if ready and timed and not pod.ready:
         if probed(pod):
-            return Started(started.with_status(ready=False), True, result, tuple(steps))
-        return Started(became_ready(started, now), True, result, tuple(steps))
-    return Started(started.with_status(ready=ready), ready, result, tuple(steps), tuple(events))
+            return Started(started.with_status(ready=False), True, result, steps)
+        return Started(became_ready(started, now), True, result, steps)
+    return Started(started.with_status(ready=ready), ready, result, steps, events)
+
+
+def _plain(result: Result) -> tuple[str, ...]:
+    return tuple(ip.address.partition("/")[0] for ip in result.ips)
+
+
+def _reserve(runtime: Runtime, conf: NetworkConf, pod: Pod, address: str) -> Result | None:
+    """The pod's addresses, where all that is left to do for it cannot fail; None where it has to be done now."""
+    if netns_name(pod) in runtime.network.netns or _capabilities(pod):
+        return None
+    ports = [(port.protocol, port.port) for port in (*listening_ports(pod), *probed_ports(pod))]
+    if len(set(ports)) < len(ports):
+        return None  # one container takes the other's port
+    identity = sandbox_id(pod)
+    try:
+        return runtime.plan(conf, identity, netns_path(identity), args=_cni_args(pod, identity, address))
+    except CniError:
+        return None  # doing it all now fails in the same way, and leaves what such a failure leaves
+
+
+def _leave(
+    network: Network,
+    pod: Pod,
+    runtime: Runtime,
+    conf: NetworkConf,
+    answer: Result,
+    address: str,
+    host_ips: tuple[str, ...],
+    files: Files | None,
+    handlers: Handlers | None,
+    start_time: str | None,
+    now: float,
+) -> None:
+    """Leave a pod's sandbox, files and sockets to the first look at its node."""
+    host, name = runtime.host, netns_name(pod)
+
+    def work() -> None:
+        identity = sandbox_id(pod)
+        path = netns_path(identity)
+        network.ns(host).files[path] = name
+        space = network.ns(name)
+        for up in (False, True):
+            space.set_link("lo", up=up)
+        result = runtime.add(
+            conf, identity, path, args=_cni_args(pod, identity, address), now=now, answer=answer
+        )
+        started = pod.with_status(
+            phase="Running", ips=_plain(result), host_ips=host_ips, start_time=start_time
+        )
+        if files is not None:
+            space.files.update(files(started))
+        for _, socket in sockets_of(pod, handlers):
+            space.listen(socket)
+
+    leave(network.ns(host), work, pod=name)
 
 
 def _known_unready(pod: Pod) -> bool:

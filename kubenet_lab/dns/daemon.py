@@ -11,7 +11,9 @@ kubelet's probes over HTTP, serves on for a while when its pod is deleted, and i
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
 from msgspec import Struct
@@ -89,7 +91,7 @@ class ClusterDns:
         self.load: dict[str, float] = {}
         self._view = ServiceView()
         self._stale: dict[str, ServiceView] = {}
-        self._waiting: list[tuple[float, Any]] = []
+        self._waiting: deque[tuple[float, Any]] = deque()
         self._files: list[tuple[float, str, str | None]] = []
         self._pods: dict[str, Pod] = {}
         self._watch = world.store.watch()
@@ -106,7 +108,7 @@ class ClusterDns:
         """When something happens by itself next."""
         moments = [at for at, *_ in self._files]
         if "*" not in self.cut:
-            moments += [at for at, _ in self._waiting[:1]]
+            moments += [at for at, _ in islice(self._waiting, 1)]
         moments += [
             due
             for r in self.running.values()
@@ -236,7 +238,7 @@ class ClusterDns:
         if "*" in self.cut:
             return
         while self._waiting and self._waiting[0][0] <= now:
-            _, event = self._waiting.pop(0)
+            _, event = self._waiting.popleft()
             obj = event.object
             if event.type == "DELETED":
                 self._view.delete(obj.kind, obj.metadata.namespace, obj.metadata.name, now)

@@ -111,6 +111,8 @@ class Netns:
         """What the walk made of the present rules, by family; emptied whenever they change."""
         self._lookups: dict[tuple[str, str, str, str, int], RouteLookup | None] = {}
         self._macs: dict[str, frozenset[str]] = {}
+        self.served: tuple[int, Any] = (-1, None)
+        """Generation as the last container was connected, and what with: another like it succeeds while both stay."""
         self.generation = 0
         """Grows with every edit of links, addresses, routes or rules; derived values key on it."""
         if _NEW is None:
@@ -156,6 +158,11 @@ class Netns:
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Bring back a state taken by `snapshot`."""
+        if "waits" in saved:
+            from kubenet_lab.kernel import put_off
+
+            put_off.restore(self, saved)
+            return
         for name, value in saved.items():
             if name == "_nftables":
                 self._nftables = value.restore() if value is not None else None

@@ -22,6 +22,7 @@ from kubenet_lab.errors import InputError, NotFound
 from kubenet_lab.kernel.errors import KernelError
 from kubenet_lab.kernel.netfilter import NetfilterError
 from kubenet_lab.kernel.netns import Netns
+from kubenet_lab.kernel.put_off import later, peek, waits
 from kubenet_lab.kernel.socket import Socket
 from kubenet_lab.objects import EndpointSlice, Node, Pod, Service
 from kubenet_lab.packet.http import Request, Response
@@ -192,6 +193,8 @@ class KubeProxies:
         self._programs: dict[str, NodeProxy] = {}
         self._seen: dict[str, ServiceTracker] = {}
         """What each node's rules were last made from; lazily built rules read it when somebody looks."""
+        self._unstarted: set[str] = set()
+        """Nodes whose first sync is put off with what else nobody has looked at there."""
         self._left: dict[str, tuple[object, ...]] = {}
         """The kernel's rules as each node's last sync left them."""
         self._health_ports: tuple[object, dict[Named, int]] = (None, {})
@@ -275,7 +278,7 @@ class KubeProxies:
         if process.mode != "iptables" or name not in self._programs:
             return False
         space = self.world.network.ns(name)
-        if space.rules_deferred:
+        if waits(space) or space.rules_deferred:
             return False
         tables = [space.iptables[f].tables.get("mangle") for f in (4, 6)]
         return any(table is None or iptables.CANARY not in table.chains for table in tables)
@@ -283,7 +286,7 @@ class KubeProxies:
     def _touched(self, name: str) -> bool:
         """Whether the kernel's rules are other objects than those the last sync left: a full sync may change them."""
         space = self.world.network.ns(name)
-        if space.rules_deferred:
+        if waits(space) or space.rules_deferred:
             return False
         left = self._left.get(name, ())
         return not left or any(one is not other for one, other in zip(_rules(space), left, strict=True))
@@ -298,7 +301,7 @@ class KubeProxies:
             if whole:
                 self._write_all(name, process.mode, space)
             else:
-                self._programs[name].follow(space, seen, changes)
+                self._follow(name, process.mode, space, changes)
         except (NetfilterError, InputError, KernelError) as refused:
             period = self._timings[process.mode].sync_period
             process = process.note(now, f"Failed to execute {_tool(process.mode)}: {refused}")
@@ -312,7 +315,7 @@ class KubeProxies:
                 failures=process.failures + 1,
                 partial_failures=process.partial_failures + (not whole),
             )
-        self._left[name] = () if space.rules_deferred else _rules(space)
+        self._left[name] = () if waits(space) or space.rules_deferred else _rules(space)
         self._forget_flows(space, seen.maps, udp)
         self._serve_services(name, space)
         return replace(
@@ -338,16 +341,36 @@ class KubeProxies:
         self._make(name, mode, space)
         _look_at(space)
 
+    def _follow(self, name: str, mode: str, space: Netns, changes: dict[int, set[Named]]) -> None:
+        """A partial sync. Rules nobody has looked at yet are made of what the node has heard by then."""
+        unseen = waits(space) and peek(space, "_build_rules") is not None
+        if mode == "iptables" and (unseen or name in self._unstarted):
+            return
+        self._programs[name].follow(space, self._seen[name], changes)
+
     def _make(self, name: str, mode: str, space: Netns) -> None:
         node = self.world.store.get(Node, name)
-        addresses = tuple(a.local for a in space.addrs() if a.scope != "link")
+        # What is put off on a node is for its pods: it adds no address but link-local ones.
+        links, assigned = peek(space, "links"), peek(space, "addresses")
+        addresses = tuple(a.local for dev in links for a in assigned.get(dev, ()) if a.scope != "link")
         program = self._makers[mode](ProxyNode.from_node(node, addresses), self._config)
         seen = self._seen.setdefault(name, ServiceTracker())
         seen.maps = self._tracker.maps
-        program.start(space, seen)
         self._programs[name] = program
+        if mode != "iptables" or not waits(space):
+            program.start(space, seen)
+            return
+
+        def start() -> None:
+            self._unstarted.discard(name)
+            program.start(space, seen)
+
+        self._unstarted.add(name)
+        later(space, start)
 
     def _forget_flows(self, space: Netns, maps: Mapping[int, ServiceMap], families: frozenset[int]) -> None:
+        if not len(peek(space, "conntrack")):
+            return
         for family in families:
             for flow in stale_flows(space.conntrack, maps[family]):
                 space.conntrack.delete(flow)
@@ -369,15 +392,16 @@ class KubeProxies:
             self._left[name] = ()
             self._processes[name] = replace(process, synced=now, full=now, ran=now, fulls=1)
             self._serve_services(name, space)
-        else:
-            # nftables mode takes away what the other two left, and those two take away its tables, as at every start.
-            others = ("nftables",) if process.mode in ("iptables", "ipvs") else ("iptables", "ipvs")
-            process = self._clean(process, others, space)
-            self._seen.setdefault(name, ServiceTracker())
-            udp = frozenset(
-                f for f, m in self._tracker.maps.items() if any(k.protocol == "UDP" for k in m.endpoints)
-            )
-            self._processes[name] = self._sync(name, replace(process, whole=True, udp=udp), now)
+            later(space, lambda: self._listen(name, space))
+            return
+        # nftables mode takes away what the other two left, and those two take away its tables, as at every start.
+        others = ("nftables",) if process.mode in ("iptables", "ipvs") else ("iptables", "ipvs")
+        process = self._clean(process, others, space)
+        self._seen.setdefault(name, ServiceTracker())
+        udp = frozenset(
+            f for f, m in self._tracker.maps.items() if any(k.protocol == "UDP" for k in m.endpoints)
+        )
+        self._processes[name] = self._sync(name, replace(process, whole=True, udp=udp), now)
         self._listen(name, space)
 
     def stop(self, node: str = "") -> None:
@@ -430,16 +454,20 @@ class KubeProxies:
         """The machine is gone."""
         for known in (self._processes, self._programs, self._seen, self._left):
             known.pop(node, None)
+        self._unstarted.discard(node)
 
-    def snapshot(self) -> tuple[dict[str, Process], bool, dict[str, dict[int, ServiceMap]]]:
+    def snapshot(self) -> tuple[dict[str, Process], bool, dict[str, dict[int, ServiceMap]], set[str]]:
         """What `restore` needs."""
         return (
             dict(self._processes),
             self._by_daemon_set,
             {name: seen.maps for name, seen in self._seen.items()},
+            set(self._unstarted),
         )
 
-    def restore(self, saved: tuple[dict[str, Process], bool, dict[str, dict[int, ServiceMap]]]) -> None:
+    def restore(
+        self, saved: tuple[dict[str, Process], bool, dict[str, dict[int, ServiceMap]], set[str]]
+    ) -> None:
         """Set the processes back, after the store and the network were; those that run read everything anew.
 
         What each had heard is set back too: rules and maps that nobody has looked at yet are made of it.
@@ -449,6 +477,7 @@ class KubeProxies:
             del self._seen[name]
         for name, maps in saved[2].items():
             self._seen.setdefault(name, ServiceTracker()).maps = maps
+        self._unstarted = set(saved[3])
         self._tracker = ServiceTracker()
         self._programs.clear()
 
@@ -608,7 +637,10 @@ class KubeProxies:
         wanted = self._checked(self._seen[name].maps)
         own = {timing.healthz[1], timing.metrics[1]}
         mine = self._program(name)
-        there = {s.port for group in space.sockets.values() for s in group if s.process == mine} - own
+        sockets = peek(space, "sockets")
+        there = {s.port for group in sockets.values() for s in group if s.process == mine} - own
+        if there == set(wanted.values()):
+            return
         self._close(name, there - set(wanted.values()))
         for service, port in wanted.items():
             if port in there:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from kubenet_lab.kernel.link import Link
 from kubenet_lab.kernel.netns import Netns
+from kubenet_lab.kernel.put_off import peek, waits
 from kubenet_lab.packet.packet import BROADCAST_MAC, Arp, Frame, Packet
 from kubenet_lab.trace import Step
 from kubenet_lab.walk import bpf, bridging, ipip, neighbours, nft_frames, routing, tunnel
@@ -101,7 +102,10 @@ def _to_wire(w: Walk, ns: Netns, link: Link, frame: Frame) -> None:
         if (other_ns, other_link) == (ns.name, link.name):
             continue
         there = w.network.ns(other_ns)
-        target = there.links[other_link]
+        if group and waits(there) and neighbours.unmoved(w, there, other_link, frame):
+            taken = True
+            continue
+        target = peek(there, "links")[other_link]
         if group or target.mac == frame.dst or target.promiscuous or target.master:
             taken = True
             if target.up:

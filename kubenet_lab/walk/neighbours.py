@@ -9,8 +9,11 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from kubenet_lab.kernel import sysctl
+from kubenet_lab.kernel.link import Link
 from kubenet_lab.kernel.neighbour import Neighbour
 from kubenet_lab.kernel.netns import Netns
+from kubenet_lab.kernel.put_off import peek
+from kubenet_lab.kernel.route import TABLE_LOCAL
 from kubenet_lab.kernel.socket import Socket
 from kubenet_lab.packet.packet import BROADCAST_MAC, ETH_ARP, Arp, Frame, Packet
 from kubenet_lab.trace import Step, Trace
@@ -96,6 +99,33 @@ def receive_arp(w: Walk, ns: Netns, dev: str, arp: Arp) -> None:
     answer = Frame(mac, arp.sender_mac, Arp("reply", mac, arp.target_ip, arp.sender_mac, arp.sender_ip))
     if _goes_out(w, ns, dev, answer):
         links.transmit(w, ns, dev, answer)
+
+
+def unmoved(w: Walk, ns: Netns, dev: str, frame: Frame) -> bool:
+    """Let an ARP question reach a host nobody has looked at yet, without looking, where it does nothing to it.
+
+    False where it might: then the frame has to be received.
+    """
+    arp = frame.body
+    if not isinstance(arp, Arp) or arp.op == "reply" or arp.sender_ip == arp.target_ip or ":" in arp.target_ip:
+        return False
+    link: Link = peek(ns, "links")[dev]
+    if not link.up or link.master or link.kind != "physical" or frame.vlan or frame.length > link.mtu + 14:
+        return False
+    if peek(ns, "bpf") is not None or peek(ns, "_nftables"):
+        return False
+    if any(name.endswith("proxy_arp") and value != "0" for name, value in peek(ns, "sysctls").items()):
+        return False
+    if (ETH_ARP, 0) in peek(ns, "sockets") or any(
+        a.local == arp.target_ip for assigned in peek(ns, "addresses").values() for a in assigned
+    ):
+        return False
+    if any(route.proto != "kernel" for route in peek(ns, "routes").get((4, TABLE_LOCAL), {}).values()):
+        return False
+    w.begin_hop(ns, dev, w.trace.packet)
+    w.steps.append(Step("receive", dev, frame))
+    w.end("lost", "not-my-mac", ns, dev, note=f"{arp.target_ip} is not mine")
+    return True
 
 
 def responder(ns: Netns, dev: str, address: str) -> Socket | None:

@@ -11,7 +11,17 @@ from msgspec.structs import replace
 from kubenet_lab.cni import interface, masquerade
 from kubenet_lab.cni.bridge import spoofing
 from kubenet_lab.cni.bridge.config import Config, load
-from kubenet_lab.cni.plugin import Call, CniError, Interface, Ip, Plugin, Result, RouteEntry
+from kubenet_lab.cni.plugin import (
+    Call,
+    CniError,
+    Interface,
+    Ip,
+    Plugin,
+    Result,
+    RouteEntry,
+    serve,
+    served_alike,
+)
 from kubenet_lab.kernel.bridge import FdbEntry
 from kubenet_lab.kernel.errors import KernelError
 from kubenet_lab.kernel.link import BridgeOptions, BridgePort, PortVlan
@@ -48,6 +58,7 @@ def add(call: Call) -> Result:
         _announce(call, conf, sandbox, host_name)
     if conf.macspoofchk:
         spoofing.add(call, host_name, sandbox.link(call.ifname).mac)
+    serve(call)
     # The bridge's MAC is read last: it changed when the port joined, and again when it got its address.
     interfaces = (
         Interface(conf.bridge, call.node.link(conf.bridge).mac),
@@ -55,6 +66,14 @@ def add(call: Call) -> Result:
         Interface(call.ifname, sandbox.link(call.ifname).mac, call.netns),
     )
     return replace(result, interfaces=interfaces)
+
+
+def plan(call: Call) -> Result | None:
+    """Reserve the addresses, where the bridge has served a container of this very configuration before."""
+    conf = load(call.conf)
+    if not conf.layer3 or conf.macspoofchk or not served_alike(call):
+        return None
+    return call.delegate(conf.ipam["type"], command="ADD")
 
 
 def _ensure_bridge(node: Netns, conf: Config) -> None:
@@ -236,4 +255,4 @@ def check(call: Call) -> None:
     interface.check_routes(sandbox, result.routes)
 
 
-PLUGIN = Plugin(name="bridge", add=add, delete=delete, check=check, status=interface.status)
+PLUGIN = Plugin(name="bridge", add=add, delete=delete, check=check, status=interface.status, plan=plan)

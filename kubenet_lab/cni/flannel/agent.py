@@ -25,6 +25,7 @@ from kubenet_lab.kernel.errors import KernelError
 from kubenet_lab.kernel.link import TunnelOptions, VxlanOptions, WireguardOptions, WireguardPeer
 from kubenet_lab.kernel.netns import Netns
 from kubenet_lab.kernel.network import Network
+from kubenet_lab.kernel.put_off import peek
 from kubenet_lab.objects.node import Node, NodeCondition
 from kubenet_lab.packet.ip import ip_text, mac_from, prefix
 
@@ -145,7 +146,7 @@ class Agent:
 
         Only IPv4's device is watched; IPv6's comes back along with it.
         """
-        if self.device(4) in self.netns.links:
+        if self.device(4) in peek(self.netns, "links"):
             return
         self.say("I", f"vxlan_network.go:172] Interface {self.device(4)} deleted")
         self.say("I", "vxlan_network.go:102] vxlan device missing, attempting to recreate...")
@@ -402,7 +403,8 @@ class Agent:
         out: dict[int, Any] = dict.fromkeys(self.conf.families)
         for fam in self.conf.families:
             if self.backend == "vxlan":
-                out[fam] = {"VNI": self.conf.backend.vni, "VtepMAC": self.netns.link(self.device(fam)).mac}
+                mac = peek(self.netns, "links")[self.device(fam)].mac
+                out[fam] = {"VNI": self.conf.backend.vni, "VtepMAC": mac}
             elif self.backend == "wireguard":
                 out[fam] = {"PublicKey": self.public_key, "Port": self._wireguard(fam).port}
         return out

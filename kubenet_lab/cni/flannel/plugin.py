@@ -18,7 +18,7 @@ DATA_DIR = "/var/lib/cni/flannel"
 def load_subnet_env(call: Call) -> dict[str, str]:
     """Read subnet.env of the host. Raises CniError where flanneld has not written one."""
     path = str(call.conf.get("subnetFile") or SUBNET_FILE)
-    text = call.node.files.get(path)
+    text = call.files.get(path)
     if text is None:
         raise CniError(
             f"failed to load flannel 'subnet.env' file: open {path}: no such file or directory. "
@@ -78,6 +78,12 @@ def add(call: Call) -> Result:
     return call.delegate(conf["type"], conf) or Result()
 
 
+def plan(call: Call) -> Result | None:
+    """What the delegate would do first."""
+    conf = delegate_conf(call, load_subnet_env(call))
+    return call.plan(conf["type"], conf)
+
+
 def delete(call: Call) -> None:
     """Undo with the configuration kept at ADD; without one there is nothing to do."""
     text = call.node.files.get(_scratch(call))
@@ -92,4 +98,4 @@ def check(call: Call) -> None:
     """The real plugin's CHECK does nothing and succeeds."""
 
 
-PLUGIN = Plugin(name="flannel", add=add, delete=delete, check=check)
+PLUGIN = Plugin(name="flannel", add=add, delete=delete, check=check, plan=plan)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from kubenet_lab.cni.flannel.config import Flags
 from kubenet_lab.cni.plugin import add_lines, chain_lines, has_chain
+from kubenet_lab.kernel.netfilter import Ruleset
 from kubenet_lab.kernel.netns import Netns
+from kubenet_lab.kernel.put_off import peek
 
 RESYNC = 5.0
 """Seconds between two looks at the rules (`--iptables-resync`)."""
@@ -59,12 +61,13 @@ def ensure_iptables(ns: Netns, network: str, own: str, fam: int, flags: Flags) -
 
 def iptables_missing(ns: Netns, fam: int, flags: Flags) -> bool:
     """Whether somebody took rules away. Rules nobody has looked at yet are as they were written."""
-    if ns.rules_deferred:
+    if peek(ns, "_build_rules") is not None:
         return False
+    rules: dict[int, Ruleset] = peek(ns, "_iptables") or ns.iptables
     for table, builtin, chain in _CHAINS:
         if not (flags.ip_masq if table == "nat" else flags.forward_rules):
             continue
-        found = ns.iptables[fam].tables.get(table)
+        found = rules[fam].tables.get(table)
         if found is None or chain not in found.chains or not found.chains[chain].rules:
             return True
         if not any(getattr(rule.target, "chain", "") == chain for rule in found.chains[builtin].rules):

@@ -236,7 +236,7 @@ def _allocate(store: Store, call: Call, ranges: tuple[Range, ...], number: int, 
 def add(call: Call) -> Result:
     """Reserve one address of each range set; all of them or none."""
     conf = load(call)
-    store = Store(call.node.files, f"{conf.data_dir}/{call.name}")
+    store = Store(call.files, f"{conf.data_dir}/{call.name}")
     wishes = list(conf.requested)
     ips: list[Ip] = []
     for number, ranges in enumerate(conf.ranges):

@@ -139,4 +139,4 @@ def check(call: Call) -> None:
             raise CniError(f"chain {chain_name(call)} not found in table nat")
 
 
-PLUGIN = Plugin(name="portmap", add=add, delete=delete, check=check)
+PLUGIN = Plugin(name="portmap", add=add, delete=delete, check=check, idle=True)
