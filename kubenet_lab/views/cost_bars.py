@@ -13,7 +13,7 @@ GROUPS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "conntrack": ("conntrack", "f-service", ("tracked", "connection")),
     "rules": ("rules and NAT", "f-backend", ("rule", "match", "nat")),
     "tunnel": ("tunnel", "f-tunnel", ("tunnel",)),
-    "other": ("BPF, IPVS", "f-bridge", ("bpf", "ipvs")),
+    "other": ("BPF, IPVS", "f-bridge", ("program", "bpf", "ipvs")),
 }
 """Group -> (words, colour, kinds of steps in it)."""
 WIDTH, _LEFT, _RIGHT, _BAR, _STEP = 740.0, 210.0, 84.0, 26.0, 40.0

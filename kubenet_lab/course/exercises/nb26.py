@@ -44,11 +44,11 @@ def pings(network: Network, ns: str, address: str) -> dict[str, list[Trace]]:
     return {"first": first.traces, "later": later.traces}
 
 
-def talk(network: Network, ns: str, address: str, port: int) -> dict[str, Trace]:
+def talk(network: Network, ns: str, address: str, port: int, seed: int = 0) -> dict[str, Trace]:
     """Open a TCP connection with all neighbours known: its "first" packet, and a "later" one with data."""
     opening = Packet("", address, TCP, 0, port, flags=SYN, mss=1410)
     for _ in range(2):
-        call = exchange(Walk(network), ns, opening)
+        call = exchange(Walk(network, seed=seed), ns, opening)
     data = replace(call.request.packet, flags=ACK | PSH, mss=0, payload_size=100)
     return {"first": call.request, "later": exchange(Walk(network), ns, data).request}
 

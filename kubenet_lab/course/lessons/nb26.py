@@ -8,11 +8,13 @@ from typing import Any
 from msgspec import Struct
 
 from kubenet_lab import cost
+from kubenet_lab.cluster import Cluster
 from kubenet_lab.course.exercises.nb00 import backend_on
 from kubenet_lab.course.exercises.nb26 import POD, pings, recorded, round_trip, talk, two_namespaces
 from kubenet_lab.course.table import Table
 from kubenet_lab.scenarios import shop
 from kubenet_lab.scenarios.planes import cost as compared
+from kubenet_lab.trace import Trace
 from kubenet_lab.views.cost_bars import cost_picture
 
 __all__ = [
@@ -22,6 +24,7 @@ __all__ = [
     "lookups",
     "measured",
     "names",
+    "planes",
     "prices",
     "programs",
     "race",
@@ -52,16 +55,14 @@ def bill(*ways: str) -> Any:
 def prices() -> Table:
     """Return what each kind of step costs, and where the numbers come from."""
     known = cost.recorded()
-    rows = tuple(
-        (what, f"{known.us[kind]:.3f}" if kind in known.us else "not measured")
-        for kind, what in cost.KINDS.items()
-    )
+    rows = tuple((what, known.shown(kind)) for kind, what in cost.KINDS.items())
+    about = "".join(f" About: {why}." for why in known.estimated.values())
     return _numbers(
         "What one step costs",
         ("step", "µs"),
         rows,
         f"Fitted to: {known.source}. Half of the ways are explained within {known.usual:.0%}, the worst is off by "
-        f"{known.worst:.0%}.",
+        f"{known.worst:.0%}.{about}",
     )
 
 
@@ -178,20 +179,66 @@ def services(*numbers: int) -> Table:
         cells = []
         for proxy in ("iptables", "nftables"):
             for which in ("first", "later"):
-                us = recorded(proxy, which).get(number)
-                if us is None and proxy == "iptables":
-                    smallest = min(recorded(proxy, which))
-                    more = (number - smallest) * price if which == "first" else 0.0
-                    cells.append(f"({recorded(proxy, which)[smallest] + more:.0f})")
+                known = recorded(proxy, which)
+                if number in known:
+                    cells.append(f"{known[number]:.0f}")
                 else:
-                    cells.append("" if us is None else f"{us:.0f}")
+                    grows = (proxy, which) == ("iptables", "first")
+                    more = (number - min(known)) * price if grows else 0.0
+                    cells.append(f"({known[min(known)] + more:.0f})")
         rows.append((f"{number:,}", f"{base + number - 1:,}", *cells))
     return _numbers(
         "A node with so many Services pings itself, in µs",
         ("Services", "rules read (iptables)", "iptables: first", "later", "nftables: first", "later"),
         tuple(rows),
-        "In brackets: not measured, made of the price of a rule. Empty: not measured.",
+        "In brackets: not measured, but made of the prices. One more Service is one more rule for iptables; for "
+        "nftables it is one more entry in a map, and a look-up in it costs the same.",
     )
+
+
+PLANES = {
+    "iptables": ("flannel", "iptables"),
+    "nftables": ("flannel", "nftables"),
+    "IPVS": ("flannel", "ipvs"),
+    "BPF at the socket": ("flannel", "ebpf"),
+    "Cilium, all in BPF": ("cilium", "ebpf"),
+}
+
+
+def planes() -> Table:
+    """Return what a packet to another node costs under five data planes: to a pod, and to a Service in front of it."""
+    rows = []
+    for name, (cni, proxy) in PLANES.items():
+        world = shop(cni=cni, proxy=proxy)
+        pod = backend_on(world, "node-2").ips[0]
+        cells = []
+        for which in ("first", "later"):
+            for address, port in ((pod, 8080), ("10.96.0.100", 80)):
+                way = cost.latency([_to_node_2(world, address, port)[which]])
+                cells.append(f"{'about ' if way.estimated else ''}{way.us:.1f}")
+        rows.append((name, *cells))
+    return _numbers(
+        "One packet from frontend to a pod on node-2, in µs",
+        (
+            "Services are made by",
+            "first packet: to the pod",
+            "to the Service",
+            "later: to the pod",
+            "to the Service",
+        ),
+        tuple(rows),
+        "With few Services. BPF programs are priced at least: what they count and write down is not in it.",
+    )
+
+
+def _to_node_2(world: Cluster, address: str, port: int) -> dict[str, Trace]:
+    """Call until chance takes the pod on node-2: only ways of the same length can be compared."""
+    for seed in range(64):
+        found = talk(world.network, POD, address, port, seed)
+        if found["first"].hops[-1].host == "node-2":
+            return found
+        world.network.ns("node-1").conntrack.flush()
+    raise LookupError(f"{address}:{port} never took node-2")
 
 
 def names(*urls: str) -> Table:
@@ -273,6 +320,15 @@ def cables(*mbit_s: int) -> Table:
         "One TCP stream, Gbit/s (and what limits it)",
         ("cards of", *(f"{speed / 1000:g} Gbit/s" for speed in mbit_s)),
         tuple(rows),
-        "Derived: a byte costs what it cost in a stream of 11.1 Gbit/s measured within a node, on one processor, in "
-        "segments of 64 KiB.",
+        "Derived: a byte costs what it cost in streams within a node, in segments of 64 KiB. Measured, without cards: "
+        f"{stream('same node'):.1f} on the same node, {stream('other node', 'flannel'):.1f} to another one through "
+        f"VXLAN, {stream('other node', 'flannel-host-gw'):.1f} by routes.",
     )
+
+
+def stream(way: str, network: str = "") -> float:
+    """Return what a stream in large segments reached in the recorded run, Gbit/s: under one network, or on average."""
+    found = [
+        s.mbit_s for s in cost.streams() if s.way == way and s.large_segments and network in ("", s.network)
+    ]
+    return sum(found) / len(found) / 1000
