@@ -10,7 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 from diagnostics import (
+    birdc,
     bridge,
+    calicoctl,
     cilium_dbg,
     conntrack,
     curl,
@@ -44,6 +46,8 @@ TOOLS: tuple[Tool, ...] = (
     ipset.TOOL,
     ipvsadm.TOOL,
     cilium_dbg.TOOL,
+    calicoctl.TOOL,
+    *birdc.TOOLS,
 )
 """Every tool, by the order in which the README lists them."""
 

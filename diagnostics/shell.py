@@ -20,7 +20,7 @@ FRAME_TIME = 20e-6
 """Seconds a frame takes, as in `trace.captures`."""
 
 _NETSHOOT = """
-    ab apachebench arping bandwhich bird calicoctl drill ethtool file fping grpcurl host http httpie iftop iperf iperf3
+    ab apachebench arping bandwhich bird drill ethtool file fping grpcurl host http httpie iftop iperf iperf3
     iptraf-ng jq mtr nc ncat nft ngrep nmap nping openssl route arp ifconfig netstat scapy socat ssh strace
     tcptraceroute termshark traceroute tracepath tshark vim websocat wget kubectl ipset ipvsadm
 """

@@ -187,10 +187,11 @@ def bird2(config: Config) -> str:
         name = "direct1" if fam == 4 else "d6"
         out.append(f'protocol direct {name} {{ ipv{fam}; interface -"cali*", -"kube-ipvs*", "*"; }}')
     out.append(f"protocol device {{ {scan} }}")
-    restart = f"graceful restart {'on' if config.graceful_restart else 'off'};"
-    if config.graceful_restart:
-        restart += f" graceful restart time {config.restart_time};"
     for peer in config.peers:
+        restart = "graceful restart off;"
+        if config.graceful_restart:
+            restart = f"graceful restart {'on' if peer.graceful else 'aware'};"
+            restart += f" graceful restart time {config.restart_time};"
         if config.filters == "calico":
             imports = _IMPORT % {"rules": _rules(peer, "imports")}
             exports = _EXPORT % {

@@ -9,7 +9,9 @@ Source: BIRD 1.6.8 and 2.0.12, `nest/rt-table.c`, `sysdep/unix/krt.c`, `proto/bg
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -21,9 +23,12 @@ from kubenet_lab.bgp.path import Path, in_order
 from kubenet_lab.bgp.session import Session
 from kubenet_lab.kernel.netns import Netns
 from kubenet_lab.kernel.route import TABLE_MAIN, NextHop, Route
-from kubenet_lab.kernel.socket import Socket
+from kubenet_lab.kernel.socket import UNIX, Socket
 from kubenet_lab.packet.ip import IP_INT, prefix
 from kubenet_lab.packet.packet import TCP
+
+if TYPE_CHECKING:
+    from kubenet_lab.bgp.control import Answer
 
 NOT_DIRECT = ("cali", "kube-ipvs", "lo")
 """Links whose networks `protocol direct` leaves out (the template's `interface -"cali*", -"kube-ipvs*", "*"`)."""
@@ -76,7 +81,7 @@ class Bird:
         self._pairs: dict[tuple[Path, Path], tuple[Path, ...]] = {}
         """Two paths in order, for the many prefixes that have just these."""
         self._scan: Timer | None = None
-        self._socket: Socket | None = None
+        self._sockets: dict[tuple[int, str], Socket] = {}
         self._hops: dict[str, tuple[tuple[str, str] | None, int | None]] = {}
         self._igp: list[tuple[int, int, int, int, Path]] = []
         fabric.add(self)
@@ -102,12 +107,25 @@ class Bird:
         self.alive = True
         self.started = self.fabric.now
         self._hear()
-        self._socket = self.ns.listen(Socket(TCP, "0.0.0.0", PORT, PROCESS))
+        self._listen()
         for peer in self.config.peers:
             self._begin(peer)
         self._read_own()
         self._sync_kernel(first=True)
         self.fabric.touch(self)
+
+    def _listen(self) -> None:
+        """Open port 179 on the addresses of each family that has sessions, and the control sockets of `birdc`."""
+        ns = self.ns
+        wanted = [Socket(TCP, "0.0.0.0", PORT, PROCESS)]
+        mine = {self.config.source_of(peer) for peer in self.config.peers if peer.family == 6}
+        wanted += [Socket(TCP, address, PORT, PROCESS) for address in sorted(mine)]
+        for family, path in control_paths(self.config).items():
+            wanted.append(Socket(UNIX, path, 0, PROCESS, handler=partial(_answer, self, family)))
+        for socket in wanted:
+            key = (socket.proto, socket.address)
+            if key not in self._sockets:
+                self._sockets[key] = ns.listen(socket)
 
     def _hear(self) -> None:
         self.seen = self.ns.generation
@@ -134,8 +152,10 @@ class Bird:
             self._scan.cancel()
             self._scan = None
         if self.name in self.fabric.network.netns:
-            if self._socket is not None and self._socket in self.ns.sockets.get((TCP, PORT), ()):
-                self.ns.close(self._socket)
+            for socket in self._sockets.values():
+                if socket in self.ns.sockets.get((socket.proto, socket.port), ()):
+                    self.ns.close(socket)
+        self._sockets.clear()
         self.sessions.clear()
         self.table.clear()
         self._groups.clear()
@@ -164,6 +184,7 @@ class Bird:
                 del self.sessions[name]
         for group in self._groups.values():
             group.cache.clear()
+        self._listen()
         for name, peer in wanted.items():
             if name not in self.sessions:
                 self._begin(peer)
@@ -647,6 +668,19 @@ class Bird:
     def bgp_sessions(self) -> Iterable[Session]:
         """Return the sessions in the configuration's order."""
         return self.sessions.values()
+
+
+def control_paths(config: Config) -> dict[int, str]:
+    """Return where `birdc` finds the daemon, by family: Calico's image has its own place, and a program a family."""
+    if config.version == 1:
+        return {4: "/var/run/calico/bird.ctl", 6: "/var/run/calico/bird6.ctl"}
+    return {4: "/run/bird/bird.ctl"}
+
+
+def _answer(bird: Bird, family: int, words: Sequence[str]) -> Answer:
+    from kubenet_lab.bgp.control import answer
+
+    return answer(bird, words, family)
 
 
 _ROUTES: dict[tuple[str, str, int], dict[str, Route]] = {}

@@ -49,6 +49,7 @@ class Open(Struct, frozen=True):
         hold_time: Seconds without a message after which the session is dead; the smaller of both sides counts.
         restart_time: Seconds to keep the routes of a peer that restarts (RFC 4724), or None without that capability.
         add_paths: Whether several paths of one prefix may be sent (RFC 7911).
+        aware: Whether it keeps the routes of others that restart, be it that it does not restart so itself.
     """
 
     asn: int
@@ -57,6 +58,7 @@ class Open(Struct, frozen=True):
     family: int = 4
     restart_time: int | None = None
     add_paths: bool = False
+    aware: bool = True
 
 
 class Keepalive(Struct, frozen=True):

@@ -109,6 +109,11 @@ class Session:
         return max(self._left(name) for name in ("begin", "connect", "resend"))
 
     @property
+    def error_wait(self) -> float:
+        """Seconds the session waits, or last waited, after an error."""
+        return self._wait
+
+    @property
     def restart_left(self) -> float:
         """Seconds for which the routes of a neighbour that restarts are still kept."""
         return self._left("restart_over")
@@ -222,6 +227,7 @@ class Session:
                 self.peer.family,
                 config.restart_time if config.graceful_restart and self.peer.graceful else None,
                 self.peer.add_paths,
+                config.graceful_restart,
             )
         )
         self._heard = self.bird.fabric.now

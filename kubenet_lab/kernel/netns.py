@@ -878,8 +878,7 @@ class Netns:
         """Bind a socket. Raises EADDRINUSE when address and port are taken."""
         key = (socket.proto, socket.port)
         present = self.sockets.get(key, ())
-        wild = ("0.0.0.0", "::")
-        if any(s.address == socket.address or s.address in wild or socket.address in wild for s in present):
+        if any(_meet(s.address, socket.address) or _meet(socket.address, s.address) for s in present):
             raise KernelError("EADDRINUSE", str(socket))
         self.sockets[key] = (*present, socket)
         return socket
@@ -1001,6 +1000,11 @@ class Netns:
 
 _NEW: Netns | None = None
 """What a namespace is born with, made once; `lo` is up in it."""
+
+
+def _meet(wide: str, address: str) -> bool:
+    """True when a socket bound to `wide` takes what comes for `address`: "::" is for both families (ipv6(7))."""
+    return wide in (address, "::") or (wide == "0.0.0.0" and ":" not in address)
 
 
 def _uses(route: Route, dev: str) -> bool:

@@ -13,6 +13,11 @@ Handler = Callable[[Packet, float], Packet | None]
 """(request as delivered, now) -> the fields of the answer as a packet, or None to stay silent."""
 
 
+UNIX = 0x10000
+"""In place of a protocol: a socket in the file system (unix(7)), whose `address` is its path and whose `handler` takes
+a command and gives what is answered. No packet reaches it."""
+
+
 class Socket(Struct, frozen=True):
     """A bound socket. `address` is "0.0.0.0", "::", or one local address.
 
@@ -33,4 +38,6 @@ class Socket(Struct, frozen=True):
     the state's identity either."""
 
     def __str__(self) -> str:
+        if self.proto == UNIX:
+            return f"{self.address} ({self.process})"
         return endpoint(self.address, self.port) + (f" ({self.process})" if self.process else "")

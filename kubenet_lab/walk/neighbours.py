@@ -107,7 +107,12 @@ def unmoved(w: Walk, ns: Netns, dev: str, frame: Frame) -> bool:
     False where it might: then the frame has to be received.
     """
     arp = frame.body
-    if not isinstance(arp, Arp) or arp.op == "reply" or arp.sender_ip == arp.target_ip or ":" in arp.target_ip:
+    if (
+        not isinstance(arp, Arp)
+        or arp.op == "reply"
+        or arp.sender_ip == arp.target_ip
+        or ":" in arp.target_ip
+    ):
         return False
     link: Link = peek(ns, "links")[dev]
     if not link.up or link.master or link.kind != "physical" or frame.vlan or frame.length > link.mtu + 14:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import shutil
 import time
 from collections.abc import Iterator
@@ -11,6 +13,7 @@ import pytest
 
 from kubenet_lab.bgp import birdconf
 from kubenet_lab.bgp.config import Config, Peer, Pool
+from kubenet_lab.bgp.control import answer
 from kubenet_lab.bgp.daemon import Bird
 from kubenet_lab.bgp.fabric import Fabric
 from kubenet_lab.kernel.dialects import ip_route
@@ -102,7 +105,7 @@ def _bird_routes(text: str) -> list[str]:
     return [line.strip() for line in text.splitlines() if "proto bird" in line]
 
 
-def test_kernel_routes_are_the_models(real: tuple[Twin, dict[str, Config]]) -> None:
+def test_kernel_routes_and_texts_are_the_models(real: tuple[Twin, dict[str, Config]], tmp_path: Path) -> None:
     twin, configs = real
     fabric = Fabric(_world())
     for name, config in configs.items():
@@ -118,3 +121,47 @@ def test_kernel_routes_are_the_models(real: tuple[Twin, dict[str, Config]]) -> N
         time.sleep(0.2)
     for name in configs:
         assert found[name] == wanted[name], name
+    for name in configs:
+        for command in COMMANDS:
+            done = twin.run(name, f"birdc -s {tmp_path / name}.ctl {command}")
+            ours = answer(fabric.daemons[name], shlex.split(command))
+            assert (_told(ours.text), ours.code) == (_told(done.stdout), done.exit_code), f"{name}: {command}"
+
+
+COMMANDS = (
+    "show protocols",
+    "show protocols all",
+    "sh pr all direct1",
+    "show protocols Mesh",
+    "show protocols '\"N*\"'",
+    "show route",
+    "show route all",
+    "show route primary",
+    "show route count",
+    "show route count primary",
+    "show route 10.244.20.0/26",
+    "show route 10.244.20.0/27",
+    "show route for 10.244.20.9",
+    "show route for 10.244.10.33 all",
+    "show route protocol s4",
+    "show route protocol nobody",
+    "show route export k4",
+    "show route table master4 count",
+    "show route table nix",
+    "show route 10.1.0.0/99",
+    "shaw",
+)
+
+
+def _told(text: str) -> list[str]:
+    """What birdc printed: without times, timers and counters of changes; routes stand in the order of a hash table."""
+    text = re.sub(r"\d\d:\d\d:\d\d(\.\d+)?", "<time>", text)
+    text = re.sub(r"(timer: +|delay: +|wait: +)[\d.]+/", r"\1<t>/", text)
+    text = re.sub(r"^ +(Route change stats|(Import|Export) (updates|withdraws)):.*\n", "", text, flags=re.M)
+    entries: list[str] = []
+    for line in text.splitlines():
+        if line.startswith("\t") and entries:
+            entries[-1] += "\n" + line.rstrip()
+        elif line.strip():
+            entries.append(line.rstrip())
+    return sorted(entries)

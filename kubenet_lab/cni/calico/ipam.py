@@ -265,6 +265,41 @@ class Ipam:
         self.store.delete(HANDLES, handle)
         return out
 
+    def _holding(self, address: str) -> tuple[Json, str] | None:
+        """Return the block that has an address given away, and the address's number in it."""
+        for block in self.all_blocks():
+            whole = prefix(block["cidr"])
+            if address in whole:
+                number = str(ip_int(address) - whole.net)
+                return (block, number) if number in block["allocations"] else None
+        return None
+
+    def allocation(self, address: str) -> Json | None:
+        """Return who has an address: its handle, node and attributes; None while it is free."""
+        found = self._holding(address)
+        return None if found is None else dict(found[0]["allocations"][found[1]])
+
+    def release_address(self, address: str) -> bool:
+        """Take one address back, whoever has it; False when nobody does (`ReleaseIPs`)."""
+        found = self._holding(address)
+        if found is None:
+            return False
+        block, number = found
+        handle = block["allocations"].pop(number)["handle"]
+        block["free"].append(int(number))
+        if block["allocations"] or block["affinity"]:
+            self.store.put(BLOCKS, block_name(block["cidr"]), block)
+        else:
+            self.store.delete(BLOCKS, block_name(block["cidr"]))
+        if not any(entry["handle"] == handle for entry in block["allocations"].values()):
+            known = self.store.get(HANDLES, handle)
+            left = [cidr for cidr in known["blocks"] if cidr != block["cidr"]] if known else []
+            if left:
+                self.store.put(HANDLES, handle, {"blocks": left})
+            else:
+                self.store.delete(HANDLES, handle)
+        return True
+
     def release_node(self, node: str) -> None:
         """A node is gone (kube-controllers): its addresses are taken back and its blocks belong to nobody."""
         for block in self.all_blocks():

@@ -26,6 +26,7 @@ from kubenet_lab.daemon import World
 from kubenet_lab.errors import InputError
 from kubenet_lab.kernel.link import TunnelOptions, VxlanOptions
 from kubenet_lab.kernel.netns import Netns
+from kubenet_lab.kernel.socket import UNIX
 from kubenet_lab.objects import AnyObject, Generic
 from kubenet_lab.objects.meta import ObjectMeta
 from kubenet_lab.objects.namespace import Namespace
@@ -207,7 +208,8 @@ class Calico:
             # A world that was set back has the socket of a BIRD that has left the fabric since.
             space = self.world.network.netns.get(name)
             if space is not None:
-                for socket in [one for one in space.sockets.get((TCP, PORT), ()) if one.process == PROCESS]:
+                open_there = (*space.sockets.get((TCP, PORT), ()), *space.sockets.get((UNIX, 0), ()))
+                for socket in [one for one in open_there if one.process == PROCESS]:
                     space.close(socket)
         self.fabric = self._new_fabric()
         self.felix.clear()

@@ -63,6 +63,7 @@ def peers(nodes: dict[int, str], own: int, *, passive: bool, six: bool = False) 
                     64512,
                     f"fd00:192:168:1::{own}0",
                     add_paths=False,
+                    graceful=False,
                 )
             )
     return tuple(out)

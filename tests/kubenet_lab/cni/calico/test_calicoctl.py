@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from kubenet_lab import Cluster, scenarios
+from kubenet_lab import scenarios
 from kubenet_lab.cni.calico.calicoctl import ipam_show, node_status
-from kubenet_lab.cni.calico.network import Calico
 
 STATUS = """\
 Calico process is running.
@@ -22,30 +21,24 @@ No IPv6 peers found.
 """
 
 
-def calico(cluster: Cluster) -> Calico:
-    network = cluster.pod_network
-    assert isinstance(network, Calico)
-    return network
-
-
 def test_node_status() -> None:
     cluster = scenarios.shop(cni="calico")
-    assert node_status(calico(cluster), "node-1") == STATUS
+    assert node_status(cluster.network.ns("node-1")) == STATUS
     with cluster.fault("bgp-session-lost"):
         cluster.advance(600)
-        told = node_status(calico(cluster), "node-1")
+        told = node_status(cluster.network.ns("node-1"))
     assert "Established" not in told
     assert "| start |" in told
 
 
 def test_without_bird() -> None:
     cluster = scenarios.shop(cni="calico-vxlan")
-    assert "(BIRD) is not running" in node_status(calico(cluster), "node-1")
+    assert "(BIRD) is not running" in node_status(cluster.network.ns("node-1"))
 
 
 def test_ipam_show() -> None:
     cluster = scenarios.shop(cni="calico")
-    lines = ipam_show(calico(cluster), blocks=True).splitlines()
+    lines = ipam_show(cluster.network, blocks=True).splitlines()
     assert lines[1].split("|")[1:-1] == [
         " GROUPING ",
         "       CIDR        ",
