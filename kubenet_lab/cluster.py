@@ -20,7 +20,7 @@ from kubenet_lab.clock import Clock
 from kubenet_lab.cni.bridge.network import Bridge
 from kubenet_lab.cni.calico.network import Calico, CalicoIpip, CalicoVxlan
 from kubenet_lab.cni.cilium.network import Cilium, CiliumNative
-from kubenet_lab.cni.flannel.network import Flannel, FlannelHostGw
+from kubenet_lab.cni.flannel.network import Flannel, FlannelHostGw, FlannelWireguard
 from kubenet_lab.cni.nothing import NoNetwork
 from kubenet_lab.cni.pod_network import MakePodNetwork
 from kubenet_lab.cni.runtime import Runtime
@@ -808,6 +808,7 @@ class NodeView:
 CNIS: dict[str, MakePodNetwork] = {
     "flannel": Flannel,
     "flannel-host-gw": FlannelHostGw,
+    "flannel-wireguard": FlannelWireguard,
     "bridge": Bridge,
     "calico": Calico,
     "calico-ipip": CalicoIpip,

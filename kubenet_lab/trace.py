@@ -43,6 +43,17 @@ REASONS: dict[str, str] = {
     "no-carrier": "the other end of the link is down",
     "no-vtep": "the VXLAN device has no FDB entry for that MAC",
     "vni-unknown": "no VXLAN device here has that VNI",
+    "vlan-unknown": "no device here takes frames with that VLAN tag",
+    "vlan-filtered": "the bridge filters VLANs, and its port is in none that fits",
+    "ipvlan-private": "ipvlan's flag private: its devices do not hear each other",
+    "ipvlan-l3": "an ipvlan device in mode l3 or l3s sends neither ARP nor broadcasts",
+    "wireguard-no-peer": "no peer's allowed-ips hold that address (required key not available)",
+    "wireguard-no-endpoint": "nobody knows where that peer is: it has no endpoint and was never heard of",
+    "wireguard-no-handshake": "the peer does not answer the handshake: the packet waits, and is given up after 90 s",
+    "wireguard-stranger": "no peer here has the key of who sent it, or it was made for another key",
+    "wireguard-no-session": "it belongs to no session that is known here",
+    "wireguard-source": "the peer's allowed-ips do not hold the source address it sent from",
+    "wireguard-handshake": "WireGuard took the handshake message",
     "conntrack-full": "the conntrack table is full",
     "conntrack-clash": "another connection took the same tuple",
     "conntrack-invalid": "it belongs to no known connection",
@@ -100,8 +111,8 @@ class Step(Struct, gc=False):
     """One thing the kernel did. `entry` is what decided (Route, RuleRef, Neighbour, FdbEntry, Socket, Frame...).
 
     `kind` is one of: send, receive, route, neighbour, arp, hook, rule, nat, conntrack, bridge, fdb, encapsulate,
-    decapsulate, bpf, ipvs, ttl, mtu, transmit, deliver, answer, end. `spot` names the hook, link or table.
-    `before`/`after` are the packet's headers where the step changed them.
+    decapsulate, vlan, macvlan, ipvlan, wireguard, handshake, bpf, ipvs, ttl, mtu, transmit, deliver, answer, end.
+    `spot` names the hook, link or table. `before`/`after` are the packet's headers where the step changed them.
     """
 
     kind: str
@@ -149,7 +160,8 @@ class Trace(Struct):
     packet: Packet
     role: str
     """"request", "reply", "error" (ICMP or RST on its way back), "data", "arp" (asking for a neighbour's MAC),
-    "onward" (the first packet of the connection a proxy opens for one it accepted)."""
+    "handshake" (WireGuard's own messages), "onward" (the first packet of the connection a proxy opens for one it
+    accepted)."""
     hops: list[Hop]
     verdict: str = ""
     reason: str = ""

@@ -101,10 +101,7 @@ def configure(call: Call, sandbox: Netns, ips: Iterable[Ip], routes: Iterable[Ro
 
 def up(call: Call, sandbox: Netns) -> None:
     """`ip link set eth0 up` in the container, whatever its kind."""
-    if sandbox.link(call.ifname).macvlan is not None:
-        call.network.raise_upper(sandbox.name, call.ifname)
-    else:
-        sandbox.set_link(call.ifname, up=True)
+    sandbox.set_link(call.ifname, up=True)
 
 
 def enable_forward(node: Netns, ips: Iterable[Ip]) -> None:

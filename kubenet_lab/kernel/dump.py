@@ -22,6 +22,7 @@ from kubenet_lab.kernel.netns import Netns
 from kubenet_lab.kernel.network import Network, Wire
 from kubenet_lab.kernel.route import Route, RouteRule
 from kubenet_lab.kernel.socket import Socket
+from kubenet_lab.kernel.wireguard import Session
 
 FORMAT = "kubenet-lab network 1"
 """First member of every document; a later form gets another number."""
@@ -58,6 +59,10 @@ def dump_netns(ns: Netns) -> dict[str, Any]:
             _plain(socket, "handler", "upstream") for key in sorted(ns.sockets) for socket in ns.sockets[key]
         ],
         "files": {name: ns.files[name] for name in sorted(ns.files)},
+        "wireguard": [
+            {"link": dev, "peer": peer, **_plain(ns.wireguard[dev, peer])}
+            for dev, peer in sorted(ns.wireguard)
+        ],
         "conntrack": [_plain(flow) for flow in sorted(ns.conntrack, key=lambda one: one.id)],
         "conntrack_drops": ns.conntrack.drops,
         "next_port": {str(proto): ns.next_port[proto] for proto in sorted(ns.next_port)},
@@ -196,6 +201,7 @@ def load(document: dict[str, Any], *, file: str = "<document>") -> Network:
         network.wires[wire.name] = wire
     if reader.faults:
         raise InputError(reader.faults)
+    network.restack()
     return network
 
 
@@ -229,6 +235,13 @@ def _load_netns(network: Network, item: dict[str, Any], reader: _Reader, path: s
     ns.sockets = {}
     for socket in reader.rows(item, "sockets", Socket, path):
         ns.sockets[socket.proto, socket.port] = (*ns.sockets.get((socket.proto, socket.port), ()), socket)
+    rows = [dict(row) for row in item.get("wireguard", [])]
+    whose = [(row.pop("link", ""), row.pop("peer", "")) for row in rows]
+    ns.wireguard = dict(
+        zip(whose, reader.rows({"wireguard": rows}, "wireguard", Session, path), strict=False)
+    )
+    if any(link.lower is not None or link.wireguard is not None for link in links):
+        network.stacking[ns.name] = None
     _load_conntrack(ns, item, reader, path)
     try:
         ns.next_port = {

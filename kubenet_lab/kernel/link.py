@@ -26,18 +26,6 @@ class Peer(Struct, frozen=True):
     link: str
 
 
-class BridgeOptions(Struct, frozen=True):
-    """Options of a bridge device (`ip link add type bridge ...`)."""
-
-    vlan_filtering: bool = False
-    nf_call_iptables: bool = False
-    nf_call_ip6tables: bool = False
-    ageing: float = 300.0
-    """Seconds until a learned FDB entry is forgotten."""
-    stp: bool = False
-    mcast_snooping: bool = True
-
-
 class PortVlan(Struct, frozen=True):
     """A VLAN a port carries (`bridge vlan add dev X vid N [pvid] [untagged]`)."""
 
@@ -48,6 +36,24 @@ class PortVlan(Struct, frozen=True):
     """Frames leave without a tag."""
 
 
+DEFAULT_VLANS = (PortVlan(1, pvid=True, untagged=True),)
+"""What a port gets when it joins a bridge, and the bridge itself has (`vlan_default_pvid` 1)."""
+
+
+class BridgeOptions(Struct, frozen=True):
+    """Options of a bridge device (`ip link add type bridge ...`)."""
+
+    vlan_filtering: bool = False
+    nf_call_iptables: bool = False
+    nf_call_ip6tables: bool = False
+    ageing: float = 300.0
+    """Seconds until a learned FDB entry is forgotten."""
+    stp: bool = False
+    mcast_snooping: bool = True
+    vlans: tuple[PortVlan, ...] = DEFAULT_VLANS
+    """The VLANs of the bridge itself (`bridge vlan add dev BRIDGE vid N self`): what the host hears and sends."""
+
+
 class BridgePort(Struct, frozen=True):
     """Options of a port (`bridge link set dev X hairpin on`)."""
 
@@ -56,7 +62,7 @@ class BridgePort(Struct, frozen=True):
     flood: bool = True
     isolated: bool = False
     state: str = "forwarding"
-    vlans: tuple[PortVlan, ...] = ()
+    vlans: tuple[PortVlan, ...] = DEFAULT_VLANS
     """What `bridge vlan` shows for the port; only a bridge with `vlan_filtering` looks at it."""
 
 
@@ -124,6 +130,10 @@ class WireguardPeer(Struct, frozen=True):
     keepalive: int = 0
     """Seconds between keep-alive packets; 0 sends none."""
 
+    def __str__(self) -> str:
+        where = f" endpoint {self.endpoint}" if self.endpoint else ""
+        return f"peer {self.public_key}{where} allowed-ips {', '.join(self.allowed_ips) or '(none)'}"
+
 
 class WireguardOptions(Struct, frozen=True):
     """Options of a WireGuard device, as `wg show` prints them; the private key stays out of the state."""
@@ -131,6 +141,10 @@ class WireguardOptions(Struct, frozen=True):
     public_key: str
     port: int = 51820
     peers: tuple[WireguardPeer, ...] = ()
+    fwmark: int = 0
+    """Mark of the outer packets, for routing them; 0 sets none."""
+    home: str = ""
+    """The namespace whose UDP sockets it uses: where it was made, before it was moved; "" is its own."""
 
 
 class Qdisc(Struct, frozen=True):
@@ -188,6 +202,11 @@ class Link(Struct, frozen=True, kw_only=True):
     def running(self) -> bool:
         """True when the link can carry frames."""
         return self.up and self.carrier
+
+    @property
+    def asks(self) -> bool:
+        """True when a next hop's MAC has to be found (ARP, neighbour discovery) before the link can send."""
+        return not self.noarp and "NOARP" not in _BIRTH_FLAGS.get(self.kind, ())
 
     @property
     def lower(self) -> Peer | None:

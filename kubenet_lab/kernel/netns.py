@@ -35,6 +35,7 @@ from kubenet_lab.kernel.route import (
     default_rules,
 )
 from kubenet_lab.kernel.socket import Socket
+from kubenet_lab.kernel.wireguard import Session
 from kubenet_lab.packet.ip import IP_INT, eui64, family, ip_text, prefix
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ _TABLES = (
     "sockets",
     "ipsets",
     "files",
+    "wireguard",
 )
 
 
@@ -84,6 +86,8 @@ class Netns:
         self.ipsets: dict[str, IpSet] = {}
         self.files: dict[str, str] = {}
         """The files of the mount namespace beside it that networking reads (/etc/resolv.conf, /etc/hosts)."""
+        self.wireguard: dict[tuple[str, str], Session] = {}
+        """What each WireGuard device knows of its peers: (link, public key) -> session."""
         self.conntrack = ConntrackTable()
         self._ipvs: IpvsTable | None = None
         self.bpf: BpfState | None = None
@@ -171,6 +175,8 @@ class Netns:
         for name in _TABLES:
             if name != "routes":
                 setattr(self, name, copied(getattr(self, name)))
+        if self.network is not None and self.name in self.network.stacking:
+            self.network.restack()
         self._changed()
 
     def _changed(self) -> None:
@@ -212,6 +218,8 @@ class Netns:
             self._bridge_follows(made.master)
         if made.up:
             self._link_up(made)
+        if self.network is not None and (made.lower is not None or made.wireguard is not None):
+            self.network.stacked(self.name)
         self._changed()
         return made
 
@@ -230,6 +238,11 @@ class Netns:
         if fields.get("up"):
             fields["activated"] = True
         new = replace(old, **fields)
+        if self.network is not None and new.lower is not None and (new.up, new.mac) != (old.up, old.mac):
+            if old.up:
+                self.network.upper_switched(self.name, replace(old, up=False))
+            if new.up:
+                self.network.upper_switched(self.name, new)
         self.links[name] = new
         if (new.mac, new.master) != (old.mac, old.master):
             if old.master and new.master != old.master:
@@ -249,6 +262,8 @@ class Netns:
         far = self._far_end(new)
         if far is not None and old.up != new.up:
             far[0].set_carrier(far[1], new.up)
+        if self.network is not None and (self.name, name) in self.network.stacks:
+            self.network.lower_changed(self.name, old, self.links[name])
         self._changed()
         return self.links[name]
 
@@ -264,6 +279,8 @@ class Netns:
             self._forget_fdb(name, learned_only=True)
         if new.master:
             self._bridge_follows(new.master)
+        if self.network is not None and (self.name, name) in self.network.stacks:
+            self.network.lower_changed(self.name, old, new)
         self._changed()
         return new
 
@@ -283,10 +300,13 @@ class Netns:
         self._changed()
         if far is not None:
             far[0].delete_link(far[1])
-        if self.network is not None and (
-            link.lower is not None or link.kind in ("physical", "dummy", "vlan")
-        ):
-            self.network.unstack(self.name, link)
+        if link.wireguard is not None:
+            self.wireguard = {key: seen for key, seen in self.wireguard.items() if key[0] != name}
+        if self.network is not None:
+            if link.lower is not None or (self.name, name) in self.network.stacks:
+                self.network.unstack(self.name, link)
+            if link.lower is not None or link.wireguard is not None:
+                self.network.restack()
 
     def _far_end(self, link: Link) -> tuple[Netns, str] | None:
         """The namespace and name of a veth's other end, while both are there."""

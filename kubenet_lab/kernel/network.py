@@ -15,6 +15,7 @@ from kubenet_lab.kernel.bridge import FdbEntry
 from kubenet_lab.kernel.errors import KernelError
 from kubenet_lab.kernel.link import IpvlanOptions, Link, MacvlanOptions, Peer, VlanOptions
 from kubenet_lab.kernel.netns import Netns
+from kubenet_lab.kernel.put_off import peek
 
 
 class Wire(Struct, frozen=True):
@@ -37,6 +38,12 @@ class Network:
         self.wires: dict[str, Wire] = {}
         self.population = 0
         """Grows whenever a namespace comes or goes."""
+        self.stacks: dict[tuple[str, str], tuple[tuple[str, str], ...]] = {}
+        """What sits on a link: (namespace, link) -> the macvlan, ipvlan and VLAN devices on it, in their order."""
+        self.wireguards: dict[str, tuple[tuple[str, str], ...]] = {}
+        """Namespace -> the WireGuard devices whose UDP sockets are in it."""
+        self.stacking: dict[str, None] = {}
+        """Namespaces that have, or once had, a device for one of these two tables, in the order they got it."""
         self.lacks: frozenset[str] = frozenset()
         """Link kinds (and "vlan_filtering") that the machines' kernels were built without."""
         self.race = ""
@@ -73,8 +80,12 @@ class Network:
                 self.unplug(name, link.name)
             if link.peer is not None and link.name in gone.links:
                 gone.delete_link(link.name)
+            if link.name in gone.links and (name, link.name) in self.stacks:
+                gone.delete_link(link.name)
         del self.netns[name]
         self.population += 1
+        if name in self.stacking:
+            self.restack()
 
     def add_veth(
         self, ns_a: str, name_a: str, ns_b: str, name_b: str, *, mac_a: str, mac_b: str, mtu: int = 1500
@@ -87,6 +98,8 @@ class Network:
         second = b.add_link(name_b, "veth", mac=mac_b, mtu=mtu, carrier=False, peer=Peer(ns_a, name_a))
         return first, second
 
+    # -- devices on other links -----------------------------------------------------------------------------------
+
     def add_upper(
         self,
         ns: str,
@@ -95,61 +108,136 @@ class Network:
         *,
         mac: str = "",
         mtu: int = 0,
+        index: int = 0,
     ) -> Link:
         """`ip link add link LOWER name NAME netns NS type macvlan|ipvlan|vlan ...`: a device on another's link.
 
         It begins down, with the lower link's MTU, and its MAC too where the kind has none of its own (`mac` is for
-        macvlan). Raises KernelError: EEXIST, ENODEV, EOPNOTSUPP, EBUSY (passthru takes the lower link alone), EINVAL
-        (an MTU above the lower link's).
+        macvlan and vlan). A macvlan on a macvlan, or an ipvlan on an ipvlan, sits on the link below both.
+
+        Raises:
+            KernelError: EEXIST (the name, or the VLAN id on that link), ENODEV, EOPNOTSUPP, EBUSY (the lower link is
+                a bridge port, or macvlan and ipvlan meet), EINVAL (an MTU above the lower link's; passthru takes the
+                lower link alone; lo carries nothing).
         """
         below = self.ns(options.lower.netns)
         lower = below.link(options.lower.link)
+        beneath = lower.macvlan if isinstance(options, MacvlanOptions) else lower.ipvlan
+        if beneath is not None and not isinstance(options, VlanOptions):
+            options = replace(options, lower=beneath.lower)
+            below = self.ns(options.lower.netns)
+            lower = below.link(options.lower.link)
         if mtu > lower.mtu:
             raise KernelError("EINVAL", f"mtu {mtu} is more than the {lower.mtu} of {lower.name}")
-        fields: dict[str, Any] = {"mac": lower.mac, "mtu": mtu or lower.mtu, "carrier": lower.running}
+        present = [link for _, link in self.uppers(below.name, lower.name)]
+        fields: dict[str, Any] = {
+            "mac": mac or lower.mac,
+            "mac_set": bool(mac),
+            "mtu": mtu or lower.mtu,
+            "carrier": lower.running,
+            "index": index,
+        }
+        if isinstance(options, VlanOptions):
+            if any(link.vlan is not None and link.vlan.id == options.id for link in present):
+                raise KernelError("EEXIST", f"VLAN {options.id} on {lower.name}")
+            return self.ns(ns).add_link(name, "vlan", vlan=options, **fields)
+        _refuse_upper(lower, present, options)
         if isinstance(options, MacvlanOptions):
-            others = [link.macvlan for _, link in self.uppers(below.name, lower.name)]
-            if others and ("passthru" in (options.mode, *(o.mode for o in others if o is not None))):
-                raise KernelError(
-                    "EINVAL" if options.mode == "passthru" else "EBUSY", f"{lower.name} has another macvlan"
-                )
-            made = self.ns(ns).add_link(
-                name, "macvlan", macvlan=options, **fields | ({"mac": mac} if mac else {})
-            )
-        elif isinstance(options, IpvlanOptions):
-            made = self.ns(ns).add_link(name, "ipvlan", ipvlan=options, **fields)
-        else:
-            made = self.ns(ns).add_link(name, "vlan", vlan=options, **fields)
+            if options.mode == "passthru":
+                fields |= {"mac": lower.mac, "mac_set": False}
+            return self.ns(ns).add_link(name, "macvlan", macvlan=options, **fields)
+        # Mode and flag belong to the port: the latest device sets them for all (`ipvlan_set_port_mode`).
+        fields |= {"mac": lower.mac, "mac_set": False, "noarp": options.mode != "l2"}
+        made = self.ns(ns).add_link(name, "ipvlan", ipvlan=options, **fields)
+        for other, link in self.uppers(below.name, lower.name):
+            if link.ipvlan is not None and link.ipvlan != options:
+                other.set_link(link.name, ipvlan=options, noarp=options.mode != "l2")
         return made
-
-    def raise_upper(self, ns: str, name: str) -> Link:
-        """`ip link set NAME up` for a macvlan: the lower link now takes frames for its MAC too."""
-        link = self.ns(ns).set_link(name, up=True)
-        if link.macvlan is not None:
-            below = self.ns(link.macvlan.lower.netns)
-            if link.macvlan.mode != "passthru":
-                entry = FdbEntry(link.macvlan.lower.link, link.mac, state="permanent")
-                below.add_fdb(entry, replace_existing=True)
-        return link
 
     def uppers(self, ns: str, name: str) -> list[tuple[Netns, Link]]:
         """Return the devices that sit on a link, in whatever namespace they are."""
-        lower = Peer(ns, name)
         return [
-            (other, link)
-            for other in self.netns.values()
-            for link in other.links.values()
-            if link.lower == lower
+            (self.netns[other], self.netns[other].links[link])
+            for other, link in self.stacks.get((ns, name), ())
         ]
+
+    def restack(self) -> None:
+        """Work out anew which devices sit on which link, and whose sockets WireGuard uses."""
+        stacks: dict[tuple[str, str], tuple[tuple[str, str], ...]] = {}
+        wireguards: dict[str, tuple[tuple[str, str], ...]] = {}
+        for ns in [self.netns[name] for name in self.stacking if name in self.netns]:
+            for link in peek(ns, "links").values():
+                if link.lower is not None:
+                    key = (link.lower.netns, link.lower.link)
+                    stacks[key] = (*stacks.get(key, ()), (ns.name, link.name))
+                elif link.wireguard is not None:
+                    home = link.wireguard.home or ns.name
+                    wireguards[home] = (*wireguards.get(home, ()), (ns.name, link.name))
+        self.stacks, self.wireguards = stacks, wireguards
+
+    def stacked(self, ns: str) -> None:
+        """A namespace has got a device that sits on another link, or one of WireGuard's, or has lost one."""
+        self.stacking[ns] = None
+        self.restack()
+
+    def upper_switched(self, ns: str, link: Link) -> None:
+        """A macvlan or VLAN device went up or down: the link below hears its MAC too, or no longer does.
+
+        Raises KernelError: EADDRINUSE (the link below or a macvlan beside it has that MAC), ENETDOWN (a VLAN device
+        whose link is down).
+        """
+        lower = link.lower
+        below = self.netns.get(lower.netns) if lower is not None else None
+        if lower is None or below is None or lower.link not in below.links:
+            return
+        under = below.links[lower.link]
+        if link.vlan is not None and link.up and not under.up:
+            raise KernelError("ENETDOWN", f"{link.name}: {lower.link} is down")
+        own = link.mac == under.mac or link.ipvlan is not None
+        if link.macvlan is not None and link.macvlan.mode != "passthru" and link.up:
+            beside = [
+                other.mac
+                for home, other in self.uppers(*self._key(lower))
+                if other.up and other.macvlan is not None and (home.name, other.name) != (ns, link.name)
+            ]
+            if own or link.mac in beside:
+                raise KernelError("EADDRINUSE", f"{link.mac} on {lower.link}")
+        if own or (link.macvlan is not None and link.macvlan.mode == "passthru"):
+            return
+        if link.up:
+            below.add_fdb(FdbEntry(lower.link, link.mac, state="permanent"), replace_existing=True)
+        elif (lower.link, link.mac) in below.fdb:
+            below.delete_fdb(lower.link, link.mac)
+
+    @staticmethod
+    def _key(lower: Peer) -> tuple[str, str]:
+        return lower.netns, lower.link
+
+    def lower_changed(self, ns: str, old: Link, new: Link) -> None:
+        """A link changed: what sits on it follows in carrier, MTU and MAC, VLAN devices also up and down.
+
+        `vlan_device_event`, `macvlan_device_event` and `ipvlan_device_event`.
+        """
+        for other, upper in self.uppers(ns, new.name):
+            fields: dict[str, Any] = {}
+            if upper.vlan is not None and old.up != new.up and upper.up != new.up:
+                fields["up"] = new.up
+            if new.mtu != old.mtu and (upper.mtu > new.mtu or upper.ipvlan is not None):
+                fields["mtu"] = new.mtu
+            if new.mac != old.mac and upper.mac == old.mac and not upper.mac_set:
+                fields["mac"] = new.mac
+            if fields:
+                other.set_link(upper.name, **fields)
+            if "mac" in fields:
+                other.links[upper.name] = replace(other.links[upper.name], mac_set=False)
+            other.set_carrier(upper.name, new.running)
 
     def unstack(self, ns: str, link: Link) -> None:
         """A link is gone: so are the devices on it, and what the link below kept for it."""
         for other, upper in self.uppers(ns, link.name):
             other.delete_link(upper.name)
-        if link.macvlan is not None:
-            below = self.netns.get(link.macvlan.lower.netns)
-            if below is not None and (link.macvlan.lower.link, link.mac) in below.fdb:
-                below.delete_fdb(link.macvlan.lower.link, link.mac)
+        if link.lower is not None and link.up:
+            self.upper_switched(ns, replace(link, up=False))
 
     def move_link(self, ns: str, name: str, to: str, new_name: str = "") -> Link:
         """`ip link set NAME netns TO name NEW_NAME`: the link arrives down, without addresses. Raises EEXIST, ENODEV.
@@ -164,15 +252,26 @@ class Network:
             link = home.set_link(name, up=False)
         # Its far end must not go with it, so the link is taken out as if it stood alone.
         home.links[name] = replace(
-            link, peer=None, wire="", macvlan=None, ipvlan=None, vlan=None, kind="moved"
+            link, peer=None, wire="", macvlan=None, ipvlan=None, vlan=None, wireguard=None, kind="moved"
         )
+        above = self.stacks.pop((ns, name), ())
         home.delete_link(name)
+        if link.lower is not None or link.wireguard is not None:
+            self.restack()
         kept = {
             field: getattr(link, field)
             for field in link.__struct_fields__
             if field not in ("name", "index", "kind", "master", "port", "up", "wire", "qdiscs", "activated")
         }
+        if link.wireguard is not None and not link.wireguard.home:
+            # Its UDP sockets stay where it was made: that is how a container gets nothing but a tunnel.
+            kept["wireguard"] = replace(link.wireguard, home=ns)
         made = target.add_link(new_name, link.kind, **kept)
+        for upper_ns, upper in above:
+            at = self.netns[upper_ns].links
+            at[upper] = _on(at[upper], Peer(to, new_name))
+        if above:
+            self.restack()
         if link.wire:
             old = self.wires[link.wire]
             ports = tuple((to, new_name) if port == (ns, name) else port for port in old.ports)
@@ -234,6 +333,7 @@ class Network:
         for name, (ns, state) in saved["netns"].items():
             ns.restore(state)
             self.netns[name] = ns
+        self.restack()
 
     def find_address(self, address: str) -> Netns | None:
         """Return the namespace that owns an address (not loopback), or None."""
@@ -242,3 +342,25 @@ class Network:
                 if any(a.local == address for a in entries):
                     return ns
         return None
+
+
+def _refuse_upper(lower: Link, present: list[Link], options: MacvlanOptions | IpvlanOptions) -> None:
+    """What `macvlan_common_newlink` and `ipvlan_link_new` refuse. Raises KernelError."""
+    if lower.kind == "loopback":
+        raise KernelError(
+            "EINVAL", f"{lower.name} carries no {type(options).__name__.removesuffix('Options').lower()}"
+        )
+    macvlans = [link.macvlan for link in present if link.macvlan is not None]
+    ipvlans = [link.ipvlan for link in present if link.ipvlan is not None]
+    if lower.master or (ipvlans if isinstance(options, MacvlanOptions) else macvlans):
+        raise KernelError("EBUSY", f"{lower.name} is another's already")
+    if isinstance(options, MacvlanOptions) and macvlans:
+        modes = [options.mode, *(one.mode for one in macvlans)]
+        if "passthru" in modes:
+            raise KernelError("EINVAL", f"passthru takes {lower.name} alone")
+
+
+def _on(link: Link, lower: Peer) -> Link:
+    """The same device, on a link that is elsewhere now."""
+    kind = "macvlan" if link.macvlan else "ipvlan" if link.ipvlan else "vlan"
+    return replace(link, **{kind: replace(getattr(link, kind), lower=lower)})

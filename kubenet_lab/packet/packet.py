@@ -41,6 +41,45 @@ class DsrOption(Struct, frozen=True, gc=False):
         return f"option DSR {endpoint(self.address, self.port)}"
 
 
+class WireguardMessage(Struct, frozen=True, gc=False):
+    """What a UDP datagram of WireGuard's is to those who look at it from outside, and to whom it is sealed.
+
+    `type` is 1 (handshake initiation), 2 (response) or 4 (data); `length` its bytes. `sender` and `receiver` are the
+    numbers that the two sides gave the session. `key` and `to` are the public keys it was made with and for: what only
+    the receiver can tell, so they are not among the bytes.
+    """
+
+    type: int
+    length: int
+    receiver: int = 0
+    sender: int = 0
+    counter: int = 0
+    key: str = ""
+    to: str = ""
+
+    def to_wire(self) -> bytes:
+        """Return the message as it looks on the wire: its header, and sealed bytes that stand for no plaintext.
+
+        Nothing is encrypted here; what is sealed in reality is a pattern derived from the header, of the right length.
+        """
+        from hashlib import shake_128
+
+        head = struct.pack("<I", self.type)
+        if self.type == 4:
+            head += struct.pack("<IQ", self.receiver, self.counter)
+        elif self.type == 2:
+            head += struct.pack("<II", self.sender, self.receiver)
+        else:
+            head += struct.pack("<I", self.sender)
+        return head + shake_128(head).digest(self.length - len(head))
+
+    def __str__(self) -> str:
+        if self.type == 4:
+            return f"WireGuard data, receiver {self.receiver:#010x}, counter {self.counter}"
+        name = {1: "handshake initiation", 2: "handshake response"}.get(self.type, f"type {self.type}")
+        return f"WireGuard {name}"
+
+
 class Packet(Struct, frozen=True, gc=False):
     """One IP packet with its transport header. `payload` is what the application sent.
 
@@ -94,6 +133,8 @@ class Packet(Struct, frozen=True, gc=False):
             size += 12
         else:
             size += 8
+            if self.message.__class__ is WireguardMessage:
+                return size + int(self.message.length)
         if self.inner is not None:
             if proto == IPIP:
                 assert isinstance(self.inner.body, Packet)
@@ -238,14 +279,17 @@ def describe(packet: Packet) -> str:
     """Return one line: who to whom, protocol, and what kind of segment it is."""
     proto = packet.proto
     if packet.inner is not None:
-        number = "" if proto == IPIP else f" {packet.vni}"
+        name = tunnel_name(packet)
+        number = "" if name in ("IPIP", "WireGuard") else f" {packet.vni}"
         option = f" {packet.dsr}" if packet.dsr is not None else ""
-        return f"{packet.src} > {packet.dst} {tunnel_name(packet)}{number}{option} [{packet.inner.body}]"
+        return f"{packet.src} > {packet.dst} {name}{number}{option} [{packet.inner.body}]"
     if proto in (TCP, UDP, SCTP):
         src, dst = endpoint(packet.src, packet.sport), endpoint(packet.dst, packet.dport)
         text = f"{src} > {dst} {PROTO_NAMES[proto].upper()}"
         if proto == SCTP:
             return f"{text} {sctp_name(packet)}".rstrip()
+        if packet.message.__class__ is WireguardMessage:
+            return f"{text} {packet.message}"
         return f"{text} {tcp_flags(packet.flags)}" if proto == TCP else text
     if proto in (ICMP, ICMPV6):
         return f"{packet.src} > {packet.dst} ICMP {icmp_name(packet)}"
@@ -253,9 +297,11 @@ def describe(packet: Packet) -> str:
 
 
 def tunnel_name(packet: Packet) -> str:
-    """Return what wraps the inner packet: IPIP, Geneve or VXLAN."""
+    """Return what wraps the inner packet: IPIP, Geneve, WireGuard or VXLAN."""
     if packet.proto == IPIP:
         return "IPIP"
+    if packet.message.__class__ is WireguardMessage:
+        return "WireGuard"
     return "Geneve" if packet.dport == GENEVE_PORT else "VXLAN"
 
 

@@ -32,13 +32,14 @@ from kubenet_lab.packet.packet import (
     DsrOption,
     Frame,
     Packet,
+    WireguardMessage,
 )
 
 WINDOW = 64240
 """TCP window of a Linux SYN on a link with MTU 1500; windows are not modelled and decide nothing here."""
 
 NO_MAC = "00:00:00:00:00:00"
-"""Of frames that have no link layer: what an IPIP packet carries."""
+"""Of frames that have no link layer: what an IPIP packet carries, and what a WireGuard device sends."""
 VXLAN_PORTS = frozenset({4789, 8472})
 """UDP ports that `read_packet` takes for VXLAN: IANA's and the Linux kernel's older default."""
 
@@ -117,11 +118,10 @@ def frame_bytes(frame: Frame) -> bytes:
     Of a packet in fragments this is the whole, unfragmented.
     """
     s = _scapy()
-    head = s.l2.Ether(src=frame.src, dst=frame.dst, type=frame.ethertype)
+    macs = {"src": frame.src or NO_MAC, "dst": frame.dst or NO_MAC}
+    head = s.l2.Ether(**macs, type=frame.ethertype)
     if frame.vlan:
-        head = s.l2.Ether(src=frame.src, dst=frame.dst, type=0x8100) / s.l2.Dot1Q(
-            vlan=frame.vlan, type=frame.ethertype
-        )
+        head = s.l2.Ether(**macs, type=0x8100) / s.l2.Dot1Q(vlan=frame.vlan, type=frame.ethertype)
     if isinstance(frame.body, Arp):
         if ":" in frame.body.target_ip:
             head[s.l2.Ether].type = 0x86DD
@@ -240,6 +240,8 @@ def _transport(packet: Packet) -> Any:
         return tcp / s.Raw(payload_of(packet))
     if packet.proto == UDP:
         udp = s.inet.UDP(sport=packet.sport, dport=packet.dport)
+        if isinstance(packet.message, WireguardMessage):
+            return udp / s.Raw(packet.message.to_wire())
         if packet.inner is not None and packet.dport == GENEVE_PORT:
             return udp / s.Raw(_geneve(packet) + frame_bytes(packet.inner))
         if packet.inner is not None:

@@ -88,7 +88,7 @@ def model_outcomes(network: Network, flow: Flow) -> tuple[list[Outcome], str]:
     found: dict[tuple[object, ...], Outcome] = {}
     text = ""
     branches: list[tuple[bool, ...]] = [()]
-    tunnels = {link.vxlan.port for ns in network.netns.values() for link in ns.links.values() if link.vxlan}
+    tunnels = _tunnel_ports(network)
     packet, asked = packet_of(flow)
     for _ in range(MAX_BRANCHES):
         if not branches:
@@ -130,6 +130,14 @@ def model_outcomes(network: Network, flow: Flow) -> tuple[list[Outcome], str]:
     return list(found.values()), text
 
 
+def _tunnel_ports(network: Network) -> set[int]:
+    """The UDP ports of VXLAN and WireGuard devices."""
+    links = [link for ns in network.netns.values() for link in ns.links.values()]
+    return {link.vxlan.port for link in links if link.vxlan} | {
+        link.wireguard.port for link in links if link.wireguard
+    }
+
+
 def _outer(entry: Entry, tunnels: set[int]) -> bool:
     """True for the tunnel's own packets, which a node tracks too, by a source port made from a hash."""
     return entry.orig[0] == UDP and entry.orig[4] in tunnels
@@ -143,9 +151,7 @@ def kernel_outcomes(twin: Twin, flows: list[Flow], timeout: float) -> list[list[
     nodes = [name for name, ns in twin.network.netns.items() if _tracks(ns)]
     twin.exec([(name, ["conntrack", "-F"], "") for name in nodes])
     results = twin.call("probe", flows=[_request(flow, timeout) for flow in flows])
-    tunnels = {
-        link.vxlan.port for ns in twin.network.netns.values() for link in ns.links.values() if link.vxlan
-    }
+    tunnels = _tunnel_ports(twin.network)
     seen = [e for e in read_conntrack(twin, nodes) if not (e.proto == UDP and e.orig[3] in tunnels)]
     return [
         [_outcome(twin, flow, result, seen) for result in group]

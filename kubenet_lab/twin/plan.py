@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from kubenet_lab.kernel import sysctl
 from kubenet_lab.kernel.bridge import FdbEntry
-from kubenet_lab.kernel.link import BridgeOptions, Link
+from kubenet_lab.kernel.link import DEFAULT_VLANS, BridgeOptions, BridgePort, Link
 from kubenet_lab.kernel.netns import ZERO_MAC, Netns
 from kubenet_lab.kernel.network import Network
 from kubenet_lab.kernel.route import TABLE_LOCAL, Route, RouteRule, default_rules
@@ -34,8 +34,14 @@ _BRIDGE_OPTIONS = {
 }
 """Fields of BridgeOptions and what `ip link add type bridge` calls them."""
 
-KINDS = ("loopback", "physical", "veth", "bridge", "vxlan")
-"""Link kinds the twin makes with every kernel it supports."""
+STACKED = ("vlan", "macvlan", "ipvlan")
+"""Link kinds that sit on another link, perhaps in another namespace: they are made once that one is there."""
+
+KINDS = ("loopback", "physical", "veth", "bridge", "vxlan", *STACKED)
+"""Link kinds the twin makes where the kernel can."""
+
+CANNOT = {"wireguard": "the state holds no private keys, and so the twin cannot make its tunnels"}
+"""Why the twin cannot make a kind, where there is more to say than that it cannot."""
 
 LOOPBACK = ("127.0.0.1/8", "::1/128")
 
@@ -111,7 +117,15 @@ def plan(network: Network, *, now: float = 0.0) -> Plan:
 
     `now` is simulated time in s: what has a time-out (elements of nftables sets) is given what is left of it.
     """
-    made = Plan({name: file_name(name) for name in network.netns}, [], [{}, {}, {}], [], {}, [])
+    levels = _levels(network)
+    made = Plan(
+        {name: file_name(name) for name in network.netns},
+        [],
+        [{} for _ in range(len(levels) + 3)],
+        [],
+        {},
+        [],
+    )
     made.netns[UNDERLAY] = file_name(UNDERLAY) if UNDERLAY not in network.netns else "underlay_wires"
     _wires(network, made)
     done: set[tuple[str, str]] = set()
@@ -119,20 +133,32 @@ def plan(network: Network, *, now: float = 0.0) -> Plan:
         for link in ns.links.values():
             _create_outside(network, made, ns, link, done)
     for ns in network.netns.values():
-        make, address, route = [phase.setdefault(ns.name, []) for phase in made.phases]
+        make = made.phases[0].setdefault(ns.name, [])
+        address, route = [phase.setdefault(ns.name, []) for phase in made.phases[-2:]]
         make.append(["ip", _links(ns, made)])
         make.append(["sysctl", _sysctls(ns)])
+        upper = [link for link in ns.links.values() if link.kind in STACKED]
+        if upper:
+            address.append(["ip", [line for link in upper for line in _settings(link, made, ns)]])
+            address.append(["sysctl", [pair for link in upper for pair in _link_sysctls(ns, link)]])
         address.append(["ip", _addresses(ns)])
+        if upper:
+            route.append(
+                ["ip", [f"link set dev {link.name} {'up' if link.up else 'down'}" for link in upper]]
+            )
         route.append(["ip", _routes(ns)])
         six = _rules(ns, 6)
         if six:
             route.append(["ip -6", six])
-        route.append(["bridge", _fdb(ns)])
+        route.append(["bridge", _vlans(ns) + _fdb(ns)])
         _netfilter(ns, route, made, now)
         files = {path: text for path, text in ns.files.items() if path in FILES}
         if files:
             route.append(["files", files])
         _sockets(ns, made)
+    for phase, level in zip(made.phases[1:], levels, strict=False):
+        for ns_name, lines in level.items():
+            phase[ns_name] = [["ip", lines]]
     return made
 
 
@@ -175,9 +201,8 @@ def _wires(network: Network, made: Plan) -> None:
 def _create_outside(network: Network, made: Plan, ns: Netns, link: Link, done: set[tuple[str, str]]) -> None:
     """Make veth pairs from outside, since their ends are in two namespaces; name links nobody can make."""
     if link.kind not in KINDS:
-        made.missing.append(
-            Missing(ns.name, f"link {link.name} of kind {link.kind}", "the twin cannot make this kind yet")
-        )
+        why = CANNOT.get(link.kind, "the twin cannot make this kind yet")
+        made.missing.append(Missing(ns.name, f"link {link.name} of kind {link.kind}", why))
     if link.kind != "veth" or (ns.name, link.name) in done:
         return
     if (
@@ -229,27 +254,70 @@ def _links(ns: Netns, made: Plan) -> list[str]:
             words += [f"ttl {v.ttl}"] if v.ttl else []
             lines.append(" ".join(words))
     for link in ns.links.values():
-        if link.kind not in KINDS:
-            continue
-        words = [f"link set dev {link.name} addrgenmode none mtu {link.mtu}"]
-        words += ["promisc on"] if link.promiscuous else []
-        words += ["arp off"] if link.noarp else []
-        words += [f"txqueuelen {link.txqlen}"] if link.txqlen != 1000 else []
-        words += [f"master {link.master}"] if link.master else []
-        lines.append(" ".join(words))
-        if link.master and link.port is not None:
-            p = link.port
-            lines.append(
-                f"link set dev {link.name} type bridge_slave hairpin {_on(p.hairpin)} "
-                f"learning {_on(p.learning)} flood {_on(p.flood)} isolated {_on(p.isolated)}"
+        if link.kind in KINDS and link.kind not in STACKED:
+            lines += _settings(link, made, ns)
+    return lines
+
+
+def _levels(network: Network) -> list[dict[str, list[str]]]:
+    """What makes the devices on other links: [what stands on the ground, what on that...], by the lower's namespace."""
+    levels: list[dict[str, list[str]]] = []
+
+    def height(ns: Netns, link: Link) -> int:
+        lower = link.lower
+        below = network.netns.get(lower.netns) if lower is not None else None
+        if lower is None or below is None or lower.link not in below.links:
+            return 0
+        return 1 + height(below, below.links[lower.link])
+
+    for ns in network.netns.values():
+        for link in ns.links.values():
+            if link.kind not in STACKED or link.lower is None:
+                continue
+            at = height(ns, link)
+            levels += [{} for _ in range(at - len(levels))]
+            if at:
+                levels[at - 1].setdefault(link.lower.netns, []).append(_upper(ns, link, link.lower.link))
+    return levels
+
+
+def _upper(ns: Netns, link: Link, lower: str) -> str:
+    if link.vlan is not None:
+        options = f"vlan id {link.vlan.id}"
+    elif link.ipvlan is not None:
+        options = f"ipvlan mode {link.ipvlan.mode} {link.ipvlan.flag}"
+    else:
+        options = f"macvlan mode {link.macvlan.mode if link.macvlan is not None else 'bridge'}"
+    own = "" if link.ipvlan is not None else f" address {link.mac}"
+    return (
+        f"link add link {lower} name {link.name} netns {file_name(ns.name)} index {link.index} mtu {link.mtu}{own} "
+        f"type {options}"
+    )
+
+
+def _settings(link: Link, made: Plan, ns: Netns) -> list[str]:
+    """What is set on a link that is there."""
+    # An ipvlan device's ARP is the kernel's affair: its mode says whether there is any.
+    arp_off = link.noarp and link.ipvlan is None
+    words = [f"link set dev {link.name} addrgenmode none mtu {link.mtu}"]
+    words += ["promisc on"] if link.promiscuous else []
+    words += ["arp off"] if arp_off else []
+    words += [f"txqueuelen {link.txqlen}"] if link.txqlen != 1000 else []
+    words += [f"master {link.master}"] if link.master else []
+    lines = [" ".join(words)]
+    if link.master and link.port is not None:
+        p = link.port
+        lines.append(
+            f"link set dev {link.name} type bridge_slave hairpin {_on(p.hairpin)} "
+            f"learning {_on(p.learning)} flood {_on(p.flood)} isolated {_on(p.isolated)}"
+        )
+        if p.state != "forwarding":
+            made.missing.append(
+                Missing(ns.name, f"port state {p.state} of {link.name}", "the kernel decides port states")
             )
-            if p.state != "forwarding":
-                made.missing.append(
-                    Missing(ns.name, f"port state {p.state} of {link.name}", "the kernel decides port states")
-                )
-        if link.kind != "loopback" and not link.noarp:
-            lines.append(f"ntable change name arp_cache dev {link.name} retrans {NEIGHBOUR_RETRANS}")
-            lines.append(f"ntable change name ndisc_cache dev {link.name} retrans {NEIGHBOUR_RETRANS}")
+    if link.kind != "loopback" and not link.noarp:
+        lines.append(f"ntable change name arp_cache dev {link.name} retrans {NEIGHBOUR_RETRANS}")
+        lines.append(f"ntable change name ndisc_cache dev {link.name} retrans {NEIGHBOUR_RETRANS}")
     return lines
 
 
@@ -272,7 +340,7 @@ def _addresses(ns: Netns) -> list[str]:
                 words.append("noprefixroute")
             words += ["nodad"] if a.family == 6 else []
             lines.append(" ".join(words))
-        if link.up:
+        if link.up and link.kind not in STACKED:
             lines.append(f"link set dev {link.name} up")
         if link.kind == "loopback" and link.up:
             have = {a.local for a in ns.addresses.get(link.name, ())}
@@ -296,7 +364,6 @@ def _connected(ns: Netns, network: str, link: Link) -> bool:
 def _sysctls(ns: Netns) -> list[list[str]]:
     """Every parameter the model knows, `all` and `default` first (writing those touches the links')."""
     out: list[list[str]] = []
-    names: dict[str, list[str]] = {"ipv4": [], "ipv6": []}
     for key in sorted({**sysctl.DEFAULTS, **ns.sysctls}):
         if key in sysctl.ALIASES or key in HOST_WIDE or key in sysctl.IPVS:
             continue
@@ -305,23 +372,26 @@ def _sysctls(ns: Netns) -> list[list[str]]:
             path = f"{base.replace('.', '/')}/conf/{dev}/{name}" if dev else key.replace(".", "/")
             value = ns.sysctl(key)
             out.append([path, "0\t0" if key == _PING_GROUPS and value == sysctl.DEFAULTS[key] else value])
-            if dev == "default":
-                names[base.removeprefix("net.")].append(name)
     out.sort(key=lambda pair: (not pair[0].endswith("ip_forward"), "/conf/all/" not in pair[0]))
     for link in ns.links.values():
-        if link.kind not in KINDS:
-            continue
-        for fam, keys in ((4, names["ipv4"]), (6, names["ipv6"])):
-            for name in keys:
-                if name == "forwarding" and fam == 4:
-                    continue
-                out.append(
-                    [f"net/ipv{fam}/conf/{link.name}/{name}", ns.sysctl(sysctl.conf(fam, link.name, name))]
-                )
-        if ns.sysctl(sysctl.conf(4, link.name, "proxy_arp")) != "0":
-            # The kernel waits up to 0.8 s before it answers for others; the model's answers take no time.
-            out.append([f"net/ipv4/neigh/{link.name}/proxy_delay", "0"])
+        if link.kind in KINDS and link.kind not in STACKED:
+            out += _link_sysctls(ns, link)
     return out + [[path, value] for path, value in ONLY_HERE.items()]
+
+
+def _link_sysctls(ns: Netns, link: Link) -> list[list[str]]:
+    """Every parameter of one link."""
+    out: list[list[str]] = []
+    for key in sorted({**sysctl.DEFAULTS, **ns.sysctls}):
+        base, dev, name = _split(key)
+        if dev != "default" or (name == "forwarding" and base == "net.ipv4"):
+            continue
+        fam = int(base[-1])
+        out.append([f"net/ipv{fam}/conf/{link.name}/{name}", ns.sysctl(sysctl.conf(fam, link.name, name))])
+    if ns.sysctl(sysctl.conf(4, link.name, "proxy_arp")) != "0":
+        # The kernel waits up to 0.8 s before it answers for others; the model's answers take no time.
+        out.append([f"net/ipv4/neigh/{link.name}/proxy_delay", "0"])
+    return out
 
 
 def _split(key: str) -> tuple[str, str, str]:
@@ -400,10 +470,27 @@ def _rule(r: RouteRule) -> str:
     return " ".join(words)
 
 
+def _vlans(ns: Netns) -> list[str]:
+    """The VLANs of bridges that filter by them, where they are not the kernel's default."""
+    lines = []
+    for link in ns.links.values():
+        bridge = ns.links.get(link.master or link.name)
+        if bridge is None or bridge.bridge is None or not bridge.bridge.vlan_filtering:
+            continue
+        has = (link.port or BridgePort()).vlans if link.master else bridge.bridge.vlans
+        own = "" if link.master else " self"
+        lines += [f"vlan del dev {link.name} vid {one.vid}{own}" for one in DEFAULT_VLANS if one not in has]
+        for one in has:
+            if one not in DEFAULT_VLANS:
+                flags = (" pvid" if one.pvid else "") + (" untagged" if one.untagged else "")
+                lines.append(f"vlan add dev {link.name} vid {one.vid}{flags}{own}")
+    return lines
+
+
 def _fdb(ns: Netns) -> list[str]:
-    """Static entries only: what a bridge or tunnel learns, it learns again."""
+    """Static entries only: what a bridge or tunnel learns, it learns again; a macvlan tells the link below its MAC."""
     entries: Iterable[FdbEntry] = (
-        e for group in ns.fdb.values() for e in group if e.state and not _own(ns, e)
+        e for group in ns.fdb.values() for e in group if e.state and not _own(ns, e) and not _uppers(ns, e)
     )
     lines = []
     for e in entries:
@@ -420,6 +507,12 @@ def _fdb(ns: Netns) -> list[str]:
 def _own(ns: Netns, entry: FdbEntry) -> bool:
     """True for the entries a bridge makes itself: its own MAC and its ports'."""
     return bool(entry.master) and entry.state == "permanent" and bool(ns.by_mac(entry.mac))
+
+
+def _uppers(ns: Netns, entry: FdbEntry) -> bool:
+    """True for the entries that devices on a link make there."""
+    uppers = ns.network.uppers(ns.name, entry.dev) if ns.network is not None else []
+    return not entry.master and not entry.dst and any(link.mac == entry.mac for _home, link in uppers)
 
 
 # -- netfilter and sockets ------------------------------------------------------------------------------

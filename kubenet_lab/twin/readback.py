@@ -193,6 +193,12 @@ def _link(link: Link) -> str:
     if link.vxlan is not None:
         v = link.vxlan
         words.append(f"vni {v.vni} local {v.local} dev {v.link} port {v.port} learning {v.learning}")
+    if link.vlan is not None:
+        words.append(f"tag {link.vlan.id}")
+    if link.macvlan is not None:
+        words.append(f"mode {link.macvlan.mode}")
+    if link.ipvlan is not None:
+        words.append(f"mode {link.ipvlan.mode} {link.ipvlan.flag}")
     return " ".join(words)
 
 

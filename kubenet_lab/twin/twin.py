@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -61,6 +62,28 @@ def unavailable() -> str:
         if shutil.which(program, path=_path()) is None:
             return f"the program {program!r} is not installed"
     return "" if _unshare() else _REFUSED
+
+
+_ADDED = re.compile(r"ip link add .*?name (\S+)(?: netns (\S+))? .*type (\S+)")
+
+
+def _causes(failed: list[Missing], made: Plan) -> list[Missing]:
+    """Name a link that the kernel did not make once, and leave out what failed because it is not there."""
+    files = {file: name for name, file in made.netns.items()}
+    gone: dict[tuple[str, str], Missing] = {}
+    for item in failed:
+        found = _ADDED.match(item.what)
+        if found is not None:
+            name, file, kind = found.groups()
+            ns = files.get(file or "", item.ns)
+            why = f"this kernel has none ({item.why})" if "Unknown device type" in item.why else item.why
+            gone[ns, name] = Missing(ns, f"link {name} of kind {kind}", why)
+
+    def follows(item: Missing) -> bool:
+        words = item.what.replace("/", " ").split()
+        return any(ns == item.ns and name in words for ns, name in gone)
+
+    return [*gone.values(), *(i for i in failed if not _ADDED.match(i.what) and not follows(i))]
 
 
 _REFUSED = (
@@ -136,7 +159,7 @@ class Twin:
             failed = self.call(
                 "build", netns=made.netns, root=made.root, phases=made.phases, sockets=made.sockets
             )
-            self.missing += [Missing(**item) for item in failed]
+            self.missing += _causes([Missing(**item) for item in failed], made)
             if strict and self.missing:
                 raise TwinError("this machine's kernel or tools cannot make:", self.missing)
         except BaseException:

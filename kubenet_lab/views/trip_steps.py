@@ -23,6 +23,7 @@ from kubenet_lab.packet.packet import (
     Arp,
     Frame,
     Packet,
+    WireguardMessage,
     icmp_name,
     proto_name,
     tcp_flags,
@@ -160,8 +161,10 @@ def _transport(packet: Packet) -> tuple[str, list[tuple[str, str]]]:
 
 def _raw_headers(thing: Frame | Packet | Arp, depth: int = 0) -> list[tuple[str, int, list[tuple[str, str]]]]:
     if isinstance(thing, Frame):
+        tag = [("802.1Q", depth, [("VLAN", str(thing.vlan))])] if thing.vlan else []
         return [
             ("Ethernet", depth, [("from MAC", thing.src), ("to MAC", thing.dst)]),
+            *tag,
             *_raw_headers(thing.body, depth),
         ]
     if isinstance(thing, Arp):
@@ -169,7 +172,11 @@ def _raw_headers(thing: Frame | Packet | Arp, depth: int = 0) -> list[tuple[str,
     out = [("IPv6" if thing.family == 6 else "IPv4", depth, _ip_fields(thing))]
     name, fields = _transport(thing)
     out.append((name, depth, fields))
-    if thing.inner is not None:
+    if isinstance(thing.message, WireguardMessage):
+        out.append(("WireGuard", depth, _sealed(thing.message)))
+        if thing.inner is not None:
+            out += _raw_headers(thing.inner.body, depth + 1)
+    elif thing.inner is not None:
         if thing.proto != IPIP:
             option = [("option", str(thing.dsr))] if thing.dsr is not None else []
             out.append((tunnel_name(thing), depth, [("VNI", str(thing.vni)), *option]))
@@ -178,6 +185,18 @@ def _raw_headers(thing: Frame | Packet | Arp, depth: int = 0) -> list[tuple[str,
         size = len(thing.payload) or thing.payload_size
         out.append(("Data", depth, [("size", f"{size} bytes")]))
     return out
+
+
+def _sealed(message: WireguardMessage) -> list[tuple[str, str]]:
+    """What of a WireGuard message everybody on the way can read; what is inside the packet only its peer can."""
+    if message.type != 4:
+        return [("says", str(message).removeprefix("WireGuard "))]
+    return [
+        ("type", "4, data"),
+        ("receiver", f"{message.receiver:#010x}"),
+        ("counter", str(message.counter)),
+        ("inside", f"sealed, {message.length - 32} bytes"),
+    ]
 
 
 def headers(now: Frame | Packet | None, before: Frame | Packet | None = None) -> tuple[Header, ...]:

@@ -20,6 +20,7 @@ from kubenet_lab.packet.packet import (
     TCP,
     UDP,
     Packet,
+    WireguardMessage,
     endpoint,
     icmp_name,
     proto_name,
@@ -278,6 +279,11 @@ def _encapsulate(step: Step, hop: Hop, names: Names) -> str:
     if outer is None:
         return f"Device {step.spot} wraps the packet."
     ends = f"from {who(outer.src, names)} to {who(outer.dst, names)}"
+    if isinstance(outer.message, WireguardMessage):
+        return (
+            f"The device {step.spot} seals the packet and puts it into a new one {ends}: a letter in a letter that "
+            f"only the peer can open (WireGuard, UDP port {outer.dport})."
+        )
     if outer.proto == IPIP:
         return (
             f"The device {step.spot} puts the packet into a new packet {ends}: a letter in a letter (IPIP)."
@@ -316,6 +322,14 @@ def _bridge(step: Step, hop: Hop, names: Names) -> str:
     return f"The bridge {step.spot} in {place_name(hop.netns)}: {step.note or 'passes it on'}."
 
 
+def _device(step: Step, hop: Hop, names: Names) -> str:
+    return f"The {step.kind} device {step.spot} in {place_name(hop.netns)}: {step.note}."
+
+
+def _handshake(step: Step, hop: Hop, names: Names) -> str:
+    return f"WireGuard on {step.spot} agrees on a key first, by two messages: {step.note}."
+
+
 def _ipvs(step: Step, hop: Hop, names: Names) -> str:
     here, before, after = place_name(hop.netns), step.before, step.after
     if before is None or after is None:
@@ -343,6 +357,11 @@ _SENTENCES: dict[str, Callable[[Step, Hop, Names], str]] = {
     "conntrack": _conntrack,
     "fdb": _fdb,
     "bridge": _bridge,
+    "vlan": _device,
+    "macvlan": _device,
+    "ipvlan": _device,
+    "wireguard": lambda step, hop, names: f"WireGuard on {step.spot} chooses a peer: {step.note}.",
+    "handshake": _handshake,
     "encapsulate": _encapsulate,
     "ipvs": _ipvs,
     "bpf": lambda step, hop, names: bpf_words.sentence(step, hop, names, who),
@@ -381,6 +400,11 @@ TITLES = {
     "nat": "Address rewritten",
     "conntrack": "Connection looked up",
     "bridge": "Bridge",
+    "vlan": "VLAN tag",
+    "macvlan": "macvlan",
+    "ipvlan": "ipvlan",
+    "wireguard": "Peer chosen",
+    "handshake": "Key agreed on",
     "fdb": "Forwarding table",
     "encapsulate": "Wrapped in a tunnel packet",
     "decapsulate": "Unwrapped",
@@ -441,6 +465,11 @@ LAYERS: dict[str, str] = {
     "ipvs": "rules",
     "encapsulate": "tunnel",
     "decapsulate": "tunnel",
+    "wireguard": "tunnel",
+    "handshake": "tunnel",
+    "vlan": "links",
+    "macvlan": "links",
+    "ipvlan": "links",
     "neighbour": "links",
     "arp": "links",
     "bridge": "links",
@@ -456,7 +485,20 @@ _DECISIVE = ("DROP", "REJECT", "QUEUE", "NFQUEUE")
 def is_main(step: Step, hop: Hop) -> bool:
     """True for the steps that tell the story; the others are shown on demand."""
     kind = step.kind
-    if kind in ("send", "nat", "ipvs", "encapsulate", "decapsulate", "deliver", "answer", "end"):
+    if kind in (
+        "vlan",
+        "macvlan",
+        "ipvlan",
+        "handshake",
+        "send",
+        "nat",
+        "ipvs",
+        "encapsulate",
+        "decapsulate",
+        "deliver",
+        "answer",
+        "end",
+    ):
         return True
     if kind == "route":
         sort: str = getattr(step.entry, "type", "unicast")
@@ -501,7 +543,9 @@ def command(step: Step, hop: Hop, packet: Packet) -> str:
     if step.kind == "fdb":
         master = getattr(step.entry, "master", "")
         return f"bridge fdb show br {master}" if master else f"bridge fdb show dev {step.spot.split()[0]}"
-    if step.kind in ("encapsulate", "decapsulate"):
+    if step.kind in ("wireguard", "handshake"):
+        return f"wg show {step.spot}"
+    if step.kind in ("encapsulate", "decapsulate", "vlan", "macvlan", "ipvlan"):
         return f"ip -d link show {step.spot}"
     if step.kind == "deliver":
         return "ss -lntu"
@@ -512,6 +556,14 @@ _END_COMMANDS = {
     "no-listener": "ss -lntu",
     "no-route": "ip route get {dst}",
     "no-vtep": "bridge fdb show",
+    "vlan-unknown": "ip -d link show",
+    "vlan-filtered": "bridge vlan show",
+    "wireguard-no-peer": "wg show all allowed-ips",
+    "wireguard-no-endpoint": "wg show all endpoints",
+    "wireguard-no-handshake": "wg show",
+    "wireguard-stranger": "wg show",
+    "wireguard-no-session": "wg show",
+    "wireguard-source": "wg show all allowed-ips",
     "not-forwarding": "sysctl net.ipv4.ip_forward",
     "rp-filter": "sysctl -a -r rp_filter",
     "neighbour-failed": "ip neigh show",

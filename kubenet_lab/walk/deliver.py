@@ -29,9 +29,10 @@ from kubenet_lab.packet.packet import (
     TCP,
     UDP,
     Packet,
+    WireguardMessage,
     sctp_chunk,
 )
-from kubenet_lab.walk import bpf_sock, hooks, ipip, routing, tunnel
+from kubenet_lab.walk import bpf_sock, hooks, ipip, routing, tunnel, wireguard
 from kubenet_lab.walk.engine import Walk
 from kubenet_lab.walk.skb import Skb
 
@@ -51,6 +52,11 @@ def local_input(w: Walk, skb: Skb) -> None:
         skb.pkt = replace(skb.pkt, fragment=0)
     if not hooks.input(w, skb):
         return
+    receiver(w, skb)
+
+
+def receiver(w: Walk, skb: Skb) -> None:
+    """`ip_protocol_deliver_rcu`: hand the packet to its protocol."""
     proto = skb.pkt.proto
     if proto == TCP:
         _tcp(w, skb)
@@ -167,7 +173,10 @@ def _sctp(w: Walk, skb: Skb) -> None:
 
 def _udp(w: Walk, skb: Skb) -> None:
     ns, pkt = skb.ns, skb.pkt
-    if pkt.inner is not None and tunnel.decapsulate(w, skb):
+    if pkt.message.__class__ is WireguardMessage:
+        if wireguard.arrived(w, skb, pkt.message):
+            return
+    elif pkt.inner is not None and tunnel.decapsulate(w, skb):
         return
     socket = ns.socket_for(UDP, pkt.dst, pkt.dport)
     if socket is not None:

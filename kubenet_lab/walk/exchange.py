@@ -36,6 +36,8 @@ LOCAL_ERRORS = {
     "route-blackhole": (UNREACHABLE, "EINVAL"),
     "neighbour-failed": (UNREACHABLE, "EHOSTUNREACH"),
     "no-source": (UNREACHABLE, "EADDRNOTAVAIL"),
+    "wireguard-no-peer": (UNREACHABLE, "ENOKEY"),
+    "wireguard-no-endpoint": (UNREACHABLE, "EDESTADDRREQ"),
     "too-big": (TOO_LONG, "EMSGSIZE"),
 }
 """What a local sender is told, by the reason its packet ended with in its own namespace."""
@@ -124,6 +126,13 @@ def judge(request: Trace, ns: str, patience: float = 5.0) -> Exchange:
                 ):
                     # The hook's own verdict comes back from sendto(2) first; the ICMP error waits in the queue.
                     verdict, errno = NOT_PERMITTED, "EPERM"
+                if (
+                    request.reason in ("wireguard-no-peer", "wireguard-no-endpoint")
+                    and request.packet.proto not in (TCP, SCTP)
+                    and len(request.hops) == 1
+                ):
+                    # So does what the device's own transmit function says.
+                    verdict, errno = LOCAL_ERRORS[request.reason]
                 break
             verdict, errno, answer = TIMED_OUT, "ETIMEDOUT", None
     else:

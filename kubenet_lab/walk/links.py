@@ -11,7 +11,17 @@ from kubenet_lab.kernel.netns import Netns
 from kubenet_lab.kernel.put_off import peek, waits
 from kubenet_lab.packet.packet import BROADCAST_MAC, Arp, Frame, Packet
 from kubenet_lab.trace import Step
-from kubenet_lab.walk import bpf, bridging, ipip, neighbours, nft_frames, routing, tunnel
+from kubenet_lab.walk import (
+    bpf,
+    bridging,
+    ipip,
+    neighbours,
+    nft_frames,
+    routing,
+    stacked,
+    tunnel,
+    wireguard,
+)
 from kubenet_lab.walk.engine import MAX_DEPTH, Walk
 from kubenet_lab.walk.skb import Skb
 
@@ -73,6 +83,10 @@ def transmit(
         routing.receive_ip(w, again)
     elif kind == "physical":
         _to_wire(w, ns, link, frame)
+    elif kind in ("vlan", "macvlan", "ipvlan"):
+        stacked.transmit(w, ns, link, frame, skb)
+    elif kind == "wireguard":
+        wireguard.encapsulate(w, ns, link, frame, skb)
     elif kind == "dummy":
         w.end("dropped", "bridged-to-nobody", ns, dev, link, note="a dummy device drops what it is given")
     else:
@@ -97,6 +111,7 @@ def _to_wire(w: Walk, ns: Netns, link: Link, frame: Frame) -> None:
         w.end("lost", "no-carrier", ns, link.name, link)
         return
     group = is_group(frame.dst)
+    stacks = w.network.stacks
     taken = False
     for other_ns, other_link in wire.ports:
         if (other_ns, other_link) == (ns.name, link.name):
@@ -106,7 +121,15 @@ def _to_wire(w: Walk, ns: Netns, link: Link, frame: Frame) -> None:
             taken = True
             continue
         target = peek(there, "links")[other_link]
-        if group or target.mac == frame.dst or target.promiscuous or target.master:
+        if (
+            group
+            or target.mac == frame.dst
+            or target.promiscuous
+            or target.master
+            or (
+                (other_ns, other_link) in stacks and stacked.hears(w.network, other_ns, other_link, frame.dst)
+            )
+        ):
             taken = True
             if target.up:
                 receive(w, there, other_link, frame)
@@ -116,17 +139,21 @@ def _to_wire(w: Walk, ns: Netns, link: Link, frame: Frame) -> None:
         w.end("lost", "bridged-to-nobody", ns, wire.name, note=f"no port of {wire.name} has MAC {frame.dst}")
 
 
-def receive(w: Walk, ns: Netns, dev: str, frame: Frame) -> None:
-    """A frame comes in on a link: bridge port, or up the stack when its MAC is ours."""
+def receive(w: Walk, ns: Netns, dev: str, frame: Frame, *, host: bool = False, inside: bool = False) -> None:
+    """A frame comes in on a link: for a device on it, for its bridge, or up the stack when its MAC is ours.
+
+    `host` says that somebody has found it to be for us, whatever its MAC. `inside` is for what a link of this host
+    hands to a device on it: no new hop where both are in one namespace, and nobody measures the frame again.
+    """
     link = ns.links[dev]
     body = frame.body
-    shown = body if isinstance(body, Packet) else w.trace.packet
-    w.begin_hop(ns, dev, shown, isinstance(body, Packet) and body.inner is not None)
-    if frame.length > link.mtu + 14 + VLAN_SLACK:
-        w.steps.append(Step("receive", dev, frame))
+    if not inside or w.hop.netns != ns.name:
+        shown = body if isinstance(body, Packet) else w.trace.packet
+        w.begin_hop(ns, dev, shown, isinstance(body, Packet) and body.inner is not None)
+    w.steps.append(Step("receive", dev, frame))
+    if not inside and frame.length > link.mtu + 14 + VLAN_SLACK:
         w.end("lost", "too-big-for-link", ns, dev, link)
         return
-    w.steps.append(Step("receive", dev, frame))
     if ns.bpf is not None:
         seen = bpf.ingress(w, ns, ns.bpf, link, frame)
         if seen is None:
@@ -137,10 +164,16 @@ def receive(w: Walk, ns: Netns, dev: str, frame: Frame) -> None:
         if kept is None:
             return
         frame = kept
+    stacks = w.network.stacks
+    if stacks and (ns.name, dev) in stacks and stacked.arrived(w, ns, link, frame):
+        return
     if link.master:
         bridging.from_port(w, ns, link, frame)
         return
-    if not is_group(frame.dst) and frame.dst != link.mac:
+    if frame.vlan:
+        w.end("lost", "vlan-unknown", ns, dev, link, note=f"tag {frame.vlan}")
+        return
+    if not host and not is_group(frame.dst) and frame.dst != link.mac:
         w.end("lost", "not-my-mac", ns, dev, link)
         return
     up(w, ns, dev, frame)

@@ -34,8 +34,8 @@ def resolve(w: Walk, ns: Netns, dev: str, address: str, source: str) -> str:
         w.steps.append(Step("neighbour", dev, entry))
         return entry.mac
     link = ns.links[dev]
-    if link.noarp:
-        return link.mac
+    if not link.asks:
+        return link.mac or ZERO
     asked = _ask(w, ns, dev, address, source)
     entry = ns.neighbours.get((dev, address))
     if entry is not None and entry.usable:
@@ -70,6 +70,9 @@ def _goes_out(w: Walk, ns: Netns, dev: str, frame: Frame) -> bool:
 def receive_arp(w: Walk, ns: Netns, dev: str, arp: Arp) -> None:
     """Answer a question about an address of ours, or learn from an answer to ours."""
     if ns.nftables_built is not None and not nft_frames.arp(w, ns, "input", dev, arp):
+        return
+    if not ns.links[dev].asks and ":" not in arp.target_ip:
+        w.end("lost", "not-my-mac", ns, dev, note=f"{dev} takes no part in ARP (NOARP)")
         return
     if arp.sender_ip == arp.target_ip:
         _announced(w, ns, dev, arp)
@@ -117,9 +120,10 @@ def unmoved(w: Walk, ns: Netns, dev: str, frame: Frame) -> bool:
     link: Link = peek(ns, "links")[dev]
     if not link.up or link.master or link.kind != "physical" or frame.vlan or frame.length > link.mtu + 14:
         return False
-    if peek(ns, "bpf") is not None or peek(ns, "_nftables"):
+    if peek(ns, "bpf") is not None or peek(ns, "_nftables") or (ns.name, dev) in w.network.stacks:
         return False
-    if any(name.endswith("proxy_arp") and value != "0" for name, value in peek(ns, "sysctls").items()):
+    sysctls = peek(ns, "sysctls")
+    if any(sysctls.get(f"net.ipv4.conf.{one}.proxy_arp", "0") != "0" for one in (dev, "all", "default")):
         return False
     if (ETH_ARP, 0) in peek(ns, "sockets") or any(
         a.local == arp.target_ip for assigned in peek(ns, "addresses").values() for a in assigned

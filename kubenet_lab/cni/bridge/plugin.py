@@ -24,7 +24,7 @@ from kubenet_lab.cni.plugin import (
 )
 from kubenet_lab.kernel.bridge import FdbEntry
 from kubenet_lab.kernel.errors import KernelError
-from kubenet_lab.kernel.link import BridgeOptions, BridgePort, PortVlan
+from kubenet_lab.kernel.link import DEFAULT_VLANS, BridgeOptions, BridgePort, PortVlan
 from kubenet_lab.kernel.netns import Netns
 from kubenet_lab.packet.ip import family, ip_text, mac_from, prefix
 
@@ -118,7 +118,7 @@ def _join(node: Netns, conf: Config, name: str) -> None:
 def _vlans(conf: Config) -> tuple[PortVlan, ...]:
     """The VLANs of a container's port. Without `preserveDefaultVlan` it is taken out of VLAN 1."""
     if not (conf.vlan or conf.vlan_trunk):
-        return ()
+        return DEFAULT_VLANS
     default = (PortVlan(1, untagged=True, pvid=not conf.vlan),) if conf.preserve_default_vlan else ()
     if conf.vlan:
         return (*default, PortVlan(conf.vlan, pvid=True, untagged=True))

@@ -229,3 +229,10 @@ class FlannelHostGw(Flannel):
 
     def __init__(self, world: World) -> None:
         super().__init__(world, "host-gw")
+
+
+class FlannelWireguard(Flannel):
+    """Flannel with the backend wireguard: what leaves the node is sealed for the node it goes to."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world, "wireguard")

@@ -30,6 +30,8 @@ from kubenet_lab.kernel.netns import Netns
 BROADCAST = "ff:ff:ff:ff:ff:ff"
 PLAIN_KINDS = ("veth", "dummy", "ifb")
 """Kinds that have no options worth keeping."""
+NO_HARDWARE = ("wireguard", "tun")
+"""Kinds that carry packets without any link layer (ARPHRD_NONE): they have no address."""
 PORT_STATES = ("disabled", "listening", "learning", "forwarding", "blocking")
 
 
@@ -139,6 +141,8 @@ def head(ns: Netns, link: Link, *, mode: bool) -> dict[str, Any]:
 def hardware(ns: Netns, link: Link) -> dict[str, Any]:
     """Return the members of the `link/...` line."""
     loop = link.kind == "loopback"
+    if link.kind in NO_HARDWARE and not link.mac:
+        return {"link_type": "none"}
     row: dict[str, Any] = {
         "link_type": "loopback" if loop else "ether",
         "address": link.mac,
@@ -172,6 +176,8 @@ def head_text(ns: Netns, link: Link, *, mode: bool, bare: bool = False) -> str:
 def hardware_text(ns: Netns, link: Link) -> str:
     """Return the second line of a link's entry, without what `-d` adds."""
     row = hardware(ns, link)
+    if row["link_type"] == "none":
+        return "    link/none "
     text = f"    link/{row['link_type']} {row['address']} brd {row['broadcast']}"
     return f"{text} link-netnsid {row['link_netnsid']}" if "link_netnsid" in row else text
 
@@ -419,10 +425,17 @@ def _stacked_from(kind: str, data: dict[str, Any], fields: dict[str, Any]) -> bo
     return True
 
 
+def _promiscuity(ns: Netns, link: Link) -> int:
+    """1 for a bridge's port, a link somebody made promiscuous, and one that a passthru macvlan sits on."""
+    uppers = ns.network.uppers(ns.name, link.name) if ns.network is not None else []
+    taken = any(up.up and up.macvlan is not None and up.macvlan.mode == "passthru" for _home, up in uppers)
+    return 1 if link.master or link.promiscuous or taken else 0
+
+
 def details_text(ns: Netns, link: Link, *, addrgen: bool) -> list[str]:
     """Return what `-d` adds: the rest of the hardware line, then the lines of the link's kind."""
     limits = (0, 0) if link.kind == "loopback" else (68, 65535)
-    port = 1 if link.master or link.promiscuous else 0
+    port = _promiscuity(ns, link)
     # The gap after promiscuity is iproute2's own: two fields each bring their space.
     lines = [
         f" promiscuity {port}  allmulti {1 if link.master else 0} minmtu {limits[0]} maxmtu {limits[1]} "
@@ -456,7 +469,7 @@ def details(ns: Netns, link: Link, *, addrgen: bool) -> dict[str, Any]:
     """Return the members that `-d -j` adds."""
     limits = (0, 0) if link.kind == "loopback" else (68, 65535)
     row: dict[str, Any] = {
-        "promiscuity": 1 if link.master or link.promiscuous else 0,
+        "promiscuity": _promiscuity(ns, link),
         "allmulti": 1 if link.master else 0,
         "min_mtu": limits[0],
         "max_mtu": limits[1],

@@ -206,8 +206,8 @@ def test_a_link_taken_down_loses_its_routes() -> None:
 
 def test_what_is_not_modelled_says_so() -> None:
     network = routed(4)
-    network.ns("a").add_link("wg0", "wireguard", mac="00:00:00:00:00:00", noarp=True)
-    network.ns("a").set_link("wg0", up=True)
-    network.ns("a").add_route("10.50.0.0/16", dev="wg0")
+    network.ns("a").add_link("vti0", "vti", mac="00:00:00:00:00:00", noarp=True)
+    network.ns("a").set_link("vti0", up=True)
+    network.ns("a").add_route("10.50.0.0/16", dev="vti0")
     done = exchange(Walk(network), "a", Packet("", "10.50.0.1", TCP, 0, 80, flags=SYN))
     check(done, "not modelled", "not-modelled")
