@@ -332,8 +332,6 @@ def _object_act(one: NamedObject, place: Place) -> Act:
         return _spend(value, state.setdefault(key, [value.used]))
     if isinstance(value, st.Limit):
         return _bucket(value, state.setdefault(key, [-1.0, 0.0]))
-    if one.kind in ("ct helper", "ct timeout", "ct expectation", "secmark"):
-        return lambda run: None
     return _stop(f"{one.kind} {one.name}")
 
 
@@ -566,7 +564,7 @@ _ACTS: dict[type, Callable[[Any, Place, str], Act]] = {
     st.Fwd: _not_modelled,
     st.Tproxy: _not_modelled,
     st.Synproxy: _not_modelled,
-    st.FlowOffload: _goes_on,
+    st.FlowOffload: _not_modelled,
     st.StripOption: _strip,
     st.Xt: _not_modelled,
     st.Inline: _inline,

@@ -358,6 +358,49 @@ def test_what_is_not_modelled_says_so_when_a_packet_comes(rule: str) -> None:
         run(ruleset, an_skb(node(), SYN_PACKET))
 
 
+OBJECTS = """	flowtable f {
+		hook ingress priority filter
+		devices = { "eth0" }
+	}
+	ct helper ftp {
+		type "ftp" protocol tcp
+		l3proto ip
+	}
+	ct timeout short {
+		protocol tcp
+		l3proto ip
+		policy = { established : 60 }
+	}
+	ct expectation e {
+		protocol udp
+		dport 9876
+		timeout 2m
+		size 12
+		l3proto ip
+	}
+	secmark ssh {
+		"system_u:object_r:ssh_server_packet_t:s0"
+	}
+"""
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "flow add @f",
+        'ct helper set "ftp"',
+        'ct timeout set "short"',
+        'ct expectation set "e"',
+        'meta secmark set "ssh"',
+    ],
+)
+def test_what_would_change_a_connections_fate_is_not_passed_over(rule: str) -> None:
+    ruleset = chain(f"\t\t{rule}\n\t\taccept", extra=OBJECTS)
+    assert rule in nft.list_ruleset(ruleset)
+    with pytest.raises(NotModelled, match="not modelled"):
+        run(ruleset, an_skb(node(), SYN_PACKET))
+
+
 def test_ten_thousand_services_cost_what_ten_do() -> None:
     elements = ", ".join(
         f"10.{96 + (i >> 16)}.{i >> 8 & 255}.{i & 255} . tcp . 80 : goto svc" for i in range(10_000)
