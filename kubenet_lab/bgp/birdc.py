@@ -386,7 +386,7 @@ def show_route(bird: Bird, family: int = 4, *, every: bool = False, asked: Asked
         if asked.count and asked.prefix:
             continue  # BIRD counts whole tables only
         if asked.count:
-            counts = (sum(map(len, chosen.values())), sum(map(len, known.values())), len(known))
+            counts = (sum(map(len, chosen.values())), len(known) if asked.primary else sum(map(len, known.values())), len(known))
             where = f" in table master{fam}" if version == 2 else ""
             lines.append(f"{counts[0]} of {counts[1]} routes for {counts[2]} networks{where}")
             total = [a + b for a, b in zip(total, counts, strict=True)]

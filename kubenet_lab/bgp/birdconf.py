@@ -50,9 +50,9 @@ def _rules(peer: Peer, which: str) -> str:
 
 def _aggregation(config: Config, *, static: bool = True) -> list[str]:
     out = ["function apply_communities () { }"]
-    if config.blocks and static:
+    if static and (config.blocks or config.static):
         out.append("protocol static {")
-        out += [f"   route {block} blackhole;" for block in config.blocks]
+        out += [f"   route {block} blackhole;" for block in (*config.blocks, *config.static)]
         out.append("}")
     out += ["function calico_aggr ()", "{"]
     for block in config.blocks:
@@ -64,12 +64,13 @@ def _aggregation(config: Config, *, static: bool = True) -> list[str]:
     out += ["}", "function calico_export_to_bgp_peers(bool internal_peer) {", "  apply_communities();"]
     out.append("  calico_aggr();")
     out += [f"  if (net ~ {pool.cidr}) then {{ accept; }}" for pool in config.pools if pool.export]
+    out += [f"  if ( net ~ {cidr} ) then {{ accept; }}" for cidr in (*config.static, *config.reflected)]
     out.append("}")
     return out
 
 
 def _tunnels(config: Config) -> str:
-    out = ""
+    out = "".join(f"  if ( net ~ {cidr} ) then {{ reject; }}\n" for cidr in config.rejects)
     for pool in config.pools:
         if pool.by_felix:
             out += f"  if (net ~ {pool.cidr}) then {{ reject; }}\n"
@@ -178,7 +179,8 @@ def bird2(config: Config) -> str:
     graceful = "graceful restart;" if config.graceful_restart else ""
     scan = f"scan time {_seconds(config.scan_time)};"
     for fam in families:
-        routes = " ".join(f"route {block} blackhole;" for block in config.blocks if family(block) == fam)
+        own = (block for block in (*config.blocks, *config.static) if family(block) == fam)
+        routes = " ".join(f"route {block} blackhole;" for block in own)
         out.append(f"protocol static s{fam} {{ ipv{fam}; {routes} }}")
         out.append(
             f"protocol kernel k{fam} {{ learn; persist; {scan} {graceful} merge paths on; {metric}"

@@ -91,6 +91,9 @@ class Config(Struct, frozen=True):
     Attributes:
         blocks: Prefixes of this node, made as blackholes (`protocol static`) and announced whole.
         pools: What may be announced, and the tunnel of each.
+        static: Further prefixes to announce (addresses of Services); like `blocks`, blackholes in the table.
+        rejects: Prefixes whose routes never go into this kernel, own ones and learned ones.
+        reflected: Prefixes that a route reflector passes on beside those of pools.
         filters: "calico" (confd's filters) or "static" (announce the own blocks, program static and BGP routes).
         version: 1 (Calico's fork of BIRD 1.6) or 2 (upstream): kernel metrics and texts differ.
         local_subnet: The node's subnet, for CrossSubnet.
@@ -100,6 +103,9 @@ class Config(Struct, frozen=True):
     asn: int = 64512
     blocks: tuple[str, ...] = ()
     pools: tuple[Pool, ...] = ()
+    static: tuple[str, ...] = ()
+    rejects: tuple[str, ...] = ()
+    reflected: tuple[str, ...] = ()
     peers: tuple[Peer, ...] = ()
     filters: str = "calico"
     version: int = 1
@@ -117,7 +123,7 @@ class Config(Struct, frozen=True):
             raise InputError(f"bird: filters {self.filters!r} are not modelled; use calico or static")
         if self.hold_time != 0 and self.hold_time < 3:
             raise InputError(f"bird: Hold time must be in range 3-65535 or zero, not {self.hold_time}")
-        for block in (*self.blocks, *(pool.cidr for pool in self.pools)):
+        for block in (*self.blocks, *self.static, *self.rejects, *(pool.cidr for pool in self.pools)):
             try:
                 prefix(block)
             except ValueError:

@@ -189,11 +189,7 @@ class Bird:
             if name not in self.sessions:
                 self._begin(peer)
         self._read_own()
-        if (old.pools, old.filters, old.local_subnet) != (
-            config.pools,
-            config.filters,
-            config.local_subnet,
-        ) or (set(old.blocks) != set(config.blocks)):
+        if _told_by(old) != _told_by(config):
             for path in self._paths.values():
                 self._point(path)
             self._dirty.update(dict.fromkeys(self.table))
@@ -222,7 +218,7 @@ class Bird:
     def _read_own(self) -> None:
         """Take up what this node has itself: its blocks, connected networks and other people's routes."""
         found: dict[str, list[Path]] = {}
-        for block in self.config.blocks:
+        for block in (*self.config.blocks, *self.config.static):
             found.setdefault(prefix(block).text, []).append(Path("static", self._name("static", block)))
         ns = self.ns
         for entries in ns.addresses.values():
@@ -545,6 +541,8 @@ class Bird:
         if not paths:
             return None
         best = paths[0]
+        if self.filters.rejected(dst):
+            return None
         if best.source == "static":
             return _blackhole(dst, self.config.kernel_metric)
         if best.source != "bgp":
@@ -705,7 +703,13 @@ def _blackhole(dst: str, metric: int) -> Route:
 
 def _plain(config: Config) -> bool:
     """True when every BGP route goes to the kernel as it is."""
-    return not any(pool.tunnel or pool.by_felix for pool in config.pools)
+    return not config.rejects and not any(pool.tunnel or pool.by_felix for pool in config.pools)
+
+
+def _told_by(config: Config) -> tuple[object, ...]:
+    """What decides, beside the routes themselves, what goes to the peers and into the kernel."""
+    lists = (config.blocks, config.static, config.rejects, config.reflected)
+    return (config.pools, config.filters, config.local_subnet, *map(frozenset, lists))
 
 
 def _same(a: Path, b: Path) -> bool:

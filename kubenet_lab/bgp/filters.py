@@ -42,6 +42,8 @@ class Filters:
         for block in map(prefix, config.blocks):
             self.blocks.setdefault((block.family, block.length, block.mask), set()).add(block.net)
         self.pools = tuple((prefix(pool.cidr), pool) for pool in config.pools)
+        self.passed = tuple(map(prefix, (*config.static, *config.reflected)))
+        self.rejects = tuple(map(prefix, config.rejects))
 
     def preference(self, attributes: Attributes, peer: Peer) -> int:
         """Return the preference a received path gets (import filter): higher for pods in live migration."""
@@ -62,7 +64,9 @@ class Filters:
             if family == net.family and net.length >= length and net.net & mask in nets:
                 # The block goes out whole; single addresses in it only while they migrate.
                 return net.length == length or self.metric_out(path) < NORMAL_METRIC
-        return any(pool.export and inside(net, block) for block, pool in self.pools)
+        return any(pool.export and inside(net, block) for block, pool in self.pools) or any(
+            inside(net, block) for block in self.passed
+        )
 
     def metric_out(self, path: Path) -> int:
         """Return the krt_metric the export filter works with."""
@@ -85,6 +89,10 @@ class Filters:
             assert attributes is not None
             return NORMAL_METRIC if attributes.local_pref is None else MOST_PREF - attributes.local_pref
         return self.config.kernel_metric
+
+    def rejected(self, dst: str) -> bool:
+        """Say whether a prefix stays out of the kernel: addresses of Services, which kube-proxy has."""
+        return bool(self.rejects) and any(inside(prefix(dst), block) for block in self.rejects)
 
     def tunnel(self, path: Path, dst: str) -> str | None:
         """Return the link a BGP route uses in the kernel: a tunnel, "" for the plain way, None for no route at all.

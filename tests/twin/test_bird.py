@@ -72,7 +72,35 @@ def _external(nodes: dict[int, str]) -> dict[str, Config]:
     return made
 
 
-WORLDS = {"mesh": _mesh, "reflector": _reflector, "external": _external}
+def _served(nodes: dict[int, str]) -> dict[str, Config]:
+    """A mesh that announces Services: a range from every node, one address of it from node-2; a router beyond."""
+    made = {
+        f"node-{n}": Config(
+            a,
+            blocks=worlds.BLOCKS[n],
+            pools=(worlds.POOL,),
+            static=("10.96.0.0/16", *(("10.96.7.7/32",) if n == 2 else ())),
+            rejects=("10.96.0.0/16",),
+            peers=(
+                *worlds.peers(nodes, n, passive=True),
+                Peer("Global_192_168_1_1", "192.168.1.1", 65000, next_hop_keep=n > 1),
+            ),
+            **FAST,
+        )
+        for n, a in nodes.items()
+    }
+    made["router"] = Config(
+        "192.168.1.1",
+        asn=65000,
+        filters="static",
+        blocks=("10.99.0.0/24",),
+        peers=tuple(Peer(f"N{n}", a, 64512, "192.168.1.1") for n, a in nodes.items()),
+        **FAST,
+    )
+    return made
+
+
+WORLDS = {"mesh": _mesh, "reflector": _reflector, "external": _external, "served": _served}
 
 
 def _world() -> Network:

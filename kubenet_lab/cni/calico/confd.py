@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from msgspec import Struct
 
 from kubenet_lab.bgp.config import Config, FilterRule, Peer, Pool
+from kubenet_lab.cni.calico.advertise import Ranges
 from kubenet_lab.cni.calico.convert import Json
 from kubenet_lab.cni.calico.ipam import IpPool
 from kubenet_lab.cni.calico.selector import parse
@@ -31,6 +32,8 @@ class BgpNode(Struct, frozen=True, kw_only=True):
     labels: Mapping[str, str] = {}
     asn: int = 0
     cluster_id: str = ""
+    static: tuple[str, ...] = ()
+    """Addresses of Services it announces (`advertise`)."""
 
     @property
     def ip(self) -> str:
@@ -77,6 +80,7 @@ def bird_config(
 ) -> Config:
     """Return one node's BIRD configuration."""
     asn = node.asn or objects.asn
+    ranges = Ranges.of(objects.configuration)
     peers: dict[str, Peer] = {}
     if objects.mesh and not node.cluster_id:
         for other in nodes:
@@ -98,6 +102,10 @@ def bird_config(
         asn=asn,
         blocks=node.blocks,
         pools=bird_pools(pools),
+        static=node.static,
+        rejects=ranges.all,
+        # A reflector passes on what others announce for load balancers; else only what it announces itself.
+        reflected=ranges.balancer if node.cluster_id else (),
         peers=tuple(peers.values()),
         local_subnet=str(prefix(node.address)),
     )

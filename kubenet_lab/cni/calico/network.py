@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from kubenet_lab.bgp.config import Config
 from kubenet_lab.bgp.daemon import PROCESS, Bird
 from kubenet_lab.bgp.fabric import PORT, Fabric
+from kubenet_lab.cni.calico.advertise import Ranges, static_routes
 from kubenet_lab.cni.calico.chains import FelixConfig
 from kubenet_lab.cni.calico.confd import BgpNode, BgpObjects, bird_config
 from kubenet_lab.cni.calico.convert import Json
@@ -27,7 +28,7 @@ from kubenet_lab.errors import InputError
 from kubenet_lab.kernel.link import TunnelOptions, VxlanOptions
 from kubenet_lab.kernel.netns import Netns
 from kubenet_lab.kernel.socket import UNIX
-from kubenet_lab.objects import AnyObject, Generic
+from kubenet_lab.objects import AnyObject, EndpointSlice, Generic, Service
 from kubenet_lab.objects.meta import ObjectMeta
 from kubenet_lab.objects.namespace import Namespace
 from kubenet_lab.objects.node import Node, NodeCondition
@@ -83,6 +84,8 @@ WATCHED = frozenset(
     ]
 )  # fmt: skip
 """Kinds whose changes mean work."""
+SERVED = frozenset(["Service", "EndpointSlice"])
+"""Kinds whose changes matter where addresses of Services are announced."""
 NOT_MODELLED = {
     "bpfEnabled": "the eBPF data plane",
     "wireguardEnabled": "encryption with WireGuard",
@@ -111,6 +114,7 @@ class Calico:
         self._objects = Objects(())
         self._nodes: dict[str, BgpNode] = {}
         self._affinities: dict[str, str] = {}
+        self._ranges = Ranges()
         self._refresh_at = world.now + REFRESH
         self._dirty = True
 
@@ -172,6 +176,7 @@ class Calico:
         changed = self._install()
         news = [event.object.kind for event in self._watch.poll()]
         heard = any(kind in WATCHED for kind in news)
+        served = bool(self._ranges) and any(kind in SERVED for kind in news)
         if heard or self._dirty:
             self._share()
         nodes = self.world.store.list(Node)
@@ -183,6 +188,8 @@ class Calico:
             self._dirty = False
             self._configure_bgp(nodes)
             self._program(nodes)
+        elif served:
+            self._configure_bgp(nodes)
         self.fabric.run(self.world.now)
         if self.world.now >= self._refresh_at:
             self._refresh_at = self.world.now + REFRESH
@@ -392,8 +399,17 @@ class Calico:
             filters={m["metadata"]["name"]: m for m in self._manifests("BGPFilter")},
         )
 
+    def _services(self) -> tuple[list[Service], dict[tuple[str, str], list[EndpointSlice]]]:
+        """Return all Services, and the EndpointSlices of each."""
+        slices: dict[tuple[str, str], list[EndpointSlice]] = {}
+        for part in self.world.store.list(EndpointSlice):
+            slices.setdefault((part.namespace, part.service_name), []).append(part)
+        return self.world.store.list(Service), slices
+
     def _configure_bgp(self, nodes: Iterable[Node]) -> None:
         pools, objects = self.pools(), self.bgp_objects()
+        self._ranges = Ranges.of(objects.configuration)
+        services, slices = self._services() if self._ranges else ([], {})
         known: list[BgpNode] = []
         for node in nodes:
             notes = node.metadata.annotations
@@ -407,6 +423,7 @@ class Calico:
                         labels=node.metadata.labels,
                         asn=int(notes.get(f"{NOTES}ASNumber") or 0),
                         cluster_id=notes.get(f"{NOTES}RouteReflectorClusterID", ""),
+                        static=static_routes(node.name, node.metadata.labels, self._ranges, services, slices),
                     )
                 )
         self._nodes = {node.name: node for node in known}
