@@ -276,7 +276,7 @@ def served_alike(call: Call) -> bool:
     """Whether the node's last container was connected with the same configuration and nothing has changed since."""
     node = call.node
     generation, conf = peek(node, "served")
-    return conf == call.conf and (waits(node) or generation == node.generation)
+    return bool(conf == call.conf and (waits(node) or generation == node.generation))
 
 
 class Plugin(Struct, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ from typing import Any
 
 from kubenet_lab.kernel.netns import Netns
 
-Work = Callable[[], None]
+Work = Callable[[], object]
 
 _OWN = frozenset({"name", "host", "network", "generation", "_put_off"})
 """What a waiting namespace has; everything else it has to be made for."""
@@ -25,15 +25,17 @@ class PutOff:
     Attributes:
         state: The host's own namespace as it was when waiting began.
         work: What is to be done, in order.
+        last: What the last work is about, if a newer one about the same stands for it too.
         pods: The namespaces that the work makes, by name.
         shared: A snapshot holds the state too, so that it must be copied before it is changed.
     """
 
-    __slots__ = ("pods", "shared", "state", "work")
+    __slots__ = ("last", "pods", "shared", "state", "work")
 
     def __init__(self, state: dict[str, Any]) -> None:
         self.state = state
         self.work: list[Work] = []
+        self.last: object = None
         self.pods: dict[str, Waiting] = {}
         self.shared = False
 
@@ -135,10 +137,11 @@ def files_now(space: Netns) -> dict[str, str]:
     return space.files if put_off is None else put_off.own_files()
 
 
-def put_off(host: Netns, work: Work, pod: str = "") -> None:
+def put_off(host: Netns, work: Work, pod: str = "", about: object = None) -> None:
     """Leave work on a host to the first look at it; `pod` names the namespace it makes, which is there from now on.
 
-    The work may not fail, and may not change namespaces of other hosts.
+    The work may not fail, and may not change namespaces of other hosts. Work `about` something takes the place of the
+    work before it where that is about the same.
     """
     fields = vars(host)
     waiting: PutOff | None = fields.get("_put_off")
@@ -148,6 +151,9 @@ def put_off(host: Netns, work: Work, pod: str = "") -> None:
             del fields[name]
         waiting = fields["_put_off"] = PutOff(state)
         _turn(host, Waiting)
+    if about is not None and waiting.last == about:
+        waiting.work.pop()
+    waiting.last = about
     waiting.work.append(work)
     if pod:
         assert host.network is not None
@@ -163,10 +169,10 @@ def _shell(host: Netns, name: str) -> Waiting:
     return made
 
 
-def later(host: Netns, work: Work) -> None:
-    """Do work on a host now, or when somebody looks if it waits for that."""
+def later(host: Netns, work: Work, about: object = None) -> None:
+    """Do work on a host now, or when somebody looks if it waits for that (`put_off`)."""
     if waits(host):
-        put_off(host, work)
+        put_off(host, work, about=about)
     else:
         work()
 

@@ -31,17 +31,21 @@ Program = Callable[[Walk, Netns, BpfState, Link, Frame, Skb | None], "Frame | No
 
 
 def ingress(w: Walk, ns: Netns, state: BpfState, link: Link, frame: Frame) -> Frame | None:
-    """Run what hangs at a link's tcx ingress. None when the frame's way ended or went elsewhere."""
+    """Run what hangs at a link's tcx ingress. None when the frame's way ended or went elsewhere. ARP passes."""
+    if not isinstance(frame.body, Packet):
+        return frame
     name = state.look().attachments.get((link.name, "tcx/ingress"))
-    if name is None or not isinstance(frame.body, Packet):
+    if name is None:
         return frame
     return _programs()[name](w, ns, state, link, frame, None)
 
 
 def egress(w: Walk, ns: Netns, state: BpfState, link: Link, frame: Frame, skb: Skb | None) -> Frame | None:
-    """Run what hangs at a link's tcx egress."""
+    """Run what hangs at a link's tcx egress. ARP passes."""
+    if not isinstance(frame.body, Packet):
+        return frame
     name = state.look().attachments.get((link.name, "tcx/egress"))
-    if name is None or not isinstance(frame.body, Packet):
+    if name is None:
         return frame
     return _programs()[name](w, ns, state, link, frame, skb)
 

@@ -120,7 +120,7 @@ def unmoved(w: Walk, ns: Netns, dev: str, frame: Frame) -> bool:
     link: Link = peek(ns, "links")[dev]
     if not link.up or link.master or link.kind != "physical" or frame.vlan or frame.length > link.mtu + 14:
         return False
-    if peek(ns, "bpf") is not None or peek(ns, "_nftables") or (ns.name, dev) in w.network.stacks:
+    if peek(ns, "_nftables") or (ns.name, dev) in w.network.stacks:
         return False
     sysctls = peek(ns, "sysctls")
     if any(sysctls.get(f"net.ipv4.conf.{one}.proxy_arp", "0") != "0" for one in (dev, "all", "default")):

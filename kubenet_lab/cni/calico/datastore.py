@@ -6,11 +6,13 @@ whose kube-apiserver listens, so that a world that is set back sets them back to
 
 from __future__ import annotations
 
-import json
 from typing import Any
+
+import msgspec
 
 from kubenet_lab.kernel.netns import Netns
 from kubenet_lab.kernel.network import Network
+from kubenet_lab.kernel.put_off import files_now, peek
 from kubenet_lab.packet.packet import TCP
 
 Json = dict[str, Any]
@@ -32,32 +34,40 @@ class Datastore:
     def home(self) -> Netns:
         """The API server's machine. Raises NoApiServer."""
         for ns in self.network.netns.values():
-            if any(socket.process == "kube-apiserver" for socket in ns.sockets.get((TCP, API_PORT), ())):
+            # No pod's namespace has one, and none is made to see that.
+            if ns.name == ns.host and any(
+                socket.process == "kube-apiserver" for socket in peek(ns, "sockets").get((TCP, API_PORT), ())
+            ):
                 return ns
         raise NoApiServer("no machine has a kube-apiserver")
 
+    @property
+    def files(self) -> dict[str, str]:
+        """The API server's files: no pod's network is made to read them. Raises NoApiServer."""
+        return files_now(self.home)
+
     def get(self, kind: str, name: str) -> Json | None:
         """Return a document, or None."""
-        text = self.home.files.get(f"{ROOT}/{kind}/{name}")
-        return None if text is None else json.loads(text)
+        text = self.files.get(f"{ROOT}/{kind}/{name}")
+        return None if text is None else msgspec.json.decode(text)
 
     def put(self, kind: str, name: str, document: Json) -> None:
         """Write a document."""
-        self.home.files[f"{ROOT}/{kind}/{name}"] = json.dumps(document, sort_keys=True, separators=(",", ":"))
+        self.files[f"{ROOT}/{kind}/{name}"] = msgspec.json.encode(document, order="sorted").decode()
 
     def delete(self, kind: str, name: str) -> None:
         """Remove a document; one that is not there is no error."""
-        self.home.files.pop(f"{ROOT}/{kind}/{name}", None)
+        self.files.pop(f"{ROOT}/{kind}/{name}", None)
 
     def has(self, kind: str, name: str) -> bool:
         """Say whether there is such a document."""
-        return f"{ROOT}/{kind}/{name}" in self.home.files
+        return f"{ROOT}/{kind}/{name}" in self.files
 
     def list(self, kind: str, start: str = "") -> dict[str, Json]:
         """Return all documents of a kind whose names begin with `start`, by name."""
         head = f"{ROOT}/{kind}/"
         return {
-            path[len(head) :]: json.loads(text)
-            for path, text in sorted(self.home.files.items())
+            path[len(head) :]: msgspec.json.decode(text)
+            for path, text in sorted(self.files.items())
             if path.startswith(head + start)
         }

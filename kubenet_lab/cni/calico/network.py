@@ -27,6 +27,7 @@ from kubenet_lab.daemon import World
 from kubenet_lab.errors import InputError
 from kubenet_lab.kernel.link import TunnelOptions, VxlanOptions
 from kubenet_lab.kernel.netns import Netns
+from kubenet_lab.kernel.put_off import later, peek, put_off
 from kubenet_lab.kernel.socket import UNIX
 from kubenet_lab.objects import AnyObject, EndpointSlice, Generic, Service
 from kubenet_lab.objects.meta import ObjectMeta
@@ -194,7 +195,7 @@ class Calico:
         if self.world.now >= self._refresh_at:
             self._refresh_at = self.world.now + REFRESH
             for felix in self.felix.values():
-                felix.refresh()
+                later(felix.ns, felix.refresh, about="refresh")
         return changed
 
     def forget(self, node: str) -> None:
@@ -298,7 +299,9 @@ class Calico:
     def _node(self, node: Node) -> bool:
         """calico-node's startup on one node: its BGP address and tunnel in the Node's annotations, condition, link."""
         ns = self.world.network.ns(node.name)
-        address = next((a for a in ns.addrs("eth0", 4) if a.scope == "global"), None)
+        # What is put off on a node is for its pods, and changes neither its wire nor its tunnels.
+        assigned = peek(ns, "addresses").get("eth0", ())
+        address = next((a for a in assigned if a.family == 4 and a.scope == "global"), None)
         if address is None:
             return False
         notes = dict(node.metadata.annotations)
@@ -354,6 +357,13 @@ class Calico:
 
     def _device(self, ns: Netns, device: str, local: str, address: str) -> None:
         """Felix makes tunl0 or vxlan.calico, with its address."""
+        there = peek(ns, "links").get(device)
+        if (
+            there is not None
+            and there.up
+            and any(a.local == address for a in peek(ns, "addresses").get(device, ()))
+        ):
+            return
         mtu = min((link.mtu for link in ns.links.values() if link.kind == "physical"), default=1500)
         if device not in ns.links:
             if device == IPIP_DEVICE:
@@ -494,21 +504,31 @@ class Calico:
             if felix is None:
                 felix = self.felix[node.name] = Felix(self.world.network, node.name)
             ns = self.world.network.ns(node.name)
-            own = tuple(a.local for a in ns.addrs(None, None) if a.scope in ("global", "host"))
-            known = self._nodes.get(node.name)
-            felix.program(
-                Programmed(
-                    self._objects.picture(node.name),
-                    self._config(pools, node, "kube-ipvs0" in ns.links),
-                    tuple(pools),
-                    hosts,
-                    own,
-                    vteps,
-                    blocks,
-                    borrowed,
-                    str(prefix(known.address)) if known is not None else "",
-                )
+            # What is put off on a node is for its pods: it adds no address but link-local ones.
+            links, assigned = peek(ns, "links"), peek(ns, "addresses")
+            own = tuple(
+                a.local for dev in links for a in assigned.get(dev, ()) if a.scope in ("global", "host")
             )
+            known = self._nodes.get(node.name)
+            subnet = str(prefix(known.address)) if known is not None else ""
+            config = self._config(pools, node, "kube-ipvs0" in links)
+
+            def program(
+                felix: Felix = felix,
+                objects: Objects = self._objects,
+                config: FelixConfig = config,
+                own: tuple[str, ...] = own,
+                subnet: str = subnet,
+            ) -> None:
+                picture = objects.picture(felix.node)
+                felix.program(
+                    Programmed(picture, config, tuple(pools), hosts, own, vteps, blocks, borrowed, subnet)
+                )
+
+            if felix.wanted is None:
+                put_off(ns, program, about=felix)
+            else:
+                later(ns, program, about=felix)
 
     def _felix_blocks(
         self, pools: Iterable[IpPool]

@@ -10,9 +10,19 @@ from __future__ import annotations
 from kubenet_lab.cni.calico import names
 from kubenet_lab.cni.calico.datastore import Json, NoApiServer
 from kubenet_lab.cni.calico.ipam import Asked, Ipam, IpamError
-from kubenet_lab.cni.plugin import Call, CniError, Interface, Ip, Plugin, Result, RouteEntry
+from kubenet_lab.cni.plugin import (
+    Call,
+    CniError,
+    Interface,
+    Ip,
+    Plugin,
+    Result,
+    RouteEntry,
+)
 from kubenet_lab.kernel.errors import KernelError
 from kubenet_lab.kernel.netns import Netns
+from kubenet_lab.kernel.put_off import peek
+from kubenet_lab.kernel.route import TABLE_MAIN
 from kubenet_lab.packet.ip import family, mac_from
 
 GATEWAY = "169.254.1.1"
@@ -106,7 +116,7 @@ def ipam_check(call: Call) -> None:
 
 
 def _mtu(call: Call) -> int:
-    told = call.node.files.get(MTU_FILE, "").strip()
+    told = call.files.get(MTU_FILE, "").strip()
     return int(call.conf.get("mtu") or 0) or (int(told) if told.isdigit() else 1500)
 
 
@@ -122,6 +132,22 @@ def add(call: Call) -> Result:
     except (CniError, KernelError):
         call.delegate(str(conf.get("type") or "calico-ipam"), command="DEL")
         raise
+
+
+def plan(call: Call) -> Result | None:
+    """Reserve the addresses, where nothing can be in the way of the pair and of the host's route."""
+    namespace, pod = _pod(call)
+    node = call.node
+    if names.interface(namespace, pod) in peek(node, "links") or not 68 <= _mtu(call) <= 65535:
+        return None
+    conf: Json = call.conf.get("ipam") or {}
+    kind = str(conf.get("type") or "calico-ipam")
+    answer = call.delegate(kind, command="ADD")
+    tables = [peek(node, "routes").get((fam, TABLE_MAIN), {}) for fam in (4, 6)]
+    if answer is None or any((ip.address, 0, "") in table for ip in answer.ips for table in tables):
+        call.delegate(kind, command="DEL")
+        return None
+    return answer
 
 
 def _connect(call: Call, answer: Result, host_name: str) -> Result:
@@ -193,6 +219,6 @@ def check(call: Call) -> None:
     """The real plugin's CHECK does nothing and succeeds."""
 
 
-CALICO = Plugin(name="calico", add=add, delete=delete, check=check)
+CALICO = Plugin(name="calico", add=add, delete=delete, check=check, plan=plan)
 IPAM = Plugin(name="calico-ipam", add=ipam_add, delete=ipam_delete, check=ipam_check)
 PLUGINS = (CALICO, IPAM)

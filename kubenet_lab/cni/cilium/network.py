@@ -36,6 +36,7 @@ from kubenet_lab.kernel.bpf import (
 from kubenet_lab.kernel.late import LateDict
 from kubenet_lab.kernel.link import VxlanOptions
 from kubenet_lab.kernel.netns import Netns
+from kubenet_lab.kernel.put_off import peek, waits
 from kubenet_lab.kernel.route import TABLE_MAIN, Route
 from kubenet_lab.objects import EndpointSlice, NetworkPolicy, Node, Pod, Service
 from kubenet_lab.objects.namespace import Namespace
@@ -281,9 +282,10 @@ class Cilium:
         changed = None
         for name in self.nodes:
             space = self.world.network.ns(name)
-            if space.bpf is None:
+            state: BpfState | None = peek(space, "bpf")
+            if state is None:
                 continue
-            if ("", "cgroup") in space.bpf.attachments:
+            if ("", "cgroup") in state.attachments:
                 self._balancers.pop(name, None)
                 continue
             if changed is None:
@@ -295,7 +297,7 @@ class Cilium:
                     node, KubeProxyConfig(), EbpfOptions(socket_lb="", beside_kube_proxy=True)
                 )
                 balancer.start(space, self._tracker)
-            else:
+            elif not (waits(space) and state.deferred):
                 balancer.follow(space, self._tracker, changed)
 
     # -- maps ---------------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from kubenet_lab.cni.plugin import (
     RouteEntry,
 )
 from kubenet_lab.kernel.netns import Netns
+from kubenet_lab.kernel.put_off import peek
 from kubenet_lab.packet.ip import ip_text, mac_from, prefix
 
 SOCKET = "/var/run/cilium/cilium.sock"
@@ -37,7 +38,7 @@ def lxc_name(container_id: str, ifname: str) -> str:
 
 def _agent(call: Call) -> Json:
     """What the agent answers to GET /config. Raises CniError when none runs."""
-    text = call.node.files.get(SOCKET)
+    text = call.files.get(SOCKET)
     if text is None:
         raise CniError(
             "unable to connect to Cilium agent: failed to create cilium agent client after 30.000000 seconds timeout: "
@@ -48,9 +49,9 @@ def _agent(call: Call) -> Json:
     return config
 
 
-def _allocate(node: Netns, owner: str, wanted: str = "") -> str:
+def _allocate(files: dict[str, str], owner: str, wanted: str = "") -> str:
     """POST /ipam: the next free address of the node's pool (a random one in reality). Raises CniError."""
-    memory = json.loads(node.files[IPAM])
+    memory = json.loads(files[IPAM])
     block, taken = prefix(memory["pool"]), memory["allocated"]
     if wanted:
         if taken.get(wanted, owner) != owner or wanted not in block:
@@ -68,7 +69,7 @@ def _allocate(node: Netns, owner: str, wanted: str = "") -> str:
                 "unable to allocate IP via local cilium agent: [POST /ipam][502] postIpamFailure  range is full"
             )
     taken[address] = owner
-    node.files[IPAM] = json.dumps(memory)
+    files[IPAM] = json.dumps(memory)
     return address
 
 
@@ -87,8 +88,7 @@ def add(call: Call) -> Result:
     """Address, veth pair, routes, endpoint. An address that was given is kept when a later step fails."""
     agent = _agent(call)
     sandbox, node = call.sandbox(), call.node
-    given = dict(pair.split("=", 1) for pair in call.args.split(";") if "=" in pair)
-    address = _allocate(node, _owner(call), given.get("IP", ""))
+    address = _address(call) if call.answer is None else call.answer.ips[0].address
     host_end = lxc_name(call.container_id, call.ifname)
     if call.ifname in sandbox.links:
         raise CniError(
@@ -115,6 +115,18 @@ def add(call: Call) -> Result:
         ips=(Ip(f"{address}/32", gateway, 1),),
         routes=(RouteEntry(f"{gateway}/32"), RouteEntry("0.0.0.0/0", gateway)),
     )
+
+
+def plan(call: Call) -> Result | None:
+    """Ask the agent for the address, where nothing can be in the way of the pair."""
+    if _agent(call) and lxc_name(call.container_id, call.ifname) in peek(call.node, "links"):
+        return None
+    return Result(ips=(Ip(_address(call)),))
+
+
+def _address(call: Call) -> str:
+    given = dict(pair.split("=", 1) for pair in call.args.split(";") if "=" in pair)
+    return _allocate(call.files, _owner(call), given.get("IP", ""))
 
 
 def delete(call: Call) -> None:
@@ -148,4 +160,4 @@ def status(call: Call) -> None:
         raise CniError("DaemonDown", PLUGIN_NOT_AVAILABLE, fault.msg) from fault
 
 
-PLUGIN = Plugin(name="cilium-cni", add=add, delete=delete, check=check, status=status)
+PLUGIN = Plugin(name="cilium-cni", add=add, delete=delete, check=check, status=status, plan=plan)
