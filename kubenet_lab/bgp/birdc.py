@@ -18,6 +18,7 @@ from kubenet_lab.bgp.session import Session
 from kubenet_lab.clock import timestamp
 from kubenet_lab.packet.ip import Prefix, prefix
 
+KERNELS = ("kernel1", "k4", "k6")
 VERSIONS = {1: "1.6.8", 2: "2.0.12"}
 
 
@@ -386,7 +387,11 @@ def show_route(bird: Bird, family: int = 4, *, every: bool = False, asked: Asked
         if asked.count and asked.prefix:
             continue  # BIRD counts whole tables only
         if asked.count:
-            counts = (sum(map(len, chosen.values())), len(known) if asked.primary else sum(map(len, known.values())), len(known))
+            counts = (
+                sum(map(len, chosen.values())),
+                len(known) if asked.primary else sum(map(len, known.values())),
+                len(known),
+            )
             where = f" in table master{fam}" if version == 2 else ""
             lines.append(f"{counts[0]} of {counts[1]} routes for {counts[2]} networks{where}")
             total = [a + b for a, b in zip(total, counts, strict=True)]
@@ -399,7 +404,15 @@ def show_route(bird: Bird, family: int = 4, *, every: bool = False, asked: Asked
         for block, paths in chosen.items():
             for number, path in paths:
                 first = path is paths[0][1]
-                lines.append(write(bird, block.text, path, number == 0, first))
+                line = write(bird, block.text, path, number == 0, first)
+                legs = bird.installed[block.text].nexthops if asked.export in KERNELS else ()
+                if legs:  # what the kernel protocol gets is merged (`merge paths`)
+                    head = line.partition("\n")[0]
+                    head = head.replace(_way(path), "multipath") if version == 1 else head
+                    line = "\n".join(
+                        [head, *(f"\tvia {leg.via} on {leg.dev} weight {leg.weight}" for leg in legs)]
+                    )
+                lines.append(line)
                 if asked.every:
                     lines += _attributes(path, version)
     if asked.count and len(shown) > 1:
@@ -446,4 +459,4 @@ def _goes(bird: Bird, name: str, dst: str) -> bool:
     session = bird.sessions.get(name)
     if session is not None:
         return dst in bird.told(session)
-    return name in ("kernel1", "k4", "k6") and dst in bird.installed
+    return name in KERNELS and dst in bird.installed
