@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import pytest
 
-from kubenet_lab.twin import Twin
+from kubenet_lab.twin import Flow, Twin
 from tests.flows.stacked import KINDS, ROWS, WORLDS
 from tests.flows.test_stacked import flow
+from tests.kubenet_lab.cni.test_stacked_pods import pods
 
 
 @pytest.mark.parametrize("name", WORLDS)
@@ -31,3 +32,18 @@ def test_model_and_kernel_agree(kernel: None, name: str) -> None:
         }
         assert ends == {row.name: {(row.end, row.source)} for row in rows}
         assert twin.differences() == []
+
+
+@pytest.mark.parametrize("mode", ["bridge", "private"])
+def test_pods_that_the_macvlan_plugin_attached(kernel: None, mode: str) -> None:
+    """Every pair of pods and hosts, in the model's state and in the kernel that was given it."""
+    network, addresses = pods(type="macvlan", mode=mode)
+    flows = [
+        Flow(ns=src, dst=address, port=80)
+        for src in addresses
+        for dst, address in addresses.items()
+        if src != dst
+    ]
+    with Twin(network) as twin:
+        differs = [str(one) for one in twin.compare(flows) if not one.equal]
+        assert not differs, "\n".join(differs)

@@ -1,8 +1,8 @@
 """macvlan, ipvlan and vlan: an interface in the container that sits on a link of the host.
 
 macvlan gives the container a MAC of its own on the host's wire, ipvlan an address under the host's MAC, vlan a tag.
-None of them passes a bridge or the host's routing. Packets through ipvlan and vlan devices are not modelled; links,
-addresses and routes are. https://www.cni.dev/plugins/current/main/
+None of them passes a bridge, and only ipvlan's modes l3 and l3s pass the host's routing. A pod with macvlan or ipvlan
+(l2) cannot reach its own host, and one VLAN id can be used once on a link. https://www.cni.dev/plugins/current/main/
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def _add(kind: str) -> Callable[[Call], Result]:
         try:
             link = call.network.add_upper(sandbox.name, call.ifname, options, mac=mac, mtu=mtu)
         except KernelError as fault:
-            if fault.errno == "EEXIST":
+            if fault.errno == "EEXIST" and call.ifname in sandbox.links:
                 raise CniError(f'failed to rename {kind} to "{call.ifname}": file exists') from fault
             raise CniError(f"failed to create {kind}: {fault.strerror}") from fault
         made = (Interface(call.ifname, link.mac, call.netns),)
