@@ -10,6 +10,9 @@ from typing import Any
 _SPACE = " \t\r\n"
 _LITERALS = {"t": "true", "f": "false", "n": "null"}
 _ESCAPES = 'bfnrt\\/"u'
+_DIGITS = frozenset("0123456789")
+DEEPEST = 200
+"""Values in values that are read; Go's limit is 10,000, which Python's own readers do not reach."""
 
 
 class _Wrong(Exception):
@@ -64,14 +67,16 @@ def _quote(char: str) -> str:
         return "'\\''"
     if char == '"':
         return "'\"'"
-    return repr(char) if char != "\\" else "'\\\\'"
+    # The scanner stops at a byte, and shows that as if it were a character.
+    byte = chr(char.encode("utf-8", "surrogatepass")[0])
+    return repr(byte) if byte != "\\" else "'\\\\'"
 
 
 class _Scanner:
     """Walks a text and stops at the character Go's scanner stops at."""
 
     def __init__(self, text: str) -> None:
-        self.text, self.at = text, 0
+        self.text, self.at, self.depth = text, 0, 0
 
     def invalid(self, context: str) -> _Wrong:
         if self.at >= len(self.text):
@@ -88,15 +93,20 @@ class _Scanner:
     def value(self, context: str) -> None:
         self.space()
         char = self.peek()
-        if char == "{":
-            self.members()
-        elif char == "[":
-            self.items()
+        if char in ("{", "["):
+            self.depth += 1
+            if self.depth > DEEPEST:
+                raise _Wrong("exceeded max depth")
+            if char == "{":
+                self.members()
+            else:
+                self.items()
+            self.depth -= 1
         elif char == '"':
             self.string()
         elif char in _LITERALS and char:
             self.literal(_LITERALS[char])
-        elif char == "-" or char.isdigit():
+        elif char == "-" or char in _DIGITS:
             self.number()
         else:
             raise self.invalid(context)
@@ -165,15 +175,15 @@ class _Scanner:
             self.at += 1
 
     def digits(self, context: str) -> None:
-        if not self.peek().isdigit():
+        if self.peek() not in _DIGITS:
             raise self.invalid(context)
-        while self.peek().isdigit():
+        while self.peek() in _DIGITS:
             self.at += 1
 
     def number(self) -> None:
         if self.peek() == "-":
             self.at += 1
-            if not self.peek().isdigit():
+            if self.peek() not in _DIGITS:
                 raise self.invalid("in numeric literal")
         if self.peek() == "0":
             self.at += 1

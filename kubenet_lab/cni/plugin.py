@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from kubenet_lab.cni.fields import decoded
 from kubenet_lab.errors import InputError, KubenetLabError
 from kubenet_lab.kernel.errors import KernelError
 from kubenet_lab.kernel.netns import Netns
@@ -323,6 +324,8 @@ def decode(text: str) -> Json:
     if wrong:
         raise CniError(f"error unmarshall network config: {wrong}", DECODING_FAILURE)
     body = json.loads(text)
+    if body is None:
+        return {}  # as Go takes it
     if not isinstance(body, dict):
         said = f"json: cannot unmarshal {kind_of(body)} into Go value of type types.NetConf"
         raise CniError(f"error unmarshall network config: {said}", DECODING_FAILURE)
@@ -359,6 +362,10 @@ def execute(plugin: Plugin, call: Call) -> Result | None:
     since = _SINCE.get(call.command)
     if since is not None and VERSIONS.index(version) < VERSIONS.index(since):
         raise CniError(f"config version does not allow {call.command}", INCOMPATIBLE_VERSION)
+    said, conf = decoded(plugin.name, call.conf)
+    if said and (plugin.status is not None if call.command == "STATUS" else call.command != "GC"):
+        raise CniError(said)
+    call = call if conf is call.conf else replace(call, conf=conf)
     try:
         if call.command == "ADD":
             return plugin.add(call)

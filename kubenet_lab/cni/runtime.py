@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from kubenet_lab.cni import PLUGINS
+from kubenet_lab.cni import PLUGINS, fields
 from kubenet_lab.cni.gojson import fault_of, go_type, kind_of
 from kubenet_lab.cni.plugin import (
     CONF_DIR,
@@ -103,6 +103,8 @@ def parse(text: str, file: str = "") -> NetworkConf:
     if wrong:
         raise CniError(_LIST + wrong, DECODING_FAILURE)
     body = json.loads(text)
+    if body is None:
+        body = {}  # as Go takes it
     if not isinstance(body, dict):
         said = f"json: cannot unmarshal {kind_of(body)} into Go value of type map[string]interface {{}}"
         raise CniError(_LIST + said, DECODING_FAILURE)
@@ -128,17 +130,12 @@ def parse(text: str, file: str = "") -> NetworkConf:
 
 def _plugin(item: Any, before: str) -> Json:
     says = f"{before}error parsing configuration: "
-    if not isinstance(item, dict):
-        kind = kind_of(item)
-        said = f"json: cannot unmarshal {kind} into Go value of type types.PluginConf"
-        raise CniError(says + said, INVALID_CONFIG)
-    if item.get("type") is not None and not isinstance(item["type"], str):
-        kind = kind_of(item["type"])
-        said = f"json: cannot unmarshal {kind} into Go struct field PluginConf.type of type string"
-        raise CniError(says + said, INVALID_CONFIG)
-    if not item.get("type"):
+    if wrong := fields.fault_of(item, fields.LIBCNI):
+        raise CniError(says + wrong, INVALID_CONFIG)
+    if not (item or {}).get("type"):
         raise CniError(f"{says}missing 'type'", INVALID_CONFIG)
-    return item
+    found: Json = item
+    return found
 
 
 def _list_of(body: Json, plugins: tuple[Json, ...], file: str) -> NetworkConf:

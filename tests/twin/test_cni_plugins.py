@@ -29,6 +29,7 @@ from kubenet_lab.twin.executables import STORE, RealChain, mapped, of_kernel, of
 from kubenet_lab.twin.plan import file_name
 from kubenet_lab.twin.readback import State
 from tests.kubenet_lab.cni.recorded import qdiscs, recorded_qdiscs
+from tests.kubenet_lab.cni.test_fields import ROWS, bridge
 
 BIN = Path("/usr/lib/cni")
 
@@ -222,6 +223,16 @@ def test_the_real_plugins_leave_what_ours_leave(name: str, executables: None) ->
             assert of_kernel(twin.read(ns), names) == of_model(network.ns(ns)), f"{ns} after DEL"
 
 
+def test_what_the_real_plugins_say_of_values_of_the_wrong_kind(executables: None) -> None:
+    with Twin(machine()) as twin:
+        for body, said in ROWS:
+            chain = RealChain(twin, [body], folder=BIN)
+            assert chain.call("ADD", body) == (1, {"code": 999, "msg": said})
+            chain.call("DEL", LEFT)
+
+
+LEFT = bridge()
+"""What clears what a failed ADD of bridge left."""
 SOLVED = Path(__file__).parents[1] / "kubenet_lab" / "course" / "solved.json"
 
 

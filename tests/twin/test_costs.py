@@ -39,7 +39,7 @@ def test_the_kernel_puts_ways_in_the_order_of_their_prices(kernel: None) -> None
 
 
 def test_a_stream_to_another_node_is_as_much_slower_as_derived(kernel: None) -> None:
-    """Through VXLAN, in segments of 64 KiB: two fifths of what is derived at least, and no more than half as much again.
+    """Through VXLAN, in segments of 64 KiB: two fifths of the derived at least, and no more than half as much again.
 
     The ratio of two streams, as a machine's own speed is not the model's; they take turns, and the best of each
     counts, for others may be at work here.

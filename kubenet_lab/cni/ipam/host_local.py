@@ -236,6 +236,7 @@ def _allocate(store: Store, call: Call, ranges: tuple[Range, ...], number: int, 
 def add(call: Call) -> Result:
     """Reserve one address of each range set; all of them or none."""
     conf = load(call)
+    dns = _read_resolv_conf(call, conf.resolv_conf) if conf.resolv_conf else {}
     store = Store(call.files, f"{conf.data_dir}/{call.name}")
     wishes = list(conf.requested)
     ips: list[Ip] = []
@@ -251,11 +252,13 @@ def add(call: Call) -> Result:
     if wishes:
         store.release(call.container_id, call.ifname)
         raise CniError(f"failed to allocate all requested IPs: {' '.join(wishes)}")
-    dns = _read_resolv_conf(call.node.files.get(conf.resolv_conf, "")) if conf.resolv_conf else {}
     return Result(ips=tuple(ips), routes=conf.routes, dns=dns)
 
 
-def _read_resolv_conf(text: str) -> Json:
+def _read_resolv_conf(call: Call, path: str) -> Json:
+    text = call.node.files.get(path)
+    if text is None:
+        raise CniError(f"open {path}: no such file or directory")
     dns: Json = {}
     for line in text.splitlines():
         word, *rest = line.split() or [""]

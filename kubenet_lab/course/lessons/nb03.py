@@ -436,7 +436,7 @@ def _beside(twin: Twin, chain: executables.RealChain, conf: NetworkConf, whose: 
         real_left = executables.of_kernel(twin.read(ns), names)
         left = executables.of_model(network.ns(ns))
         words = "the same" if real_left == left else _difference(real_left, left)
-        rows.append((f"{ns.removeprefix('default/')}, after DEL", _count(len(left), "facts"), words))
+        rows.append((f"{ns.removeprefix('default/')}, after DEL", _count(len(left), "things"), words))
     types = ", ".join(executables.types_of(conf.plugins))
     return Table(
         ("compared", "found", "real plugins and model"),
