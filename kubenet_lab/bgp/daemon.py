@@ -486,7 +486,13 @@ class Bird:
                     paths is not None
                     and dst not in out
                     and cache.get(paths[0], self) is None
-                    and (len(paths) == 1 or all(cache.get(path, self) is None for path in paths))
+                    and (
+                        len(paths) == 1
+                        or (
+                            cache.get(paths[1], self) is None
+                            and (len(paths) == 2 or all(cache.get(path, self) is None for path in paths))
+                        )
+                    )
                 ):
                     continue  # most of what came from inside: it does not go on inside
                 old, new = self._export(group, dst, several)
@@ -528,7 +534,13 @@ class Bird:
                 paths is not None
                 and (known := paths[0].routes) is not None
                 and dst in known
-                and (len(paths) == 1 or all(p.resolved == paths[0].resolved for p in paths))
+                and (
+                    len(paths) == 1
+                    or (
+                        paths[1].resolved == paths[0].resolved
+                        and (len(paths) == 2 or all(p.resolved == paths[0].resolved for p in paths))
+                    )
+                )
             ):
                 wished[dst] = known[dst]
             else:

@@ -7,7 +7,7 @@ the next rule.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 
 from msgspec import Struct
@@ -140,17 +140,22 @@ def default_rules(family: int) -> tuple[RouteRule, ...]:
 class Fib:
     """One table, indexed by prefix length, longest first."""
 
-    __slots__ = ("_nets", "levels", "seen")
+    __slots__ = ("_later", "_levels", "_nets", "seen")
 
     def __init__(self, routes: Iterable[Route]) -> None:
         self._nets: dict[tuple[int, int], dict[int, list[Route]]] = {}
         """(prefix length, mask) -> network number -> its routes, by metric."""
-        self.levels: list[tuple[int, dict[int, list[Route]]]] = []
+        self._levels: list[tuple[int, dict[int, list[Route]]]] = []
+        self._later: list[tuple[Sequence[Route], Sequence[Route]]] = []
         self.seen: dict[str, tuple[Route, ...]] = {}
-        self.update((), routes)
+        self._change((), routes)
 
-    def update(self, gone: Iterable[Route], new: Iterable[Route]) -> None:
-        """Take routes out of the index and others in."""
+    def update(self, gone: Sequence[Route], new: Sequence[Route]) -> None:
+        """Take routes out of the index and others in; it is done when somebody looks something up."""
+        self._later.append((gone, new))
+        self.seen.clear()
+
+    def _change(self, gone: Iterable[Route], new: Iterable[Route]) -> None:
         nets = self._nets
         for route in gone:
             block = prefix(route.dst)
@@ -170,16 +175,18 @@ class Fib:
             else:
                 present.append(route)
                 present.sort(key=lambda route: route.metric)
-        self.levels = [(place[1], nets[place]) for place in sorted(nets, reverse=True) if nets[place]]
-        self.seen.clear()
+        self._levels = [(place[1], nets[place]) for place in sorted(nets, reverse=True) if nets[place]]
 
     def candidates(self, dst: str) -> tuple[Route, ...]:
         """Return every route whose prefix covers `dst`, best first."""
         found = self.seen.get(dst)
         if found is None:
+            for gone, new in self._later:
+                self._change(gone, new)
+            self._later.clear()
             number = IP_INT[dst]
             out: list[Route] = []
-            for mask, nets in self.levels:
+            for mask, nets in self._levels:
                 out += nets.get(number & mask, ())
             found = self.seen[dst] = tuple(out)
         return found
