@@ -97,6 +97,8 @@ def run(call: Call) -> Result:
                 return act(ask, words)
             except KernelError as error:
                 text = str(error).partition(": " + error.what)[0] if error.what else str(error)
+                if error.errno == "EADDRINUSE":  # a MAC's: `KernelError` has the words for a socket's
+                    text = "RTNETLINK answers: Address already in use"
                 raise Usage(text + "\n", 2) from None
             except Refused as refused:
                 raise Usage(refused.text, refused.exit_code) from None

@@ -8,7 +8,16 @@ from diagnostics.ip.common import Args, Ask, Refused, command, done, rows_of
 from diagnostics.tool import NotModelled, Result
 from kubenet_lab.kernel.dialects import ip_link
 from kubenet_lab.kernel.dialects.iproute2 import Wrong, mac
-from kubenet_lab.kernel.link import BridgeOptions, BridgePort, Link, VxlanOptions
+from kubenet_lab.kernel.link import (
+    BridgeOptions,
+    BridgePort,
+    IpvlanOptions,
+    Link,
+    MacvlanOptions,
+    Peer,
+    VlanOptions,
+    VxlanOptions,
+)
 from kubenet_lab.packet.ip import mac_from
 
 COMMANDS = (
@@ -25,11 +34,11 @@ COMMANDS = (
     "property",
     "help",
 )
-KINDS = ("veth", "bridge", "vxlan", "dummy")
+KINDS = ("veth", "bridge", "vxlan", "dummy", "vlan", "macvlan", "ipvlan")
+STACKED = ("vlan", "macvlan", "ipvlan")
+MACVLAN_MODES = ("private", "vepa", "bridge", "passthru")
+IPVLAN_MODES = ("l2", "l3", "l3s")
 OTHER_KINDS = (
-    "vlan",
-    "macvlan",
-    "ipvlan",
     "ipip",
     "sit",
     "gre",
@@ -153,8 +162,8 @@ def _add(ask: Ask, args: Args) -> Result:
         if kind in OTHER_KINDS:
             raise NotModelled(f"links of type {kind}")
         raise Refused("Error: Unknown device type.\n", 2)
-    if lower:
-        raise NotModelled("ip link add link")
+    if lower and kind not in STACKED:
+        raise NotModelled(f"ip link add link of type {kind}")
     if not name:
         raise NotModelled(f"a {kind} link without a name")
     if len(name) > 15:
@@ -162,6 +171,8 @@ def _add(ask: Ask, args: Args) -> Result:
     up = fields.pop("up", False)
     if kind == "veth":
         _add_veth(ask, args, name, fields)
+    elif kind in STACKED:
+        _add_upper(ask, name, _stacked(ask, kind, lower, args), fields, index)
     else:
         given = {"mac": mac_from(ns.name, name), **fields}
         extra: dict[str, Any] = {"mac_set": "mac" in fields, "mtu_set": "mtu" in fields}
@@ -177,6 +188,53 @@ def _add(ask: Ask, args: Args) -> Result:
     if up:
         ns.set_link(name, up=True)
     return done()
+
+
+def _stacked(ask: Ask, kind: str, lower: str, args: Args) -> MacvlanOptions | IpvlanOptions | VlanOptions:
+    """Read the options of a device on another link; modes left out are the kernel's: vepa, and l3."""
+    if not lower:
+        raise NotModelled(f"a {kind} device on no link")
+    below = Peer(ask.ns.name, ask.device(lower).name)
+    mode, flag, vid = {"macvlan": "vepa", "ipvlan": "l3"}.get(kind, ""), "bridge", -1
+    while args:
+        word = args.take()
+        if word == "mode" and kind != "vlan":
+            mode = args.take("mode")
+            known = MACVLAN_MODES if kind == "macvlan" else IPVLAN_MODES
+            if mode not in known:
+                raise NotModelled(f"{kind} mode {mode}")
+        elif word in ("bridge", "private", "vepa") and kind == "ipvlan":
+            flag = word
+        elif word == "id" and kind == "vlan":
+            vid = args.number("id")
+        elif word in ("protocol", "proto") and kind == "vlan":
+            if args.take("protocol").lower() != "802.1q":
+                raise NotModelled("VLAN protocols other than 802.1Q")
+        else:
+            raise NotModelled(f"{kind} option {word}")
+    if kind == "macvlan":
+        return MacvlanOptions(below, mode)
+    if kind == "ipvlan":
+        return IpvlanOptions(below, mode, flag)
+    if not 0 < vid < 4095:
+        raise NotModelled("a VLAN device without an id from 1 to 4094")
+    return VlanOptions(below, vid)
+
+
+def _add_upper(
+    ask: Ask,
+    name: str,
+    options: MacvlanOptions | IpvlanOptions | VlanOptions,
+    fields: dict[str, Any],
+    index: int,
+) -> None:
+    # A macvlan's own MAC is random where none is given; here it is derived, so that a world repeats.
+    derived = mac_from(ask.ns.name, name) if isinstance(options, MacvlanOptions) else ""
+    ask.call.network.add_upper(
+        ask.ns.name, name, options, mac=fields.get("mac", derived), mtu=fields.get("mtu", 0), index=index
+    )
+    if "txqlen" in fields:
+        ask.ns.set_link(name, txqlen=fields["txqlen"])
 
 
 def _add_veth(ask: Ask, args: Args, name: str, fields: dict[str, Any]) -> None:

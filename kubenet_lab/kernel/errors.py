@@ -15,6 +15,7 @@ _WORDS = {
     "EADDRINUSE": "bind: Address already in use",
     "EOPNOTSUPP": "RTNETLINK answers: Operation not supported",
     "EBUSY": "RTNETLINK answers: Device or resource busy",
+    "ENETDOWN": "RTNETLINK answers: Network is down",
     "ERANGE": "RTNETLINK answers: Numerical result out of range",
 }
 _STRERROR = {

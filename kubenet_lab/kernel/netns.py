@@ -238,7 +238,14 @@ class Netns:
         if fields.get("up"):
             fields["activated"] = True
         new = replace(old, **fields)
+        if self.network is not None and new.mtu > old.mtu and (new.macvlan or new.vlan):
+            self.network.check_mtu(new)
+        if new.master and not old.master and self.network is not None:
+            if any(upper.vlan is None for _home, upper in self.network.uppers(self.name, name)):
+                raise KernelError("EBUSY", f"{name} has a macvlan or ipvlan")
         if self.network is not None and new.lower is not None and (new.up, new.mac) != (old.up, old.mac):
+            if new.macvlan is not None and new.macvlan.mode != "passthru" and (new.up or new.mac != old.mac):
+                self.network.check_mac(self.name, new)
             if old.up:
                 self.network.upper_switched(self.name, replace(old, up=False))
             if new.up:

@@ -183,8 +183,7 @@ class Network:
     def upper_switched(self, ns: str, link: Link) -> None:
         """A macvlan or VLAN device went up or down: the link below hears its MAC too, or no longer does.
 
-        Raises KernelError: EADDRINUSE (the link below or a macvlan beside it has that MAC), ENETDOWN (a VLAN device
-        whose link is down).
+        Raises KernelError ENETDOWN for a VLAN device whose link is down.
         """
         lower = link.lower
         below = self.netns.get(lower.netns) if lower is not None else None
@@ -194,14 +193,6 @@ class Network:
         if link.vlan is not None and link.up and not under.up:
             raise KernelError("ENETDOWN", f"{link.name}: {lower.link} is down")
         own = link.mac == under.mac or link.ipvlan is not None
-        if link.macvlan is not None and link.macvlan.mode != "passthru" and link.up:
-            beside = [
-                other.mac
-                for home, other in self.uppers(*self._key(lower))
-                if other.up and other.macvlan is not None and (home.name, other.name) != (ns, link.name)
-            ]
-            if own or link.mac in beside:
-                raise KernelError("EADDRINUSE", f"{link.mac} on {lower.link}")
         if own or (link.macvlan is not None and link.macvlan.mode == "passthru"):
             return
         if link.up:
@@ -209,9 +200,28 @@ class Network:
         elif (lower.link, link.mac) in below.fdb:
             below.delete_fdb(lower.link, link.mac)
 
-    @staticmethod
-    def _key(lower: Peer) -> tuple[str, str]:
-        return lower.netns, lower.link
+    def check_mac(self, ns: str, link: Link) -> None:
+        """A macvlan has a MAC of its own. Raises KernelError EADDRINUSE: the link below or a sibling has it."""
+        lower = link.lower
+        below = self.netns.get(lower.netns) if lower is not None else None
+        if lower is None or below is None or lower.link not in below.links:
+            return
+        taken = [below.links[lower.link].mac]
+        for home, other in self.uppers(lower.netns, lower.link):
+            if other.up and other.macvlan is not None and (home.name, other.name) != (ns, link.name):
+                taken.append(other.mac)
+        if link.mac in taken:
+            raise KernelError("EADDRINUSE", f"{link.mac} on {lower.link}")
+
+    def check_mtu(self, link: Link) -> None:
+        """A macvlan or VLAN device takes no larger MTU than the link below has. Raises KernelError EINVAL, ERANGE."""
+        lower = link.lower
+        below = self.netns.get(lower.netns) if lower is not None else None
+        under = below.links.get(lower.link) if below is not None and lower is not None else None
+        if under is not None and link.mtu > under.mtu:
+            raise KernelError(
+                "ERANGE" if link.vlan is not None else "EINVAL", f"mtu {link.mtu} of {link.name}"
+            )
 
     def lower_changed(self, ns: str, old: Link, new: Link) -> None:
         """A link changed: what sits on it follows in carrier, MTU and MAC, VLAN devices also up and down.

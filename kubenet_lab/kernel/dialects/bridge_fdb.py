@@ -30,6 +30,9 @@ def multicast(ns: Netns, link: Link) -> list[str]:
             solicited = f"33:33:ff:{low >> 16:02x}:{low >> 8 & 255:02x}:{low & 255:02x}"
             if solicited not in out:
                 out.append(solicited)
+        # What the devices on it listen to, it has to hear for them (`dev_mc_sync`).
+        for home, upper in ns.network.uppers(ns.name, link.name) if ns.network is not None else ():
+            out += [mac for mac in multicast(home, upper) if upper.up and mac not in out]
     return out
 
 

@@ -64,8 +64,9 @@ def carrier(ns: Netns, link: Link) -> bool:
 def flags(ns: Netns, link: Link) -> list[str]:
     """Return the flags in the order `ip link` prints them."""
     out = list(replace(link, carrier=carrier(ns, link)).flags)
-    if link.peer is not None and link.peer.netns == ns.name:
-        other = ns.links.get(link.peer.link)
+    beside = link.peer or link.lower
+    if beside is not None and beside.netns == ns.name:
+        other = ns.links.get(beside.link)
         if other is not None and not other.up:
             out.append("M-DOWN")
     return out
@@ -76,7 +77,8 @@ def operstate(ns: Netns, link: Link) -> str:
     if not link.up:
         return "DOWN"
     if not carrier(ns, link):
-        if link.peer is not None and link.peer.netns == ns.name:
+        beside = link.peer or link.lower
+        if beside is not None and beside.netns == ns.name:
             return "LOWERLAYERDOWN"
         return "DOWN"
     return "UNKNOWN" if link.kind in STATELESS else "UP"
@@ -185,7 +187,9 @@ def hardware_text(ns: Netns, link: Link) -> str:
 def _sizes(ns: Netns, link: Link) -> dict[str, int]:
     queues = 2 if link.kind == "veth" else 1
     lower = link.vxlan.link if link.vxlan is not None else ""
+    below = peer_of(ns, link) if link.lower is not None else None
     big = link.kind in ("loopback", "veth") or lower in ns.links or bool(ns.ports(link.name))
+    big = big or (below is not None and below.kind == "veth")
     return {
         "num_tx_queues": queues,
         "num_rx_queues": queues,
