@@ -284,7 +284,7 @@ def decoded(plugin: str, conf: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     return said, _without_nulls(conf) if b"null" in text and not said else conf
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=8192)
 def _remembered(plugin: str, text: bytes) -> str:
     before, wanted = STRUCTS[plugin]
     said = fault_of(json.loads(text), wanted)

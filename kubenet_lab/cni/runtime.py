@@ -93,7 +93,7 @@ class NetworkConf(Struct, frozen=True):
 _LIST = "error parsing configuration list: "
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=8192)
 def parse(text: str, file: str = "") -> NetworkConf:
     """Read a .conflist, or a .conf with a single plugin. Raises CniError with libcni's words.
 
