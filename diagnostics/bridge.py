@@ -1,4 +1,4 @@
-"""`bridge fdb` and `bridge link`: forwarding entries and ports (iproute2 6.1)."""
+"""`bridge fdb`, `bridge link` and `bridge vlan`: forwarding entries, ports and their VLANs (iproute2 6.1)."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 from msgspec.structs import replace
 
 from diagnostics.tool import Call, NotModelled, Result, Tool, Usage
-from kubenet_lab.kernel.dialects import bridge_fdb
+from kubenet_lab.kernel.dialects import bridge_fdb, bridge_vlan
 from kubenet_lab.kernel.dialects.iproute2 import Words, Wrong
 from kubenet_lab.kernel.errors import KernelError
-from kubenet_lab.kernel.link import BridgePort
+from kubenet_lab.kernel.link import BridgeOptions, BridgePort, PortVlan
 
 
 def run(call: Call) -> Result:
-    """`bridge [-j] [-d] fdb|link COMMAND`."""
+    """`bridge [-j] [-d] fdb|link|vlan COMMAND`."""
     words = list(call.argv)
     json = pretty = details = False
     while words and words[0].startswith("-"):
@@ -56,6 +56,8 @@ def run(call: Call) -> Result:
                 return _fdb(call, words, json=json, pretty=pretty)
             if name == "link":
                 return _link(call, words, json=json, pretty=pretty, details=details)
+            if name == "vlan":
+                return _vlan(call, words, json=json, pretty=pretty)
             raise NotModelled(f"bridge {name}")
     raise Usage(f'Object "{given}" is unknown, try "bridge help".\n', 255)
 
@@ -172,6 +174,49 @@ def _link(call: Call, words: list[str], *, json: bool, pretty: bool, details: bo
     if not link.master:
         raise Usage("RTNETLINK answers: Operation not supported\n", 255)
     call.ns.set_link(dev, port=replace(link.port or BridgePort(), **options))
+    return Result()
+
+
+def _vlan(call: Call, words: list[str], *, json: bool, pretty: bool) -> Result:
+    verb = _command(words, ("add", "delete", "show", "lst", "list", "set", "global", "help"), "vlan")
+    if verb in ("show", "lst", "list"):
+        dev = ""
+        while words:
+            word = words.pop(0)
+            if word in ("vid", "state"):
+                raise NotModelled(f"selector {word}")
+            dev = _device(call, _take(words) if word == "dev" else word)
+        return Result(bridge_vlan.show(call.ns, dev=dev, json=json, pretty=pretty))
+    if verb not in ("add", "delete"):
+        raise NotModelled(f"bridge vlan {verb}")
+    dev, vid, flags = "", 0, set[str]()
+    while words:
+        word = words.pop(0)
+        if word == "dev":
+            dev = _device(call, _take(words))
+        elif word == "vid":
+            text = _take(words)
+            if not text.isdigit():
+                raise NotModelled("a range of VLANs")
+            vid = int(text)
+        elif word in ("pvid", "untagged", "self", "master"):
+            flags.add(word)
+        else:
+            raise NotModelled(f"bridge vlan {word}")
+    if not dev or not vid:
+        raise Usage("Device and VLAN ID are required arguments.\n", 255)
+    if vid >= 4096:
+        raise Usage(f'Invalid VLAN ID "{vid}"\n', 255)
+    link = call.ns.links[dev]
+    own = "self" in flags and link.kind == "bridge"
+    if not own and not link.master:
+        raise Usage("RTNETLINK answers: Operation not supported\n", 255)
+    wished = PortVlan(vid, "pvid" in flags, "untagged" in flags) if verb == "add" else None
+    changed = bridge_vlan.change(bridge_vlan.vlans_of(link), wished, vid)
+    if own:
+        call.ns.set_link(dev, bridge=replace(link.bridge or BridgeOptions(), vlans=changed))
+    else:
+        call.ns.set_link(dev, port=replace(link.port or BridgePort(), vlans=changed))
     return Result()
 
 

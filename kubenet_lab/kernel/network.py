@@ -78,9 +78,8 @@ class Network:
         for link in list(gone.links.values()):
             if link.wire:
                 self.unplug(name, link.name)
-            if link.peer is not None and link.name in gone.links:
-                gone.delete_link(link.name)
-            if link.name in gone.links and (name, link.name) in self.stacks:
+            stacked = link.lower is not None or (name, link.name) in self.stacks
+            if (link.peer is not None or stacked) and link.name in gone.links:
                 gone.delete_link(link.name)
         del self.netns[name]
         self.population += 1
