@@ -132,6 +132,9 @@ def _run(
     name = netns or container
     path = f"/var/run/netns/{name}"
     if action is Action.add and path not in runtime.node.files:
+        if name in runtime.network.netns:
+            said = f"{name!r} is a machine of the model host, and no container's namespace"
+            raise InputError([Fault(said, "--netns" if netns else "--container")])
         runtime.network.add_netns(name, HOST).set_link("lo", up=False)
         runtime.node.files[path] = name
     if action is Action.add:
@@ -185,6 +188,10 @@ def _save(network: Network, state: Path | None) -> None:
     from kubenet_lab.kernel import dump
 
     if state is not None:
-        state.mkdir(parents=True, exist_ok=True)
         text = json.dumps(dump.dump(network), indent=1)
-        (state / STATE_FILE).write_text(text + "\n", encoding="utf-8")
+        try:
+            state.mkdir(parents=True, exist_ok=True)
+            (state / STATE_FILE).write_text(text + "\n", encoding="utf-8")
+        except OSError as fault:
+            said = fault.strerror or str(fault)
+            raise InputError([Fault(f"cannot be kept there: {said}", file=str(state))]) from fault

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from kubenet_lab.cli import app
+from kubenet_lab.cli import app, main
 from kubenet_lab.cni.plugin import VERSIONS
 from kubenet_lab.kernel import dump
 
@@ -145,3 +145,36 @@ def test_a_container_has_to_be_named(shell: Shell, words: list[str]) -> None:
     done = CliRunner().invoke(app, ["cni", *words, "--conflist", str(shell.conflist)])
     assert done.exit_code != 0
     assert not done.stdout
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    (["--netns", "node-1"], "error: --netns: 'node-1' is a machine of the model host"),
+    (["--state", "{folder}/net.conflist"], "net.conflist: cannot be kept there: "),
+    (["--put", "/x"], "error: --put: '/x' is no PATH=FILE"),
+    (["--capability-args", "{{"], "error: --capability-args: no JSON"),
+    (["--capability-args", "[]"], "error: --capability-args: a JSON object was expected"),
+])  # fmt: skip
+def test_what_cannot_be_done_is_said_in_a_line(
+    words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shell = Shell(tmp_path)
+    given = [word.format(folder=tmp_path) for word in words]
+    with pytest.raises(SystemExit) as ended:
+        main(["cni", "add", "--container", "c1", "--conflist", str(shell.conflist), *given])
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("action", ["add", "check", "gc", "status", "del"])
+@pytest.mark.parametrize(
+    "text",
+    ["{", "", "[]", "null", "3", '{"name":"a","plugins":[{"type":"bridge","mtu":"x"}],"cniVersion":"1.1.0"}'],
+)
+def test_no_text_of_a_list_makes_a_command_crash(action: str, text: str, tmp_path: Path) -> None:
+    shell = Shell(tmp_path)
+    shell.conflist.write_text(text, encoding="utf-8")
+    words = ["--container", "c1"] if action != "status" else []
+    status, said = shell(action, *words)
+    decoded = "mtu" in text and action == "gc"  # GC of these plugins reads nothing
+    assert status == (0 if decoded else 1)
+    assert decoded or said["code"] == (999 if "mtu" in text else 7 if text == "null" else 6)
