@@ -8,7 +8,7 @@ select them, the IP sets their rules need, and the profiles. Nothing else of the
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from msgspec import Struct
@@ -134,10 +134,23 @@ class _Thing(Struct, frozen=True):
 DEFAULT_ALLOW = "projectcalico-default-allow"
 
 
-class World:
-    """The objects of a cluster, sorted by what Felix uses them for; all nodes' calculations share it."""
+def endpoint_of(pod: Json) -> Json | None:
+    """Return a pod's workload endpoint, None for a pod that has none (yet, or any more)."""
+    return convert.workload_endpoint(pod) if convert.valid_endpoint(pod) else None
 
-    def __init__(self, objects: Iterable[Json]) -> None:
+
+class World:
+    """The objects of a cluster, sorted by what Felix uses them for; all nodes' calculations share it.
+
+    `endpoint` makes a pod's endpoint (None for a pod that has none), for who wants to remember them.
+    """
+
+    def __init__(
+        self,
+        objects: Iterable[Json],
+        endpoint: Callable[[Json], Json | None] | None = None,
+    ) -> None:
+        self._endpoint = endpoint or endpoint_of
         self.nodes: dict[str, list[Json]] = {}
         """Node -> its pods' endpoints, by name."""
         self._things: list[_Thing] | None = None
@@ -165,8 +178,9 @@ class World:
             made = convert.account_profile(obj)
             self.profiles[made["metadata"]["name"]] = made
         elif kind == "Pod":
-            if convert.valid_endpoint(obj):
-                self.pods.append(convert.workload_endpoint(obj))
+            endpoint = self._endpoint(obj)
+            if endpoint is not None:
+                self.pods.append(endpoint)
         elif kind == "NetworkPolicy" and not calico:
             made, _fault = convert.network_policy(obj)
             key = PolicyKey("KubernetesNetworkPolicy", meta["name"], made["metadata"]["namespace"])

@@ -21,6 +21,7 @@ from kubenet_lab.cni.calico.convert import Json
 from kubenet_lab.cni.calico.datastore import Datastore
 from kubenet_lab.cni.calico.felix import IPIP_DEVICE, VXLAN_DEVICE, Felix, Programmed, Vtep
 from kubenet_lab.cni.calico.graph import World as Objects
+from kubenet_lab.cni.calico.graph import endpoint_of
 from kubenet_lab.cni.calico.ipam import AFFINITIES, POOLS, Asked, Ipam, IpamError, IpPool
 from kubenet_lab.cni.calico.plugin import MTU_FILE
 from kubenet_lab.daemon import World
@@ -112,6 +113,7 @@ class Calico:
         self.fabric = self._new_fabric()
         self._watch = world.store.watch()
         self._seen: dict[int, tuple[AnyObject, Json]] = {}
+        self._endpoints: dict[int, tuple[Json, Json | None]] = {}
         self._objects = Objects(())
         self._nodes: dict[str, BgpNode] = {}
         self._affinities: dict[str, str] = {}
@@ -267,6 +269,15 @@ class Calico:
             if len(self._seen) > 200_000:
                 self._seen.clear()
             known = self._seen[key] = (obj, obj.to_manifest())
+        return known[1]
+
+    def _endpoint(self, pod: Json) -> Json | None:
+        """Return a pod's endpoint, worked out once while its manifest does not change."""
+        known = self._endpoints.get(id(pod))
+        if known is None or known[0] is not pod:
+            if len(self._endpoints) > 200_000:
+                self._endpoints.clear()
+            known = self._endpoints[id(pod)] = (pod, endpoint_of(pod))
         return known[1]
 
     def _share(self) -> None:
@@ -485,7 +496,7 @@ class Calico:
     def _program(self, nodes: Iterable[Node]) -> None:
         listed = list(nodes)
         pools = self.pools()
-        self._objects = Objects(self.objects())
+        self._objects = Objects(self.objects(), self._endpoint)
         hosts = tuple(node.ip for node in self._nodes.values())
         vteps = tuple(
             Vtep(
