@@ -25,8 +25,8 @@ NODES_HELP = "Nodes of a world whose files name none."
 SEED_HELP = "One seed gives one world and one random choice of backends."
 LENIENT_HELP = "Warn of unknown fields instead of refusing them (kubectl's --validate=warn)."
 CNI_HELP = (
-    "The pod network: bridge, flannel, flannel-host-gw, calico, calico-ipip, calico-vxlan, cilium, cilium-native "
-    "or none."
+    "The pod network: bridge, flannel, flannel-host-gw, flannel-wireguard, calico, calico-ipip, calico-vxlan, cilium, "
+    "cilium-native or none."
 )
 PROXY_HELP = "The Service data plane: iptables, nftables, ipvs or ebpf."
 Cni = Annotated[str, typer.Option("--cni", metavar="NAME", help=CNI_HELP)]

@@ -7,6 +7,7 @@ this machine, and fits again. A kind of step that no run priced has no price, an
 
 BPF programs were ours (`tests/benchmarks/bpf.py`): each decision looks up a map of the kinds that Cilium's
 look up. Cilium's also count, and write down connections, so that theirs cost at least this. IPVS is `ESTIMATED`.
+WireGuard has no price: no kernel that has it was there to measure what its ciphers take.
 
 Prices are of the best case: the kernel's own work, with warm caches, on one processor, and nobody to be woken. What a
 program needs to wake up and to think is not in them (`calls` has what programs waited). The namespaces have no network
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from kubenet_lab.packet.packet import endpoint
+from kubenet_lab.packet.packet import WireguardMessage, endpoint
 
 if TYPE_CHECKING:
     from kubenet_lab.trace import Trace
@@ -48,6 +49,8 @@ KINDS: dict[str, str] = {
 
 A routing decision, a neighbour looked up and a bridge's decision come before a link: no run tells them apart.
 """
+UNMEASURED = {"sealed": "a packet sealed or opened by WireGuard"}
+"""Kinds that no run can price yet: no kernel that has them was there."""
 _OF_STEP = {
     "transmit": "link",
     "rule": "match",
@@ -183,7 +186,7 @@ class Latency(Struct, frozen=True):
         """Lines: count, what, us; then the sum, which says what is not in it."""
         rows = [
             (
-                f"{share.count:,} x {KINDS[share.kind]}",
+                f"{share.count:,} x {(KINDS | UNMEASURED)[share.kind]}",
                 _us(share.us) + (", an estimate" if share.estimated else ""),
             )
             for share in self.shares
@@ -225,7 +228,11 @@ class Budget(Struct, frozen=True):
     @property
     def unpriced(self) -> tuple[str, ...]:
         """Kinds of steps that no measurement priced."""
-        return tuple(kind for kind in KINDS if any(kind in part.unpriced for part in self.parts.values()))
+        return tuple(
+            kind
+            for kind in (*KINDS, *UNMEASURED)
+            if any(kind in part.unpriced for part in self.parts.values())
+        )
 
     @property
     def estimated(self) -> tuple[str, ...]:
@@ -275,6 +282,11 @@ def counts(traces: Iterable[Trace]) -> dict[str, int]:
             running = ""
             for step in hop.steps:
                 kind = _OF_STEP.get(step.kind)
+                if kind == "tunnel" and any(
+                    packet is not None and isinstance(packet.message, WireguardMessage)
+                    for packet in (step.before, step.after)
+                ):
+                    kind = "sealed"
                 if kind is not None:
                     found[kind] += 1
                     if kind == "bpf" and step.spot != running:
@@ -284,7 +296,7 @@ def counts(traces: Iterable[Trace]) -> dict[str, int]:
                     found["tracked"] += 1
                     found["connection"] += step.spot == "new"
     found["rule"] = max(0, found["rule"] - found["match"])
-    return {kind: found[kind] for kind in KINDS if found[kind]}
+    return {kind: found[kind] for kind in (*KINDS, *UNMEASURED) if found[kind]}
 
 
 def latency(traces: Iterable[Trace], prices: Prices | None = None, wire: Wire | None = None) -> Latency:

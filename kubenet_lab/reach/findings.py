@@ -294,7 +294,7 @@ def inert(objects: Iterable[AnyObject], cni: str = "") -> list[str]:
     return found
 
 
-UNENFORCED = ("flannel", "flannel-host-gw", "bridge", "sample", "none")
+UNENFORCED = ("flannel", "flannel-host-gw", "flannel-wireguard", "bridge", "sample", "none")
 """Pod networks without anybody who reads NetworkPolicies."""
 _CALICO = "Calico 3.32 reads its successor, ClusterNetworkPolicy"
 _CILIUM = "Cilium 1.20 watches it only with enable-k8s-cluster-network-policy, which is off unless set"

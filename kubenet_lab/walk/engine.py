@@ -1,8 +1,8 @@
 """The walk: one packet, and all it gives rise to, through kernel state.
 
 The files of this folder follow the packet: `routing` (made locally, received, forwarded), `hooks` (netfilter at each
-hook, in the kernel's order), `conntracking` and `nat`, `neighbours` (ARP), `bridging`, `tunnel` (VXLAN), `links`
-(from one namespace to the next) and `deliver` (sockets, ICMP errors). Each takes the `Walk`, which owns the trace in
+hook, in the kernel's order), `conntracking` and `nat`, `neighbours` (ARP), `bridging`, `tunnel` (VXLAN), `ipip`,
+`wireguard`, `links` (from one namespace to the next), `stacked` (devices on other links: VLANs, `macvlan`, `ipvlan`) and `deliver` (sockets, ICMP errors). Each takes the `Walk`, which owns the trace in
 the making, the clock's reading and the source of chance.
 """
 

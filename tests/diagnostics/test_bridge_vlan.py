@@ -1,4 +1,4 @@
-"""`bridge vlan` in the words of iproute2 6.1 (`bridge/vlan.c`); no kernel with VLAN filtering was there to record it."""
+"""`bridge vlan`, in iproute2 6.1's words (`bridge/vlan.c`); no kernel with VLAN filtering was there to record it."""
 
 from __future__ import annotations
 

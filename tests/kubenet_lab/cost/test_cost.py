@@ -302,3 +302,12 @@ def test_throughput_is_the_processors_within_a_node_and_the_wires_between() -> N
     alone_ = cost.throughput(way["node-2"], mtu=1450, wire=fast, large_segments=False)
     assert alone_.mbit_s < far[1].mbit_s / 3, "one packet at a time pays the way for every 1,410 bytes"
     assert not math.isinf(alone_.mbit_s)
+
+
+def test_what_wireguard_costs_is_not_known() -> None:
+    """A sealed packet is no VXLAN packet: what the cipher takes was never measured, and is said to be unknown."""
+    trip = shop(cni="flannel-wireguard").ping("frontend", "10.244.1.2")
+    budget = cost.of_trip(trip)
+    assert budget.unpriced == ("sealed",)
+    assert "x a packet sealed or opened by WireGuard" in str(budget)
+    assert math.isfinite(budget.us)
