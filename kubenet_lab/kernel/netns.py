@@ -391,7 +391,26 @@ class Netns:
         ):
             return
         if all(a.family != 6 or a.scope != "link" for a in self.addresses.get(link.name, ())):
-            self.add_address(link.name, f"{eui64(link.mac)}/64", scope="link")
+            taken = self._siblings_addresses(link)
+            own = eui64(link.mac)
+            # The devices of ipvlan share one MAC: each has a number, which stands in its interface identifier instead.
+            number = 0
+            while link.ipvlan is not None and (not number or own in taken):
+                number += 1
+                own = eui64(link.mac, number)
+            self.add_address(link.name, f"{own}/64", scope="link")
+
+    def _siblings_addresses(self, link: Link) -> set[str]:
+        """The addresses of the other ipvlan devices on the same link."""
+        if link.ipvlan is None or self.network is None:
+            return set()
+        lower = link.ipvlan.lower
+        return {
+            a.local
+            for home, other in self.network.uppers(lower.netns, lower.link)
+            if (home, other.name) != (self, link.name)
+            for a in home.addresses.get(other.name, ())
+        }
 
     def by_mac(self, mac: str) -> tuple[str, ...]:
         """Return the names of links that have this MAC."""
@@ -421,7 +440,10 @@ class Netns:
         label: str = "",
         noprefixroute: bool = False,
     ) -> Address:
-        """`ip addr add CIDR dev DEV`. Adds the local and connected routes the kernel adds. Raises EEXIST, ENODEV."""
+        """`ip addr add CIDR dev DEV`. Adds the local and connected routes the kernel adds.
+
+        Raises KernelError: EEXIST, ENODEV, EADDRINUSE (ipvlan tells its devices apart by their addresses).
+        """
         link = self.link(dev)
         local, _, length_text = cidr.partition("/")
         fam = family(local)
@@ -429,6 +451,10 @@ class Netns:
         present = self.addresses.get(dev, ())
         if any(a.local == local and a.length == length for a in present):
             raise KernelError("EEXIST", f"{cidr} dev {dev}")
+        if link.ipvlan is not None and local in self._siblings_addresses(link):
+            raise KernelError(
+                "EADDRINUSE", f"{local}: another ipvlan device on {link.ipvlan.lower.link} has it"
+            )
         net = prefix(cidr)
         secondary = fam == 4 and any(
             a.length == length and a.family == 4 and local in a.network for a in present

@@ -136,9 +136,14 @@ def mac_from(*names: str, first: int = 0x0A) -> str:
     return ":".join(f"{byte:02x}" for byte in (first, *digest[:5]))
 
 
-def eui64(mac: str) -> str:
-    """Return the link-local IPv6 address that the kernel derives from a MAC (RFC 4291, appendix A)."""
+def eui64(mac: str, number: int = 0) -> str:
+    """Return the link-local IPv6 address that the kernel derives from a MAC (RFC 4291, appendix A).
+
+    `number` is the device's own where several share a MAC (`dev_id`; `addrconf_ifid_eui48`), 0 where none does.
+    """
     octets = [int(part, 16) for part in mac.split(":")]
-    octets[0] ^= 2
-    packed = bytes([0xFE, 0x80, 0, 0, 0, 0, 0, 0, *octets[:3], 0xFF, 0xFE, *octets[3:]])
+    if not number:
+        octets[0] ^= 2
+    middle = (number >> 8, number & 0xFF) if number else (0xFF, 0xFE)
+    packed = bytes([0xFE, 0x80, 0, 0, 0, 0, 0, 0, *octets[:3], *middle, *octets[3:]])
     return inet_ntop(AF_INET6, packed)

@@ -2,8 +2,9 @@
 
 The files of this folder follow the packet: `routing` (made locally, received, forwarded), `hooks` (netfilter at each
 hook, in the kernel's order), `conntracking` and `nat`, `neighbours` (ARP), `bridging`, `tunnel` (VXLAN), `ipip`,
-`wireguard`, `links` (from one namespace to the next), `stacked` (devices on other links: VLANs, `macvlan`, `ipvlan`) and `deliver` (sockets, ICMP errors). Each takes the `Walk`, which owns the trace in
-the making, the clock's reading and the source of chance.
+`wireguard`, `links` (from one namespace to the next), `stacked` (devices on other links: VLANs, `macvlan`, `ipvlan`)
+and `deliver` (sockets, ICMP errors). Each takes the `Walk`, which owns the trace in the making, the clock's reading and
+the source of chance.
 """
 
 from __future__ import annotations

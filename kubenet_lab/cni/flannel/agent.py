@@ -163,12 +163,19 @@ class Agent:
         wanted = {
             name: lease for name, lease in leases.items() if name != self.node and lease.backend_type == kind
         }
-        for name in [name for name in self.leases if self.leases[name] != wanted.get(name)]:
-            self.forget(self.leases.pop(name))
-        for name, lease in wanted.items():
-            if name not in self.leases:
-                self.learn(lease)
-                self.leases[name] = lease
+        gone = [lease for name, lease in self.leases.items() if lease != wanted.get(name)]
+        for lease in gone:
+            del self.leases[lease.node]
+        new = [lease for name, lease in wanted.items() if name not in self.leases]
+        self.leases.update({lease.node: lease for lease in new})
+        if self.backend == "wireguard":
+            if gone or new:
+                self._change_peers(gone, new)
+            return
+        for lease in gone:
+            self.forget(lease)
+        for lease in new:
+            self.learn(lease)
 
     def _lease(self, node: Node) -> Lease | None:
         """A Node's lease, read again only when the Node changed."""
@@ -485,21 +492,28 @@ class Agent:
             self.say("I", f"route_network.go:93] Subnet added: {half.subnet} via {half.public_ip}")
             link = self.flags.iface if self.direct(half.public_ip) else dev
             ns.add_route(half.subnet, via=half.public_ip, dev=link, onlink=True, replace_existing=True)
-        elif self.backend == "wireguard":
-            address = half.public_ip if fam == 4 else f"[{half.public_ip}]"
-            endpoint = f"{address}:{half.port}"
-            self.say("I", f"wireguard_network.go:175] Subnet added: {half.subnet} via {endpoint}")
-            keepalive = self.conf.backend.persistent_keepalive_interval
-            peer = WireguardPeer(half.key, endpoint, (half.subnet,), keepalive)
-            self._set_peers(fam, (*self._peers_but(fam, half.key), peer))
         elif self.backend == "udp":
             self.say("I", f"udp_network_amd64.go:205] Subnet added: {half.subnet}")
 
-    def _peers_but(self, fam: int, key: str) -> tuple[WireguardPeer, ...]:
-        return tuple(peer for peer in self._wireguard(fam).peers if peer.public_key != key)
-
-    def _set_peers(self, fam: int, peers: tuple[WireguardPeer, ...]) -> None:
-        self.netns.set_link(self.device(fam), wireguard=replace(self._wireguard(fam), peers=peers))
+    def _change_peers(self, gone: Iterable[Lease], new: Iterable[Lease]) -> None:
+        """`wg set flannel-wg peer KEY remove`, and `peer KEY endpoint ... allowed-ips ...`, for many at once."""
+        for fam in self.conf.families:
+            if self.device(fam) not in self.netns.links:
+                self.say("E", f"failed to setup peers of {self.device(fam)}: file does not exist")
+                continue
+            options = self._wireguard(fam)
+            peers = {peer.public_key: peer for peer in options.peers}
+            for half in filter(None, (lease.half(fam) for lease in gone)):
+                peers.pop(half.key, None)
+            for half in filter(None, (lease.half(fam) for lease in new)):
+                address = half.public_ip if fam == 4 else f"[{half.public_ip}]"
+                endpoint = f"{address}:{half.port}"
+                self.say("I", f"wireguard_network.go:175] Subnet added: {half.subnet} via {endpoint}")
+                keepalive = self.conf.backend.persistent_keepalive_interval
+                peers.pop(half.key, None)
+                peers[half.key] = WireguardPeer(half.key, endpoint, (half.subnet,), keepalive)
+            if tuple(peers.values()) != options.peers:
+                self.netns.set_link(self.device(fam), wireguard=replace(options, peers=tuple(peers.values())))
 
     def forget(self, lease: Lease) -> None:
         """A lease is gone: take back what it brought; what is not there any more is logged."""
@@ -524,8 +538,6 @@ class Agent:
                 lambda: ns.delete_fdb(dev, half.mac, half.public_ip),
                 lambda: ns.delete_route(half.subnet, via=half.network_address),
             ]
-        if self.backend == "wireguard":
-            return [lambda: self._set_peers(fam, self._peers_but(fam, half.key))]
         return []
 
 

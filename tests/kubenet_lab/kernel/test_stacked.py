@@ -127,6 +127,21 @@ def test_the_mode_of_ipvlan_is_the_links() -> None:
     assert net.ns("pod").links["c"].lower == ETH0
 
 
+def test_addresses_of_ipvlan_belong_to_one_device() -> None:
+    net = world()
+    for name in ("a", "b"):
+        net.add_upper("pod", name, IpvlanOptions(ETH0))
+        net.ns("pod").set_link(name, up=True)
+    pod = net.ns("pod")
+    pod.add_address("a", "192.0.2.1/24")
+    with pytest.raises(KernelError) as caught:
+        pod.add_address("b", "192.0.2.1/24")
+    assert caught.value.errno == "EADDRINUSE"
+    # addrconf_ifid_eui48: a number in place of ff:fe, and the universal bit as it is.
+    assert [a.local for a in pod.addrs("a", 6)] == ["fe80::a00:0:100:1"]
+    assert [a.local for a in pod.addrs("b", 6)] == ["fe80::a00:0:200:1"]
+
+
 @pytest.mark.parametrize("gone", ["eth0", "pod", "host"])
 def test_what_is_left(gone: str) -> None:
     net = world()
