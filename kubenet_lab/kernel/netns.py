@@ -35,7 +35,7 @@ from kubenet_lab.kernel.route import (
     default_rules,
 )
 from kubenet_lab.kernel.socket import Socket
-from kubenet_lab.kernel.wireguard import Session
+from kubenet_lab.kernel.wireguard import Session, after_change
 from kubenet_lab.packet.ip import IP_INT, eui64, family, ip_text, prefix
 
 if TYPE_CHECKING:
@@ -266,6 +266,8 @@ class Netns:
             self._link_up(new)
         for bridge in {old.master, new.master} - {""}:
             self._bridge_follows(bridge)
+        if old.wireguard is not None and (new.wireguard, new.up) != (old.wireguard, old.up):
+            self.wireguard = after_change(self.wireguard, old, new)
         far = self._far_end(new)
         if far is not None and old.up != new.up:
             far[0].set_carrier(far[1], new.up)

@@ -7,8 +7,9 @@ https://www.wireguard.com/papers/wireguard.pdf ; drivers/net/wireguard/messages.
 from __future__ import annotations
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from kubenet_lab.kernel.link import WireguardOptions, WireguardPeer
+from kubenet_lab.kernel.link import Link, WireguardOptions, WireguardPeer
 from kubenet_lab.packet.ip import prefix
 
 REKEY_AFTER = 120.0
@@ -62,3 +63,30 @@ def peer_for(options: WireguardOptions, address: str) -> WireguardPeer | None:
 def peer_by_key(options: WireguardOptions, key: str) -> WireguardPeer | None:
     """Return the peer with a public key."""
     return next((peer for peer in options.peers if peer.public_key == key), None)
+
+
+def after_change(
+    sessions: dict[tuple[str, str], Session], old: Link, new: Link
+) -> dict[tuple[str, str], Session]:
+    """Return what is still known after `wg set` or `ip link set` changed a device.
+
+    A peer that is gone is forgotten; an endpoint that is set counts until the peer is heard from elsewhere; a device
+    that goes down (`wg_stop`) or gets another key has no keys to send or read with.
+    """
+    before, options = old.wireguard, new.wireguard
+    if before is None or options is None:
+        return {key: seen for key, seen in sessions.items() if key[0] != old.name}
+    endpoints = {peer.public_key: peer.endpoint for peer in options.peers}
+    earlier = {peer.public_key: peer.endpoint for peer in before.peers}
+    out: dict[tuple[str, str], Session] = {}
+    for key, seen in sessions.items():
+        dev, peer = key
+        if dev != old.name:
+            out[key] = seen
+        elif peer in endpoints:
+            if endpoints[peer] and endpoints[peer] != earlier.get(peer):
+                seen = replace(seen, endpoint=endpoints[peer], source="")
+            if (old.up and not new.up) or options.public_key != before.public_key:
+                seen = replace(seen, index=0, remote=0)
+            out[key] = seen
+    return out

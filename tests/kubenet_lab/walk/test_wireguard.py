@@ -212,6 +212,29 @@ def test_a_peer_that_moves_is_found_where_it_was_last_heard() -> None:
     assert "endpoint: 10.1.0.52:51820" in wg.show(net.ns("node-1"))
 
 
+def test_what_becomes_of_sessions_when_a_device_changes() -> None:
+    """Down, another key or a peer taken away end them; a handshake that was is still shown; an endpoint can be set."""
+    net = three()
+    walk = Walk(net)
+    key = ("wg0", "key-2")
+    one = net.ns("node-1")
+    for fields in ({"up": False}, {"public_key": "key-9"}):
+        assert len(handshakes(ask(walk, "node-1", "10.9.2.1"))) == 1
+        if "up" in fields:
+            one.set_link("wg0", up=False)
+            one.set_link("wg0", up=True)
+            one.add_route("10.9.0.0/16", dev="wg0", replace_existing=True)
+        else:
+            change(net, "node-1", **fields)
+        assert not one.wireguard[key].usable(0)
+        assert "latest handshake: Now" in wg.show(one)
+    peers = one.links["wg0"].wireguard.peers  # type: ignore[union-attr]
+    change(net, "node-1", peers=(replace(peers[0], endpoint="10.1.0.7:51820"), *peers[1:]))
+    assert one.wireguard[key].endpoint == "10.1.0.7:51820"
+    change(net, "node-1", peers=peers[1:])
+    assert key not in one.wireguard
+
+
 @pytest.mark.parametrize(
     ("size", "dst", "length"),
     [
