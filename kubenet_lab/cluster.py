@@ -351,6 +351,7 @@ class Cluster:
                     f"Node {name}: status.addresses has no IPv4 InternalIP; the nodes' network here is IPv4"
                 )
             six = next((f"{ip}/64" for ip in node.internal_ips if ":" in ip), "")
+            machine.check_address(name, address)
             space = machine.build_node(self.network, name, f"{address}/24", address6=six)
             self.pod_network.prepare(node, space)
             self._machine_names.add(name)

@@ -18,7 +18,12 @@ from msgspec import Struct
 
 from kubenet_lab.cni.gojson import kind_of
 
-_WHOLE = {"int": (-(1 << 63), (1 << 63) - 1), "uint32": (0, (1 << 32) - 1), "uint64": (0, (1 << 64) - 1)}
+_WHOLE = {
+    "int": (-(1 << 63), (1 << 63) - 1),
+    "uint": (0, (1 << 64) - 1),
+    "uint32": (0, (1 << 32) - 1),
+    "uint64": (0, (1 << 64) - 1),
+}
 
 
 class Object(Struct, frozen=True):

@@ -12,6 +12,7 @@ https://kubernetes.io/docs/setup/production-environment/container-runtimes/#inst
 from __future__ import annotations
 
 from kubenet_lab.dns.outside import OutsideNames
+from kubenet_lab.errors import Fault, InputError
 from kubenet_lab.kernel.netns import Netns
 from kubenet_lab.kernel.network import Network
 from kubenet_lab.kernel.socket import Socket
@@ -58,6 +59,18 @@ def build_underlay(network: Network, *, subnet: str = "192.168.1.0/24", mtu: int
     outside.add_route("default", via=OUTSIDE_GATEWAY, dev="eth0")
     outside.files["/etc/resolv.conf"] = f"nameserver {OUTSIDE_GATEWAY}\n"
     outside.listen(Socket(TCP, "::", 80, "nginx"))
+
+
+def check_address(name: str, address: str) -> None:
+    """Raise InputError for an InternalIP that is no address, or that of the router of the node's /24."""
+    try:
+        block = prefix(f"{address}/24")
+    except ValueError:
+        said = f"Node {name}: status.addresses: {address!r} is no IP address"
+        raise InputError([Fault(said, help="write an IPv4 address such as 192.168.1.10")]) from None
+    if address == _first(str(block)):
+        said = f"Node {name}: status.addresses: {address} is the address of the router in {block} here"
+        raise InputError([Fault(said, help="take another address of that network")])
 
 
 def build_node(

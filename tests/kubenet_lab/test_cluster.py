@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kubenet_lab import Cluster, InputError, NotFound, scenarios
+from kubenet_lab import Cluster, InputError, NotFound, manifests, scenarios
 from kubenet_lab.kernel.dump import dump
 
 WEB = """\
@@ -213,3 +213,21 @@ def test_unknown_modes_are_named() -> None:
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nothing-here"):
         Cluster.from_files(tmp_path / "nothing-here.yaml")
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("192.168.1.999", "Node n1: status.addresses: '192.168.1.999' is no IP address"),
+        ("host", "Node n1: status.addresses: 'host' is no IP address"),
+        ("192.168.1.1", "192.168.1.1 is the address of the router in 192.168.1.0/24 here"),
+    ],
+)
+def test_a_node_address_that_cannot_be_is_named(address: str, said: str) -> None:
+    text = (
+        "apiVersion: v1\nkind: Node\nmetadata: {name: n1}\n"
+        f"status: {{addresses: [{{type: InternalIP, address: {address}}}]}}\n"
+    )
+    with pytest.raises(InputError) as fault:
+        Cluster.from_objects(manifests.load(text))
+    assert said in str(fault.value)

@@ -46,6 +46,9 @@ class _Exit(Exception):
     """flanneld gives up; the message is what it logs."""
 
 
+SMALLEST_MTU, LARGEST_MTU = 68, 65535
+
+
 class Agent:
     """flanneld on one node.
 
@@ -382,7 +385,20 @@ class Agent:
             ns.delete_link(name)
             present = None
         if present is None:
-            ns.add_link(name, "vxlan", mac=mac, mtu=self.mtu(fam), vxlan=options)
+            ns.add_link(name, "vxlan", mac=mac, mtu=self._vxlan_mtu(fam), vxlan=options)
+
+    def _vxlan_mtu(self, fam: int) -> int:
+        """The MTU that the kernel gives the device: what is asked for, but no more than fits into the link under it.
+
+        subnet.env has what was asked for all the same. Raises KernelError: EINVAL, and ERANGE for the VNI.
+        """
+        most = self.netns.link(self.flags.iface).mtu - OVERHEAD["vxlan"][fam]
+        asked = self.mtu(fam)
+        if asked > 0 and not SMALLEST_MTU <= asked <= LARGEST_MTU:
+            raise KernelError("EINVAL", self.device(fam))
+        if not 0 <= self.conf.backend.vni < 1 << 24 or len(self.device(fam)) > 15:
+            raise KernelError("ERANGE", self.device(fam))
+        return min(asked, most) if asked > 0 else most
 
     def _address(self, fam: int) -> None:
         """Put the own subnet's first address on the device and set it up; udp and wireguard have one route for all."""

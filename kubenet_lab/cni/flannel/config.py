@@ -12,6 +12,9 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from kubenet_lab.cni import fields as kinds
+from kubenet_lab.cni.fields import Object
+from kubenet_lab.cni.gojson import fault_of
 from kubenet_lab.errors import InputError
 from kubenet_lab.packet.ip import prefix
 
@@ -54,8 +57,7 @@ class NetConf(Struct, frozen=True, rename="pascal"):
                 if text:
                     prefix(text)
             except ValueError:
-                said = f"error parsing subnet config: invalid CIDR address: {text}"
-                raise InputError(f"Failed to create SubnetManager: {said}") from None
+                raise InputError(f"{PARSING}invalid CIDR address: {text}") from None
 
     @property
     def families(self) -> tuple[int, ...]:
@@ -83,14 +85,76 @@ class Flags(Struct, frozen=True):
     """`--ip-blackhole-route`."""
 
 
+_CONFIG = Object(
+    "subnet.Config",
+    "Config",
+    {
+        "EnableIPv4": "bool",
+        "EnableIPv6": "bool",
+        "EnableNFTables": "bool",
+        "SubnetLen": "uint",
+        "IPv6SubnetLen": "uint",
+    },
+)
+_TYPE = Object("struct { Type string }", "", {"Type": "string"})
+_TUNNEL = {
+    "VNI": "int",
+    "Port": "int",
+    "MTU": "int",
+    "GBP": "bool",
+    "Learning": "bool",
+    "DirectRouting": "bool",
+}
+_OPTIONS: dict[str, tuple[str, Object]] = {
+    "vxlan": ("VXLAN", Object("struct {...}", "", {**_TUNNEL, "MacPrefix": "string"})),
+    "udp": ("UDP", Object("struct {...}", "", {"Port": "int"})),
+    "ipip": ("IPIP", Object("struct {...}", "", {"DirectRouting": "bool"})),
+    "wireguard": (
+        "Wireguard",
+        Object(
+            "struct {...}",
+            "",
+            {
+                "ListenPort": "int",
+                "ListenPortV6": "int",
+                "MTU": "int",
+                "PSK": "string",
+                "PersistentKeepaliveInterval": "int",
+            },
+        ),
+    ),
+}
+"""Backend -> its name in messages, and the fields it reads."""
+NOT_READ = "Failed to create SubnetManager: "
+PARSING = f"{NOT_READ}error parsing subnet config: "
+
+
 def load(text: str | dict[str, Any]) -> NetConf:
-    """Read `net-conf.json`. Raises InputError in flanneld's words where it has some."""
-    try:
-        return msgspec.convert(json.loads(text) if isinstance(text, str) else text, NetConf)
-    except InputError:
-        raise
-    except (ValueError, msgspec.ValidationError) as fault:
-        raise InputError(f"flannel: net-conf.json: {fault}") from fault
+    """Read `net-conf.json` as flanneld's ParseConfig does. Raises InputError in flanneld's words.
+
+    A document without a Backend has udp, not vxlan.
+    """
+    body: Any = text
+    if isinstance(text, str):
+        if wrong := fault_of(text):
+            raise InputError(PARSING + wrong)
+        body = json.loads(text)
+    wrong = kinds.fault_of(body, _CONFIG)
+    body = {key: value for key, value in (body or {}).items() if value is not None} if not wrong else {}
+    backend = body.get("Backend", {"Type": "udp"})
+    if not wrong and (said := kinds.fault_of(backend, _TYPE)):
+        wrong = f"error decoding Backend property of config: {said}"
+    if wrong:
+        raise InputError(PARSING + wrong)
+    kind = backend.get("Type") or ""
+    name, options = _OPTIONS.get(kind, ("", None))
+    if options is not None and (said := kinds.fault_of(backend, options)):
+        raise InputError(f"Error registering network: error decoding {name} backend config: {said}")
+    body["Backend"] = {"Type": kind, **{key: value for key, value in backend.items() if value is not None}}
+    for key in ("Network", "IPv6Network"):
+        if not isinstance(body.get(key, ""), str):
+            raise InputError(f"{PARSING}invalid CIDR address: {json.dumps(body[key])}")
+    return msgspec.convert(body, NetConf)
 
 
 def load_flags(line: str) -> Flags:

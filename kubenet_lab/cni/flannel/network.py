@@ -12,17 +12,19 @@ from functools import partial
 from typing import Any
 
 from kubenet_lab.cni.flannel.agent import Agent
-from kubenet_lab.cni.flannel.config import Backend, NetConf
+from kubenet_lab.cni.flannel.config import NOT_READ, Backend, NetConf, load
 from kubenet_lab.cni.flannel.lease import Half, Lease
 from kubenet_lab.cni.flannel.plugin import SUBNET_FILE
 from kubenet_lab.cni.flannel.rules import RESYNC
 from kubenet_lab.cni.runtime import CONF_DIR, FLANNEL_CONFLIST
 from kubenet_lab.daemon import World
+from kubenet_lab.errors import InputError
 from kubenet_lab.kernel.bridge import FdbEntry
 from kubenet_lab.kernel.late import LateDict
 from kubenet_lab.kernel.neighbour import Neighbour
 from kubenet_lab.kernel.netns import Netns
 from kubenet_lab.kernel.route import TABLE_MAIN, Route
+from kubenet_lab.objects.configmap import ConfigMap
 from kubenet_lab.objects.node import Node
 
 Shared = dict[Any, tuple[str, str, Any]]
@@ -87,13 +89,17 @@ class Flannel:
     def __init__(self, world: World, backend: str = "vxlan") -> None:
         self.world = world
         ranges = {6 if ":" in cidr else 4: cidr for cidr in world.cluster_cidrs}
-        self.conf = NetConf(
+        self._usual = NetConf(
             network=ranges.get(4, NetConf().network),
             ipv6_network=ranges.get(6, ""),
             enable_ipv4=4 in ranges,
             enable_ipv6=6 in ranges,
             backend=Backend(type=backend),
         )
+        self.conf = self._usual
+        """What the daemons that run have read: of the ConfigMap kube-flannel-cfg where there is one."""
+        self._refused = ""
+        self._map: ConfigMap | None = None
         self.agents: dict[str, Agent] = {}
         self.leases: dict[str, Lease] = {}
         self._tables = _Tables()
@@ -108,13 +114,36 @@ class Flannel:
         return min(self._resync.values(), default=None)
 
     def prepare(self, node: Node, space: Netns) -> None:
-        """Write /etc/cni/net.d/10-flannel.conflist."""
-        space.files[f"{CONF_DIR}/10-flannel.conflist"] = FLANNEL_CONFLIST
+        """Write /etc/cni/net.d/10-flannel.conflist: the ConfigMap's, where there is one."""
+        found = self._config_map()
+        text = FLANNEL_CONFLIST if found is None else found.data.get("cni-conf.json", FLANNEL_CONFLIST)
+        space.files[f"{CONF_DIR}/10-flannel.conflist"] = text
+
+    def _config_map(self) -> ConfigMap | None:
+        found = (self.world.store.find("ConfigMap", CONFIG_MAP, name) for name in NAMESPACES)
+        return next((one for one in found if isinstance(one, ConfigMap)), None)
+
+    def _configure(self) -> None:
+        """Read the ConfigMap as a flanneld does that starts: once, while none runs with what it said before."""
+        self._map = found = self._config_map()
+        self.conf, self._refused = self._usual, ""
+        if found is None:
+            return
+        try:
+            if NET_CONF not in found.data:
+                said = f"open /etc/kube-flannel/{NET_CONF}: no such file or directory"
+                raise InputError(f"{NOT_READ}failed to read net conf: {said}")
+            self.conf = load(found.data[NET_CONF])
+        except InputError as fault:
+            self._refused = str(fault)
 
     def reconcile(self) -> bool:
         """Let every flanneld look at all Nodes."""
         store = self.world.store
         changed = False
+        if self.agents and all(agent.exited for agent in self.agents.values()):
+            if self._config_map() is not self._map:
+                self._anew()  # each is started again by its kubelet, until what it reads is right
         for node in store.list(Node):
             for wished in self._agent(node).announce(node):
                 store.update(wished)
@@ -135,7 +164,13 @@ class Flannel:
                 del self._at_exit[node.name]
                 agent = None
         if agent is None:
+            if not self.agents:
+                self._configure()
             agent = self.agents[node.name] = Agent(self.world.network, node.name, self.conf)
+            if self._refused:
+                agent.say("E", f"{_LINES.get(self._refused.partition(':')[0], '')}{self._refused}")
+                agent.exited = 1
+                return agent
             if agent.backend in ("vxlan", "host-gw") and not self.conf.backend.direct_routing:
                 self._promise(agent)
         return agent
@@ -192,6 +227,15 @@ class Flannel:
                 tables.add(some, lease)
         self._tables = tables
 
+    def _anew(self) -> None:
+        self.agents.clear()
+        self._read.clear()
+        self._waiting.clear()
+        self._at_exit.clear()
+        self._resync.clear()
+        self.leases = {}
+        self._tables = _Tables()
+
     def _look_at_rules(self, name: str, agent: Agent) -> None:
         if not agent.rules_missing:
             self._resync.pop(name, None)
@@ -208,15 +252,16 @@ class Flannel:
 
     def restart(self) -> None:
         """Start every flanneld anew, and let it read the leases: what the tables promise is said by these."""
-        self.agents.clear()
-        self._read.clear()
-        self._waiting.clear()
-        self._at_exit.clear()
-        self._resync.clear()
-        self.leases = {}
-        self._tables = _Tables()
+        self._anew()
         if all(node.name in self.world.network.netns for node in self.world.store.list(Node)):
             self.reconcile()
+
+
+CONFIG_MAP, NET_CONF = "kube-flannel-cfg", "net-conf.json"
+NAMESPACES = ("kube-flannel", "kube-system")
+"""Where kube-flannel.yml puts it, and where it did before 0.19."""
+_LINES = {"Failed to create SubnetManager": "main.go:250] ", "Error registering network": "main.go:383] "}
+"""The places in flanneld's source that its log names."""
 
 
 def _late(table: dict[Any, Any], promise: _Promise, kept: Callable[[], None]) -> LateDict[Any, Any]:

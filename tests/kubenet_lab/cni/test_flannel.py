@@ -380,19 +380,43 @@ def test_a_settled_world_writes_nothing() -> None:
     assert world.settle() == 0
 
 
+PARSING = "Failed to create SubnetManager: error parsing subnet config: "
+
+
 @pytest.mark.parametrize(
     ("conf", "says"),
     [
-        ("{", "net-conf.json"),
-        ({"Network": "10.244.0.0/99"}, "10.244.0.0/99"),
-        ({"IPv6Network": "fd00::/129"}, "error parsing subnet config: invalid CIDR address: fd00::/129"),
-        ({"Backend": {"VNI": "one"}}, "VNI"),
+        ("{", f"{PARSING}unexpected end of JSON input"),
+        ("[]", f"{PARSING}json: cannot unmarshal array into Go value of type subnet.Config"),
+        ({"Network": "10.244.0.0/99"}, f"{PARSING}invalid CIDR address: 10.244.0.0/99"),
+        ({"Network": 5}, f"{PARSING}invalid CIDR address: 5"),
+        ({"IPv6Network": "fd00::/129"}, f"{PARSING}invalid CIDR address: fd00::/129"),
+        (
+            {"EnableIPv4": "no"},
+            f"{PARSING}json: cannot unmarshal string into Go struct field Config.EnableIPv4 of type bool",
+        ),
+        (
+            {"Backend": "vxlan"},
+            f"{PARSING}error decoding Backend property of config: json: cannot unmarshal string into Go value "
+            "of type struct { Type string }",
+        ),
+        (
+            {"Backend": {"Type": "vxlan", "VNI": "one"}},
+            "Error registering network: error decoding VXLAN backend config: json: cannot unmarshal string into Go "
+            "struct field .VNI of type int",
+        ),
     ],
 )
 def test_a_bad_net_conf_is_refused(conf: Any, says: str) -> None:
-    """The message names the value."""
-    with pytest.raises(InputError, match=says):
+    """In flanneld's words, which name the value."""
+    with pytest.raises(InputError) as fault:
         load(conf)
+    assert str(fault.value) == says
+
+
+def test_without_a_backend_it_is_udp() -> None:
+    assert load("{}").backend.type == load("null").backend.type == "udp"
+    assert load({"Backend": {"VNI": 5}}).backend.type == ""
 
 
 def test_a_node_without_pod_cidr_ends_the_daemon() -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import random
+from typing import Any
 
 import pytest
 
-from kubenet_lab import Cluster
+from kubenet_lab import Cluster, manifests
 from kubenet_lab.cni.flannel.agent import Agent
-from kubenet_lab.cni.flannel.config import load
+from kubenet_lab.cni.flannel.config import PARSING, load
+from kubenet_lab.cni.flannel.network import Flannel
 from kubenet_lab.control.machine import build_node
 from kubenet_lab.kernel.dialects import iptables
 from kubenet_lab.kernel.late import LateDict
@@ -149,3 +152,105 @@ def test_a_node_whose_address_changed_is_reached_there_after_its_daemon_restarts
     vxlan = space.link("flannel.1").vxlan
     assert vxlan is not None
     assert vxlan.local == "192.168.1.99"
+
+
+POD = "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: [{name: a, image: a}]}\n"
+
+
+def config_map(namespace: str = "kube-flannel", **data: Any) -> str:
+    """The ConfigMap of kube-flannel.yml, and its namespace."""
+    texts = {f"{key.replace('_', '-')}.json": value for key, value in data.items()}
+    body = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "kube-flannel-cfg", "namespace": namespace},
+        "data": {key: value if isinstance(value, str) else json.dumps(value) for key, value in texts.items()},
+    }
+    return f"apiVersion: v1\nkind: Namespace\nmetadata: {{name: {namespace}}}\n---\n{json.dumps(body)}\n---\n{POD}"
+
+
+def flannel_with(text: str) -> Cluster:
+    return Cluster.from_objects(manifests.load(text), cni="flannel", nodes=1)
+
+
+def vxlan(**more: Any) -> dict[str, Any]:
+    return {"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan", **more}}
+
+
+def agent_of(cluster: Cluster) -> Agent:
+    network = cluster.pod_network
+    assert isinstance(network, Flannel)
+    return network.agents["node-1"]
+
+
+@pytest.mark.parametrize("namespace", ["kube-flannel", "kube-system"])
+def test_flanneld_reads_its_config_map(namespace: str) -> None:
+    conf = {"Network": "10.244.0.0/16", "Backend": {"Type": "host-gw"}}
+    cluster = flannel_with(config_map(namespace, net_conf=conf))
+    assert agent_of(cluster).backend == "host-gw"
+    assert "FLANNEL_MTU=1500" in cluster.network.ns("node-1").files["/run/flannel/subnet.env"]
+    assert cluster.pod("a").ips[0].startswith("10.244.0.")
+
+
+@pytest.mark.parametrize(
+    ("conf", "log"),
+    [
+        ("{", f"main.go:250] {PARSING}unexpected end of JSON input"),
+        ({"Network": "10.244.0.0/33"}, f"main.go:250] {PARSING}invalid CIDR address: 10.244.0.0/33"),
+        (
+            {"Network": "10.244.0.0/16", "Backend": {"Type": "nosuch"}},
+            "main.go:375] Error fetching backend: unknown backend type: nosuch",
+        ),
+        (
+            {"Network": "10.5.0.0/16", "Backend": {"Type": "vxlan"}},
+            'main.go:383] Error registering network: failed to acquire lease: subnet "10.5.0.0/16" specified in the '
+            'flannel net config doesn\'t contain "10.244.0.0/24" PodCIDR of the "node-1" node',
+        ),
+        (
+            vxlan(MTU="1500"),
+            "main.go:383] Error registering network: error decoding VXLAN backend config: json: cannot unmarshal "
+            "string into Go struct field .MTU of type int",
+        ),
+        (vxlan(MTU=100), "main.go:383] Error registering network: invalid argument"),
+        (vxlan(MTU=70_000), "main.go:383] Error registering network: invalid argument"),
+        (vxlan(VNI=1 << 24), "main.go:383] Error registering network: numerical result out of range"),
+        (None, "main.go:250] Failed to create SubnetManager: failed to read net conf: open "
+               "/etc/kube-flannel/net-conf.json: no such file or directory"),
+    ],
+)  # fmt: skip
+def test_a_config_map_that_flanneld_cannot_use(conf: Any, log: str) -> None:
+    """It ends and says why; pods say that they wait for it; and a right one mends all."""
+    cluster = flannel_with(config_map(net_conf=conf) if conf is not None else config_map(other="{}"))
+    agent = agent_of(cluster)
+    assert (agent.exited, [line for line in agent.log if line.startswith("E ")]) == (1, [f"E {log}"])
+    assert "/run/flannel/subnet.env" not in cluster.network.ns("node-1").files
+    assert cluster.pod("a").status.phase == "Pending"
+    event = [event for key, event in cluster.events if key == "default/a"][-1]
+    assert event.reason == "FailedCreatePodSandBox"
+    assert event.message.endswith(
+        "failed to load flannel 'subnet.env' file: open /run/flannel/subnet.env: no such file or directory. "
+        "Check the flannel pod log for this node."
+    )
+    cluster.apply(config_map(net_conf=vxlan()))
+    cluster.advance(30)
+    assert agent_of(cluster).exited is None
+    assert cluster.pod("a").ips[0].startswith("10.244.0.")
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "pods"), [(0, 1450, 1450), (1400, 1350, 1350), (9000, 1450, 8950)]
+)
+def test_no_tunnel_is_larger_than_the_wire_but_pods_are_told_what_was_asked(
+    asked: int, device: int, pods: int
+) -> None:
+    """The kernel cuts a vxlan device's MTU to what fits into the link under it (vxlan_config_apply)."""
+    cluster = flannel_with(config_map(net_conf=vxlan(MTU=asked)))
+    assert cluster.network.ns("node-1").link("flannel.1").mtu == device
+    assert f"FLANNEL_MTU={pods}" in cluster.network.ns("node-1").files["/run/flannel/subnet.env"]
+    assert cluster.network.ns("default/a").link("eth0").mtu == pods
+
+
+def test_the_config_map_has_the_nodes_conflist_too() -> None:
+    cluster = flannel_with(config_map(net_conf=vxlan(), cni_conf="{"))
+    assert cluster.pod("a").status.phase == "Pending"
+    assert cluster.events[-1][1].message.endswith("cni plugin not initialized")
