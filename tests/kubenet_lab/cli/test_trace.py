@@ -270,11 +270,14 @@ def test_cost_says_where_the_microseconds_go() -> None:
     assert f"{cost['us']:.2f} us" in text.splitlines()[-1]
 
 
-def test_cost_says_which_steps_nobody_measured() -> None:
-    ran = run("trace", "-f", SHOP, "frontend", "10.96.0.100:80", "--proxy", "ebpf", "-o", "json", "--cost")
+def test_cost_says_which_prices_are_estimates() -> None:
+    ran = run("trace", "-f", SHOP, "frontend", "10.96.0.100:80", "--proxy", "ipvs", "-o", "json", "--cost")
     cost = json.loads(ran.out)["cost"]
-    assert cost["not_measured"] == ["bpf"]
-    assert None in [step["us"] for step in cost["parts"][0]["steps"]]
+    assert (cost["estimated"], cost["not_measured"]) == (["ipvs"], [])
+    text = run("trace", "-f", SHOP, "frontend", "10.96.0.100:80", "--proxy", "ipvs", "--cost").out.decode()
+    assert "us, an estimate" in text
+    ebpf = run("trace", "-f", SHOP, "frontend", "10.96.0.100:80", "--proxy", "ebpf", "-o", "json", "--cost")
+    assert {"program", "bpf"} <= {step["kind"] for step in json.loads(ebpf.out)["cost"]["parts"][0]["steps"]}
 
 
 def test_a_picture_has_no_place_for_the_cost() -> None:
