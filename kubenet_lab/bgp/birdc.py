@@ -379,6 +379,11 @@ def show_route(bird: Bird, family: int = 4, *, every: bool = False, asked: Asked
     shown: tuple[int, ...] = (4, 6) if version == 2 else (family,)
     if asked.table in ("master4", "master6"):
         shown = (int(asked.table[-1]),)
+    goal = asked.export or asked.noexport
+    if goal and version == 2:  # the tables that the protocol is joined to
+        session = bird.sessions.get(goal)
+        six = session.peer.family == 6 if session is not None else goal.endswith("6")
+        shown = tuple(fam for fam in shown if (fam == 6) == six)
     if asked.prefix:
         shown = tuple(fam for fam in shown if (fam == 6) == (":" in asked.prefix))
     for fam in shown:

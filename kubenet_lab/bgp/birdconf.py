@@ -6,6 +6,8 @@ grammar of upstream BIRD 2 (without `krt_tunnel`, which only Calico's fork has).
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from kubenet_lab.bgp.config import Config, Peer
 from kubenet_lab.packet.ip import family
 
@@ -86,8 +88,26 @@ def _tunnels(config: Config) -> str:
     return out
 
 
-def calico(config: Config) -> str:
-    """Return bird.cfg as confd writes it for Calico's BIRD 1.6."""
+def _of_family(config: Config, fam: int) -> Config:
+    """Return what concerns one family."""
+
+    def mine(cidrs: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(cidr for cidr in cidrs if family(cidr.partition("/")[0]) == fam)
+
+    return replace(
+        config,
+        blocks=mine(config.blocks),
+        static=mine(config.static),
+        rejects=mine(config.rejects),
+        reflected=mine(config.reflected),
+        pools=tuple(pool for pool in config.pools if mine((pool.cidr,))),
+        peers=tuple(peer for peer in config.peers if peer.family == fam),
+    )
+
+
+def calico(config: Config, fam: int = 4) -> str:
+    """Return bird.cfg (or with `fam` 6 bird6.cfg) as confd writes it for Calico's BIRD 1.6, one program a family."""
+    config = _of_family(config, fam)
     graceful = "  graceful restart;" if config.graceful_restart else ""
     out = _aggregation(config)
     out.append(_KERNEL_FILTER % {"tunnels": _tunnels(config)})

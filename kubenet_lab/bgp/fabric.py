@@ -293,7 +293,8 @@ class Fabric:
             if ahead is None:
                 return False, looked
             ns = ahead
-            if not ns.is_local(dst) and ns.sysctl("net.ipv4.ip_forward") != "1":
+            forwards = "net.ipv6.conf.all.forwarding" if ":" in dst else "net.ipv4.ip_forward"
+            if not ns.is_local(dst) and ns.sysctl(forwards) != "1":
                 return False, looked
         return False, looked
 

@@ -100,11 +100,25 @@ def _served(nodes: dict[int, str]) -> dict[str, Config]:
     return made
 
 
-WORLDS = {"mesh": _mesh, "reflector": _reflector, "external": _external, "served": _served}
+def _dual(nodes: dict[int, str]) -> dict[str, Config]:
+    """A mesh over both families, with Calico's filters: IPv6 blocks by IPv6 sessions."""
+    return {
+        f"node-{n}": Config(
+            a,
+            blocks=(*worlds.BLOCKS[n], worlds.BLOCKS6[n]),
+            pools=(worlds.POOL, Pool("fd00:10:244::/48")),
+            peers=worlds.peers(nodes, n, passive=True, six=True),
+            **FAST,
+        )
+        for n, a in nodes.items()
+    }
 
 
-def _world() -> Network:
-    network = worlds.network(worlds.addresses())
+WORLDS = {"mesh": _mesh, "reflector": _reflector, "external": _external, "served": _served, "dual": _dual}
+
+
+def _world(*, six: bool = False) -> Network:
+    network = worlds.network(worlds.addresses(), six=six)
     # An address that node-2 borrowed from node-1's block, and a pod in live migration.
     network.ns("node-2").add_route("10.244.10.33", dev="cali21", metric=1024)
     network.ns("node-2").add_route("10.244.20.8", dev="cali21", metric=512)
@@ -118,7 +132,7 @@ def real(
     if shutil.which("bird") is None:
         pytest.skip("no bird on this machine")
     configs = WORLDS[request.param](worlds.addresses())
-    with Twin(_world()) as twin:
+    with Twin(_world(six=request.param == "dual")) as twin:
         for name, config in configs.items():
             (tmp_path / f"{name}.conf").write_text(birdconf.bird2(config))
             where = tmp_path / name
@@ -135,15 +149,21 @@ def _bird_routes(text: str) -> list[str]:
 
 def test_kernel_routes_and_texts_are_the_models(real: tuple[Twin, dict[str, Config]], tmp_path: Path) -> None:
     twin, configs = real
-    fabric = Fabric(_world())
+    six = any(":" in block for config in configs.values() for block in config.blocks)
+    fabric = Fabric(_world(six=six))
     for name, config in configs.items():
         Bird(fabric, name, config).start()
     fabric.run(10.0)
-    wanted = {name: _bird_routes(ip_route.show(fabric.network.ns(name))) for name in configs}
-    assert all(len(routes) > 3 for routes in wanted.values())
+    shown = {
+        name: [ip_route.show(fabric.network.ns(name), family=fam) for fam in (4, 6)[: 1 + six]]
+        for name in configs
+    }
+    wanted = {name: _bird_routes("\n".join(texts)) for name, texts in shown.items()}
+    assert all(len(routes) > 3 + 3 * six for routes in wanted.values())
     end = time.monotonic() + PATIENCE
     while True:
-        found = {name: _bird_routes(twin.run(name, "ip route").stdout) for name in configs}
+        asked = "ip route; ip -6 route" if six else "ip route"
+        found = {name: _bird_routes(twin.run(name, asked).stdout) for name in configs}
         if found == wanted or time.monotonic() > end:
             break
         time.sleep(0.2)

@@ -11,23 +11,29 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from kubenet_lab.bgp.config import Config, FilterRule, Peer, Pool
 from kubenet_lab.cni.calico.advertise import Ranges
 from kubenet_lab.cni.calico.convert import Json
 from kubenet_lab.cni.calico.ipam import IpPool
 from kubenet_lab.cni.calico.selector import parse
-from kubenet_lab.packet.ip import ip_int, prefix
+from kubenet_lab.packet.ip import canonical, ip_int, prefix
+from kubenet_lab.packet.ip import family as family_of
 
 AS_NUMBER = 64512
 """Of every node where nothing else is said."""
 
 
 class BgpNode(Struct, frozen=True, kw_only=True):
-    """A node as confd sees it: its address with the length of its network, its blocks and labels."""
+    """A node as confd sees it: its addresses with the length of their networks, its blocks and labels.
+
+    `address6` is its IPv6 one, "" where it speaks no BGP over IPv6.
+    """
 
     name: str
     address: str
+    address6: str = ""
     blocks: tuple[str, ...] = ()
     labels: Mapping[str, str] = {}
     asn: int = 0
@@ -37,8 +43,12 @@ class BgpNode(Struct, frozen=True, kw_only=True):
 
     @property
     def ip(self) -> str:
-        """The address alone."""
-        return self.address.partition("/")[0]
+        """The IPv4 address alone."""
+        return self.at(4)
+
+    def at(self, family: int) -> str:
+        """Return the address of a family alone, "" where there is none."""
+        return (self.address if family == 4 else self.address6).partition("/")[0]
 
 
 class BgpObjects(Struct, frozen=True, kw_only=True):
@@ -61,17 +71,16 @@ class BgpObjects(Struct, frozen=True, kw_only=True):
 
 
 def bird_pools(pools: Sequence[IpPool]) -> tuple[Pool, ...]:
-    """Return the IPv4 pools as BIRD's filters use them."""
+    """Return the pools as BIRD's filters use them."""
     return tuple(
         Pool(
             pool.cidr,
             export=not pool.no_bgp,
-            tunnel="tunl0" if pool.ipip != "Never" else "",
+            tunnel="tunl0" if pool.ipip != "Never" and pool.family == 4 else "",
             cross_subnet=pool.ipip == "CrossSubnet",
             by_felix=pool.vxlan != "Never",
         )
         for pool in pools
-        if pool.family == 4
     )
 
 
@@ -84,16 +93,12 @@ def bird_config(
     peers: dict[str, Peer] = {}
     if objects.mesh and not node.cluster_id:
         for other in nodes:
-            if other.name != node.name and not other.cluster_id:
-                peer = _node_peer("Mesh", node, other, objects)
-                peers[other.ip] = Peer(
-                    peer.name,
-                    peer.address,
-                    peer.asn,
-                    node.ip,
-                    # Of two nodes the one with the smaller address waits, so that one connection is made.
-                    passive=ip_int(node.ip) < ip_int(other.ip),
-                )
+            if other.name == node.name or other.cluster_id:
+                continue
+            for peer in _node_peers("Mesh", node, other, objects):
+                # Of two nodes the one with the smaller address waits, so that one connection is made.
+                waits = ip_int(peer.source_address) < ip_int(peer.address)
+                peers[peer.address] = replace(peer, passive=waits)
     for manifest in objects.peers:
         for peer in _peers_of(manifest, node, nodes, objects):
             peers.setdefault(peer.address, peer)
@@ -115,16 +120,21 @@ def _name(kind: str, address: str) -> str:
     return f"{kind}_{address.replace('.', '_').replace(':', '_')}"
 
 
-def _node_peer(kind: str, node: BgpNode, other: BgpNode, objects: BgpObjects) -> Peer:
+def _node_peers(kind: str, node: BgpNode, other: BgpNode, objects: BgpObjects) -> list[Peer]:
+    """Return the sessions with another node: one for each family that both have."""
     client = bool(node.cluster_id) and node.cluster_id != other.cluster_id
-    return Peer(
-        _name(kind, other.ip),
-        other.ip,
-        other.asn or objects.asn,
-        node.ip,
-        rr_client=client,
-        cluster_id=node.cluster_id if client else "",
-    )
+    return [
+        Peer(
+            _name(kind, other.at(family)),
+            other.at(family),
+            other.asn or objects.asn,
+            node.at(family),
+            rr_client=client,
+            cluster_id=node.cluster_id if client else "",
+        )
+        for family in (4, 6)
+        if node.at(family) and other.at(family)
+    ]
 
 
 def _peers_of(manifest: Json, node: BgpNode, nodes: Sequence[BgpNode], objects: BgpObjects) -> list[Peer]:
@@ -134,21 +144,24 @@ def _peers_of(manifest: Json, node: BgpNode, nodes: Sequence[BgpNode], objects: 
     if spec.get("peerIP"):
         if not mine:
             return []
-        address = spec["peerIP"].rpartition(":")[0] if spec["peerIP"].count(":") == 1 else spec["peerIP"]
+        address = _peer_address(spec["peerIP"])
+        fam = family_of(address)
         kind = "Node" if spec.get("node") or spec.get("nodeSelector") else "Global"
-        known = next((other for other in nodes if other.ip == address), None)
+        known = next((other for other in nodes if other.at(fam) == address), None)
         if known is not None:
-            return [_node_peer(kind, node, known, objects)]
+            return [one for one in _node_peers(kind, node, known, objects) if one.address == address]
+        if not node.at(fam):
+            return []
         return [
             Peer(
                 _name(kind, address),
                 address,
                 int(spec.get("asNumber") or objects.asn),
-                node.ip,
+                node.at(fam),
                 next_hop_keep=bool(spec.get("keepOriginalNextHop")),
                 allow_own_as=int(spec.get("numAllowedLocalASNumbers") or 0),
-                imports=_filter_rules(spec, objects, "importV4"),
-                exports=_filter_rules(spec, objects, "exportV4"),
+                imports=_filter_rules(spec, objects, f"importV{fam}"),
+                exports=_filter_rules(spec, objects, f"exportV{fam}"),
             )
         ]
     selector = parse(spec.get("peerSelector") or "")
@@ -159,8 +172,15 @@ def _peers_of(manifest: Json, node: BgpNode, nodes: Sequence[BgpNode], objects: 
         there = selector.matches(other.labels)
         back = _selects(spec, other) and selector.matches(node.labels)
         if (mine and there) or back:
-            out.append(_node_peer("Node", node, other, objects))
+            out += _node_peers("Node", node, other, objects)
     return out
+
+
+def _peer_address(text: str) -> str:
+    """Return the address of a peerIP: "192.0.2.1", "192.0.2.1:179", "2001:db8::1" or "[2001:db8::1]:179"."""
+    if text.startswith("["):
+        return canonical(text[1:].partition("]")[0])
+    return canonical(text.rpartition(":")[0] if text.count(":") == 1 else text)
 
 
 def _selects(spec: Json, node: BgpNode) -> bool:
@@ -174,6 +194,10 @@ def _filter_rules(spec: Json, objects: BgpObjects, way: str) -> tuple[FilterRule
     for name in spec.get("filters") or ():
         for rule in (objects.filters.get(name) or {}).get("spec", {}).get(way) or ():
             out.append(
-                FilterRule(rule.get("cidr") or "0.0.0.0/0", rule["action"], rule.get("matchOperator") or "In")
+                FilterRule(
+                    rule.get("cidr") or ("::/0" if way.endswith("6") else "0.0.0.0/0"),
+                    rule["action"],
+                    rule.get("matchOperator") or "In",
+                )
             )
     return tuple(out)

@@ -161,6 +161,8 @@ class Felix:
         self._written: dict[tuple[int, str], dict[str, list[str]]] = {}
         self._routes: dict[tuple[str, int, str], Route] = {}
         self._left: dict[int, Ruleset] = {}
+        self._waiting = False
+        """Whether rules wait to be looked at."""
         self._l2: dict[str, Vtep] = {}
 
     @property
@@ -178,9 +180,13 @@ class Felix:
         self._program_sets(wanted)
         self._program_routes(wanted)
         ns = self.ns
-        if first or ns.rules_deferred:
-            if first:
-                ns.amend_iptables(self._build)
+        if self._waiting:
+            return  # what is then written is the newest
+        if first or ns.rules_deferred:  # kube-proxy may have put its own off again since ours were written
+            self._waiting = True
+            # A world may be set back to before that look, and look again: what was written then is kept for it.
+            written = dict(self._written)
+            ns.amend_iptables(lambda base: self._build(base, written))
             return
         self._apply()
 
@@ -207,10 +213,22 @@ class Felix:
 
     # -- rules --------------------------------------------------------------------------------------------------
 
-    def _build(self, base: Mapping[int, Ruleset], *, check: bool = False) -> dict[int, Ruleset]:
-        """Return the rules of both families with Felix's in them; `check` looks at what is really there."""
+    def _build(
+        self,
+        base: Mapping[int, Ruleset],
+        written: Mapping[tuple[int, str], dict[str, list[str]]] | None = None,
+        *,
+        check: bool = False,
+    ) -> dict[int, Ruleset]:
+        """Return the rules of both families with Felix's in them; `check` looks at what is really there.
+
+        `written` is what Felix had written into `base`, by default what it wrote last.
+        """
         wanted = self.wanted
         assert wanted is not None
+        self._waiting = False
+        if written is not None:
+            self._written = dict(written)
         out = {}
         for fam in (4, 6):
             text = self._text(base[fam], wanted, fam, check=check)

@@ -52,7 +52,7 @@ CONTENT = """\
       "nodename": "%s",
       "mtu": 0,
       "ipam": {
-        "type": "calico-ipam"
+        "type": "calico-ipam"%s
       },
       "policy": {
         "type": "k8s"
@@ -73,6 +73,8 @@ CONTENT = """\
 """
 """`10-calico.conflist` as calico-node's install-cni writes it."""
 
+BOTH_FAMILIES = ',\n        "assign_ipv4": "true",\n        "assign_ipv6": "true"'
+"""What a dual-stack cluster's administrator adds to the ipam part."""
 API = ("projectcalico.org", "crd.projectcalico.org")
 KUBERNETES = ("Namespace", "ServiceAccount", "Pod", "NetworkPolicy", "ClusterNetworkPolicy")
 CALICO = (
@@ -165,7 +167,8 @@ class Calico:
 
     def prepare(self, node: Node, space: Netns) -> None:
         """Write 10-calico.conflist, and the MTU pods get."""
-        space.files[CONFLIST] = CONTENT % node.name
+        dual = any(":" in cidr for cidr in self.world.cluster_cidrs)
+        space.files[CONFLIST] = CONTENT % (node.name, BOTH_FAMILIES if dual else "")
         mtu = min((link.mtu for link in space.links.values() if link.kind == "physical"), default=1500)
         space.files[MTU_FILE] = str(mtu - self._overhead())
 
@@ -317,6 +320,9 @@ class Calico:
             return False
         notes = dict(node.metadata.annotations)
         notes[f"{NOTES}IPv4Address"] = f"{address.local}/{address.length}"
+        six = next((a for a in assigned if a.family == 6 and a.scope == "global"), None)
+        if six is not None:  # IP6=autodetect
+            notes[f"{NOTES}IPv6Address"] = f"{six.local}/{six.length}"
         pools = self.pools()
         for kind, key, device in (
             ("ipip", "IPv4IPIPTunnelAddr", IPIP_DEVICE),
@@ -440,6 +446,7 @@ class Calico:
                     BgpNode(
                         name=node.name,
                         address=address,
+                        address6=notes.get(f"{NOTES}IPv6Address", ""),
                         blocks=self._blocks(node.name),
                         labels=node.metadata.labels,
                         asn=int(notes.get(f"{NOTES}ASNumber") or 0),

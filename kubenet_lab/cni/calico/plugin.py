@@ -159,7 +159,7 @@ def _connect(call: Call, answer: Result, host_name: str) -> Result:
         node.name, host_name, sandbox.name, call.ifname, mac_a=HOST_MAC, mac_b=inside_mac, mtu=mtu
     )
     node.set_link(host_name, mac=HOST_MAC)
-    sysctls(node, host_name)
+    sysctls(node, host_name, six=any(family(ip.address) == 6 for ip in answer.ips))
     node.set_link(host_name, up=True)
     sandbox.set_link(call.ifname, up=True)
     four = [ip.address.partition("/")[0] for ip in answer.ips if family(ip.address) == 4]
@@ -183,14 +183,20 @@ def _connect(call: Call, answer: Result, host_name: str) -> Result:
     )
 
 
-def sysctls(node: Netns, host_name: str) -> None:
-    """Set what the host's end of a pair needs: answer ARP for everything.
+def sysctls(node: Netns, host_name: str, *, six: bool = False) -> None:
+    """Set what the host's end of a pair needs: answer ARP for everything; with `six` pass on IPv6.
+
+    An IPv6 pod's default route leads to the host's link-local address on the pair, which the host has: what 169.254.1.1
+    is in IPv4 needs no trick there. The real plugin sets `proxy_ndp` all the same, which decides nothing as long as
+    nobody makes entries for it (`ip neigh add proxy`).
 
     The real plugin also sets `forwarding` of the link, which ip_forward has set already, and `proxy_delay` to 0: here
     an answer takes no time.
     """
     for key in ("route_localnet", "proxy_arp"):
         node.set_sysctl(f"net.ipv4.conf.{host_name}.{key}", 1)
+    if six:
+        node.set_sysctl(f"net.ipv6.conf.{host_name}.forwarding", 1)
 
 
 def _host_route(node: Netns, address: str, dev: str) -> None:

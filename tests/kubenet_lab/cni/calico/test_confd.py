@@ -79,3 +79,26 @@ def test_filters_become_rules() -> None:
     (got,) = of(1, configuration=off(), peers=(outside,), filters=named).peers
     assert [(r.cidr, r.action) for r in got.exports] == [("10.0.1.0/24", "Reject")]
     assert [(r.cidr, r.action) for r in got.imports] == [("0.0.0.0/0", "Accept")]
+
+
+def test_nodes_with_ipv6_speak_over_it_too() -> None:
+    from msgspec.structs import replace
+
+    both = [replace(node, address6=f"fd00:192:168:1::{n}/64") for n, node in enumerate(NODES[:2], 1)]
+    nodes = [*both, NODES[2]]
+    config = of(1, nodes)
+    assert [(p.name, p.address, p.source_address) for p in config.peers] == [
+        ("Mesh_192_168_1_2", "192.168.1.2", "192.168.1.1"),
+        ("Mesh_fd00_192_168_1__2", "fd00:192:168:1::2", "fd00:192:168:1::1"),
+        ("Mesh_192_168_1_3", "192.168.1.3", "192.168.1.1"),
+    ]
+    assert [p.passive for p in config.peers] == [True, True, True]
+    assert config.router_id == "192.168.1.1", "a router id is 32 bits, always"
+    outside = peer(peerIP="[fd00:192:168:1::fe]:179", asNumber=65001)
+    assert [p.name for p in of(2, nodes, configuration=off(), peers=(outside,)).peers] == [
+        "Global_fd00_192_168_1__fe"
+    ]
+    assert of(3, nodes, configuration=off(), peers=(outside,)).peers == (), "it has no IPv6 address"
+    selected = peer(nodeSelector="all()", peerSelector="rack == 'a'")
+    found = of(1, nodes, configuration=off(), peers=(selected,)).peers
+    assert [p.address for p in found] == ["192.168.1.2", "fd00:192:168:1::2", "192.168.1.3"]

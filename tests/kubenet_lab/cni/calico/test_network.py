@@ -304,3 +304,54 @@ def test_what_is_not_modelled_is_refused() -> None:
             f"{API}kind: FelixConfiguration\nmetadata: {{name: default}}\nspec: {{bpfEnabled: true}}\n"
         )
     assert cluster.connect("frontend", "http://backend").verdict == "connected"
+
+
+def test_both_families() -> None:
+    """IPv6 blocks of 64 addresses by IPv6 sessions; the pod's gateway is its host's link-local address."""
+    cluster = scenarios.shop(cni="calico", dual_stack=True)
+    pod, node = cluster.network.ns("default/frontend"), cluster.network.ns("node-1")
+    six = next(ip for ip in cluster.pod("frontend").ips if ":" in ip)
+    assert [f"{a.local}/{a.length}" for a in pod.addrs("eth0", 6) if a.scope == "global"] == [f"{six}/128"]
+    (way,) = [r for r in pod.route_list(6) if r.dst == "::/0"]
+    host = pod.link("eth0").peer
+    assert host is not None
+    assert way.via == "fe80::ecee:eeff:feee:eeee", "of ee:ee:ee:ee:ee:ee"
+    assert node.is_local(way.via)
+    assert node.sysctl(f"net.ipv6.conf.{host.link}.forwarding") == "1"
+    own = [(r.type, r.dst.rpartition("/")[2]) for r in node.route_list(6) if r.proto == "bird"]
+    assert sorted(own) == [("blackhole", "122"), ("unicast", "122"), ("unicast", "122")]
+    learned = {r.via for r in node.route_list(6) if r.proto == "bird" and r.via}
+    assert learned == {"fd00:192:168:1::20", "fd00:192:168:1::30"}
+    notes = cluster.store.get(Node, "node-1").metadata.annotations
+    assert notes["projectcalico.org/IPv6Address"] == "fd00:192:168:1::10/64"
+    with cluster.fault("bgp-session-lost", node="node-1", peer="fd00:192:168:1::20"):
+        cluster.advance(600)
+        kept = {r.via for r in node.route_list(6) if r.proto == "bird" and r.via}
+        assert kept == {"fd00:192:168:1::30"}
+        four = {r.via for r in node.route_list(4) if r.proto == "bird" and r.via}
+        assert four == {"192.168.1.20", "192.168.1.30"}, "IPv4's sessions go on"
+
+
+def test_rules_follow_pools_that_change_before_anybody_looks_again() -> None:
+    """kube-proxy may have put its rules off anew when Felix changes its own; a world set back is looked at twice."""
+    from kubenet_lab.kernel.dialects import iptables
+
+    cluster = scenarios.shop(cni="calico")
+    node = cluster.network.ns("node-1")
+
+    def masquerades() -> bool:
+        return "-A cali-nat-outgoing" in iptables.save(node.iptables[4])
+
+    cluster.apply(
+        "apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata: {name: default-ipv4-ippool}\n"
+        "spec: {cidr: 10.244.0.0/16, natOutgoing: false}\n"
+    )
+    kept = node.snapshot()
+    assert not masquerades()
+    node.restore(kept)
+    assert not masquerades()
+    cluster.apply(
+        "apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata: {name: default-ipv4-ippool}\n"
+        "spec: {cidr: 10.244.0.0/16, natOutgoing: true}\n"
+    )
+    assert masquerades()
