@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from diagnostics.tool import Call, NotModelled, Options, Result, Tool, Usage, service
+from kubenet_lab.kernel.dialects.ip_link import NO_HARDWARE
 from kubenet_lab.packet.ip import canonical, prefix
 from kubenet_lab.packet.packet import (
     GENEVE_PORT,
@@ -27,6 +28,7 @@ from kubenet_lab.packet.packet import (
     Arp,
     Frame,
     Packet,
+    WireguardMessage,
     tcp_flags,
 )
 from kubenet_lab.packet.wire import (
@@ -103,6 +105,8 @@ def run(call: Call) -> Result:
         link = options.get("-i", "any")
         frames = _from_link(call, link)
         kind = "LINUX_SLL2 (Linux cooked v2)" if link == "any" else "EN10MB (Ethernet)"
+        if link != "any" and call.ns.links[link].kind in NO_HARDWARE:
+            kind = "RAW (Raw IP)"
         head = "tcpdump: verbose output suppressed, use -v[v]... for full protocol decode\n"
         head += f"listening on {link}, link-type {kind}, snapshot length {SNAPLEN} bytes\n"
     frames = [seen for seen in frames if wanted(seen.frame)]
@@ -215,8 +219,16 @@ class _Printer:
             label = "" if self.link_layer else "IP6 " if body.family == 6 else "IP "
         if not self.link_layer:
             return label + text
+        if not frame.src:
+            return f"ip: {text}"
         length = len(frame_bytes(frame))
-        return f"{frame.src} > {frame.dst}, ethertype {name} ({kind:#06x}), length {length}: {label}{text}"
+        inner = f"ethertype {name} ({kind:#06x})"
+        if frame.vlan:
+            tag = f"vlan {frame.vlan}, p 0, {inner}, "
+            return (
+                f"{frame.src} > {frame.dst}, ethertype 802.1Q (0x8100), length {length}: {tag}{label}{text}"
+            )
+        return f"{frame.src} > {frame.dst}, {inner}, length {length}: {label}{text}"
 
     @staticmethod
     def _arp(arp: Arp) -> str:
@@ -300,6 +312,8 @@ class _Printer:
         return out
 
     def _udp(self, packet: Packet) -> str:
+        if isinstance(packet.message, WireguardMessage):
+            return f"UDP, length {packet.message.length}"
         if packet.inner is not None:
             inner = _Printer(
                 self.numeric, link_layer=self.link_layer, absolute=self.absolute, quick=self.quick
@@ -491,6 +505,12 @@ class Filter:
         word = self._take()
         side = ""
         protocol = ""
+        if word == "vlan":
+            following = self._peek()
+            if not following.isdigit():
+                return lambda frame: frame.vlan != 0
+            number = int(self._take())
+            return lambda frame: frame.vlan == number
         if word in ("ip", "ip6", "arp", "tcp", "udp", "icmp", "icmp6", "sctp", "ether"):
             protocol = word
             if self._peek() not in ("src", "dst", "host", "port", "portrange", "net", "proto"):
@@ -539,7 +559,6 @@ class Filter:
             "vxlan",
             "less",
             "greater",
-            "vlan",
             "broadcast",
             "multicast",
             "gateway",

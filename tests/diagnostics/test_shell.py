@@ -108,3 +108,24 @@ def test_the_readmes_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", text, flags=re.S)
     exec(code, {})
     assert capsys.readouterr().out.strip() == "10.96.0.100"
+
+
+def test_a_tunnel_of_wireguard_seen_from_inside_and_outside() -> None:
+    """Inside are packets without a link layer; outside are datagrams that say nothing but their length."""
+    world = scenarios.shop(cni="flannel-wireguard")
+
+    def seen(link: str) -> list[str]:
+        command = f"tcpdump -nn -t -e -i {link} udp port 51820 or icmp & ping -c 1 10.244.1.2"
+        return shell.run(world.network, "node-1", command, walk=world.walk()).text.splitlines()
+
+    inside = seen("flannel-wg")
+    assert "listening on flannel-wg, link-type RAW (Raw IP), snapshot length 262144 bytes" in inside
+    assert [line for line in inside if line.startswith("ip: ")] == [
+        "ip: 10.244.0.0 > 10.244.1.2: ICMP echo request, id 32768, seq 1, length 64",
+        "ip: 10.244.1.2 > 10.244.0.0: ICMP echo reply, id 32768, seq 1, length 64",
+    ]
+    outside = [line.partition("length ")[2] for line in seen("eth0") if "51820" in line]
+    assert outside == [
+        "170: 192.168.1.10.51820 > 192.168.1.20.51820: UDP, length 128",
+        "170: 192.168.1.20.51820 > 192.168.1.10.51820: UDP, length 128",
+    ]

@@ -239,14 +239,29 @@ def test_the_real_tcpdump_prints_what_ours_prints(flags: list[str], tmp_path: Pa
     if program is None:
         pytest.skip("no tcpdump on this machine")
     path = tmp_path / "all.pcap"
-    frames = [capture for capture in _captures() if not capture.frame.vlan]
-    write_pcap(path, frames)
+    write_pcap(path, _captures())
     real: Any = subprocess.run([program, *flags, "-r", str(path)], capture_output=True, text=True, check=True)
     network = Network()
     network.add_netns("host")
     ours = tcpdump.TOOL.run(network, "host", [*flags, "-r", str(path)])
     assert ours.out == real.stdout
     assert ours.err == real.stderr
+
+
+def test_a_tag_can_be_asked_for(tmp_path: Path) -> None:
+    tagged = [capture for capture in _captures() if capture.frame.vlan]
+    counts = {
+        text: sum(tcpdump.Filter(text)(one.frame) for one in _captures())
+        for text in ("vlan", "vlan 7 and tcp", "vlan 8")
+    }
+    assert counts == {"vlan": len(tagged), "vlan 7 and tcp": len(tagged), "vlan 8": 0}
+    program = shutil.which("tcpdump")
+    if program is not None:
+        write_pcap(tmp_path / "all.pcap", _captures())
+        for text, count in counts.items():
+            argv = [program, "-r", str(tmp_path / "all.pcap"), "--count", text]
+            printed = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+            assert printed.split()[0] == str(count)
 
 
 @pytest.mark.parametrize(
