@@ -95,6 +95,12 @@ def _device(ns: Netns, link: Link) -> MapDevice:
         note = f"{name}, VNI {link.vxlan.vni}" if not link.vxlan.external else f"{name}, set by BPF"
     elif link.kind == "bridge":
         note = "bridge"
+    elif link.wireguard is not None:
+        count = len(link.wireguard.peers)
+        note = f"WireGuard, {count} peer{'' if count == 1 else 's'}"
+    elif link.lower is not None:
+        note = f"VLAN {link.vlan.id}" if link.vlan is not None else link.kind
+        note += f" on {link.lower.link}"
     return MapDevice(link.name, link.kind, address, note, link.wire, link.up)
 
 

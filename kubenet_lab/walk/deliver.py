@@ -176,6 +176,8 @@ def _udp(w: Walk, skb: Skb) -> None:
     if pkt.message.__class__ is WireguardMessage:
         if wireguard.arrived(w, skb, pkt.message):
             return
+        # Bytes, to anybody who listens here but WireGuard.
+        pkt = skb.pkt = replace(pkt, message=None, inner=None, payload=pkt.message.to_wire())
     elif pkt.inner is not None and tunnel.decapsulate(w, skb):
         return
     socket = ns.socket_for(UDP, pkt.dst, pkt.dport)

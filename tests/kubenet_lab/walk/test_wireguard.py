@@ -11,6 +11,7 @@ from kubenet_lab.kernel.link import WireguardOptions, WireguardPeer
 from kubenet_lab.kernel.netns import Netns
 from kubenet_lab.kernel.network import Network
 from kubenet_lab.kernel.route import RouteRule
+from kubenet_lab.kernel.socket import Socket
 from kubenet_lab.packet import ICMP, ICMPV6, SYN, TCP, UDP, Packet
 from kubenet_lab.packet.packet import Frame, WireguardMessage
 from kubenet_lab.packet.wire import frame_bytes
@@ -168,6 +169,20 @@ def test_a_device_that_is_down_or_has_another_port_is_no_listener() -> None:
         net.ns("node-2").set_link("wg0", **fields)
         (told,) = handshakes(ask(Walk(net), "node-1", "10.9.2.1"))
         assert told.reason == "no-listener", told
+
+
+def test_to_any_other_program_a_message_is_bytes() -> None:
+    """An endpoint that is a name server's port: what arrives is a datagram that it cannot read."""
+    net = three()
+    heard: list[Packet] = []
+
+    def server(packet: Packet, _now: float) -> None:
+        heard.append(packet)
+
+    net.ns("node-2").listen(Socket(UDP, "0.0.0.0", 53, "dns", handler=server))
+    change(net, "node-1", peers=(WireguardPeer("key-2", "10.1.0.2:53", ("10.9.2.0/24",)),))
+    assert ask(Walk(net), "node-1", "10.9.2.1").reason == "wireguard-no-handshake"
+    assert [(len(one.payload), one.message) for one in heard] == [(148, None)]
 
 
 def test_handshakes_happen_when_they_are_due() -> None:
