@@ -20,6 +20,8 @@ from kubenet_lab.faults.iptables_flushed import IptablesFlushed
 from kubenet_lab.faults.kube_dns_rules_missing import KubeDnsRulesMissing
 from kubenet_lab.faults.kube_proxy_stale import KubeProxyStale
 from kubenet_lab.faults.kube_proxy_stopped import KubeProxyStopped
+from kubenet_lab.faults.mtu_black_hole import MtuBlackHole
+from kubenet_lab.faults.neighbour_stale import NeighbourStale
 from kubenet_lab.faults.parallel_queries_race import ParallelQueriesRace
 from kubenet_lab.faults.pod_not_listening import PodNotListening
 from kubenet_lab.faults.upstream_dns import UpstreamDns
@@ -39,6 +41,8 @@ FAULTS: tuple[type[Fault], ...] = (
     BgpSessionLost,
     IpamExhausted,
     AsymmetricWay,
+    MtuBlackHole,
+    NeighbourStale,
 )
 
 

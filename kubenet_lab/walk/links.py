@@ -110,6 +110,10 @@ def _to_wire(w: Walk, ns: Netns, link: Link, frame: Frame) -> None:
     if wire is None or not wire.up or not link.carrier:
         w.end("lost", "no-carrier", ns, link.name, link)
         return
+    if wire.mtu and frame.length > wire.mtu + 14 + VLAN_SLACK:
+        said = f"{wire.name} takes {wire.mtu} bytes, and tells nobody what it loses"
+        w.end("lost", "too-big-for-link", ns, link.name, wire, note=said)
+        return
     group = is_group(frame.dst)
     stacks = w.network.stacks
     taken = False

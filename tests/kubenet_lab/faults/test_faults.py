@@ -72,6 +72,20 @@ ROWS = [
         "rp-filter",
     ),
     (
+        "mtu-black-hole",
+        {},
+        lambda c: c.ping("frontend", on(c, "node-2"), size=1372),
+        "timed out",
+        "too-big-for-link",
+    ),
+    (
+        "neighbour-stale",
+        {},
+        lambda c: c.connect("frontend", f"tcp://{on(c, 'node-2')}:8080"),
+        "timed out",
+        "not-my-mac",
+    ),
+    (
         "iptables-flushed",
         {},
         lambda c: c.connect("frontend", "http://10.96.0.100"),
