@@ -20,9 +20,9 @@ class AsymmetricWay(Fault, frozen=True):
     Symptom: pods of the node do not reach pods of the peer; those of other nodes do.
     Where it lives: routes of the node through eth0 instead of the tunnel; `net.ipv4.conf.eth0.rp_filter = 1` on the
     peer, whose way back goes through the tunnel.
-    Which tool shows it: `ip route get POD` on the node says eth0, `ip route get SENDER` on the peer says the tunnel, and
-    `sysctl net.ipv4.conf.eth0.rp_filter` there says 1; `tcpdump -i eth0` on the peer shows the packets that `tcpdump` in
-    the pod never does. (A real node also counts TcpExtIPReversePathFilter, and logs martians where told to.)
+    Which tool shows it: `ip route get POD` on the node says eth0, `ip route get SENDER` on the peer says the tunnel,
+    and `sysctl net.ipv4.conf.eth0.rp_filter` there says 1; `tcpdump -i eth0` on the peer shows packets that `tcpdump`
+    in the pod never does. (A real node also counts TcpExtIPReversePathFilter, and logs martians where told to.)
     Cure: make both directions take one way, or set rp_filter to 2 (loose).
     """
 
