@@ -47,7 +47,17 @@ _NUMBERS = (
 
 def pod(document: Json) -> Causes:
     """What is wrong with a Pod."""
-    return pod_spec(document.get("spec") or {}, ("spec",), pod=True)
+    return pod_spec(document.get("spec") or {}, ("spec",), pod=True) + _pod_ips(document.get("status") or {})
+
+
+def _pod_ips(status: Json) -> Causes:
+    """A new Pod's status is not looked at by the server, and in an update of it; a dump is both."""
+    given = [item.get("ip") or "" for item in status.get("podIPs") or []] or [status.get("podIP") or ""]
+    found: Causes = []
+    for index, value in enumerate(given):
+        if value:
+            found += invalids(("status", "podIPs", index), value, ip_address(value))
+    return found
 
 
 def template(given: Json, path: Path) -> Causes:

@@ -56,6 +56,11 @@ LISTING = json.dumps({"apiVersion": "v1", "kind": "List", "items": [load(SERVICE
         (b"[]", "invalid object to validate"),
         (b"null", "no objects passed"),
         (b"<html><body>404</body></html>", "invalid object to validate"),
+        (
+            b"apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: [{name: a, image: a}]}\n"
+            b"status: {podIPs: [{ip: 10.244.0.5}, {ip: 10.244.0.555}]}\n",
+            'status.podIPs[1]: Invalid value: "10.244.0.555": must be a valid IP address',
+        ),
     ],
 )
 def test_a_sentence_says_what_is_wrong(tmp_path: Path, content: bytes, says: str) -> None:
