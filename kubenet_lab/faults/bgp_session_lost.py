@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from kubenet_lab.cni.plugin import chain_lines
 from kubenet_lab.errors import NotFound
 from kubenet_lab.faults.fault import Fault, Undo
 from kubenet_lab.kernel.dialects import iptables
@@ -44,8 +45,11 @@ class BgpSessionLost(Fault, frozen=True):
 
         def write(verb: str) -> None:
             source = f"-s {self.peer} " if self.peer else ""
-            text = "".join(f"{verb} PREROUTING {source}{rule}\n" for rule in RULES)
             for fam in (family(self.peer),) if self.peer else (4, 6):
+                there = chain_lines(space, fam, "raw", "PREROUTING")
+                # Somebody may have taken them away before the fault is.
+                mine = [rule for rule in RULES if verb == "-I" or any(rule in line for line in there)]
+                text = "".join(f"{verb} PREROUTING {source}{rule}\n" for rule in mine)
                 changed = iptables.restore(space.iptables[fam], f"*raw\n{text}COMMIT\n", noflush=True)
                 space.set_iptables(fam, changed)
             cluster.settle()

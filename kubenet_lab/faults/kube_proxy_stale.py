@@ -54,11 +54,8 @@ class KubeProxyStale(Fault, frozen=True):
         cluster.stop_kube_proxy(self.node)
         space.set_iptables(4, edit.commit())
 
-        def undo() -> None:
-            space.set_iptables(4, before[4])
-            cluster.start_kube_proxy(self.node)
-
-        return undo
+        # Its first sync writes every rule of its own anew.
+        return lambda: cluster.start_kube_proxy(self.node)
 
     def _stale(self, target: Dnat) -> Dnat:
         return replace(target, addr_min=self.address, addr_max=self.address)

@@ -529,6 +529,11 @@ class BpfState:
         """`bpftool net attach`, `bpftool cgroup attach`: put a program at a hook, over the one there."""
         self.attachments[dev, hook] = program
 
+    def detach(self, dev: str) -> None:
+        """A link is gone, and the programs at its hooks with it."""
+        for key in [key for key in self.attachments if dev and key[0] == dev]:
+            del self.attachments[key]
+
     def program(self, dev: str, hook: str) -> str:
         """Return the program at a link's hook, "" if there is none."""
         return self.attachments.get((dev, hook), "")

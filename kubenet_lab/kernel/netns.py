@@ -298,6 +298,8 @@ class Netns:
         link = self.link(name)
         far = self._far_end(link)
         del self.links[name]
+        if self.bpf is not None:
+            self.bpf.detach(name)
         self.addresses.pop(name, None)
         self._link_down(link)
         self._forget_fdb(name)

@@ -70,7 +70,7 @@ class Response(Struct, frozen=True):
             return None
         pairs = (line.partition(":") for line in lines[1:])
         fields = tuple((name, value.strip()) for name, _, value in pairs)
-        return cls(int(words[1]), fields, body.decode())
+        return cls(int(words[1]), fields, body.decode(errors="replace"))
 
     def to_bytes(self) -> bytes:
         """The response as it goes over the wire."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from diagnostics.shell import run
 from kubenet_lab import Cluster, scenarios
 from kubenet_lab.errors import NotFound
 from kubenet_lab.kernel.dump import dump
@@ -86,3 +87,10 @@ def test_elsewhere_there_is_nothing_to_break(name: str) -> None:
     cluster = scenarios.shop(cni="flannel-host-gw")
     with pytest.raises(NotFound), cluster.fault(name):
         raise AssertionError("not reached")
+
+
+def test_the_undo_of_lost_sessions_misses_no_rule_that_somebody_took_away() -> None:
+    cluster = scenarios.shop(cni="calico")
+    with cluster.fault("bgp-session-lost"):
+        run(cluster.network, "node-1", "iptables -t raw -F PREROUTING; ip6tables -t raw -F PREROUTING")
+    assert call(cluster, "node-2").delivered
