@@ -145,11 +145,18 @@ def _through_hooks(w: Walk, ns: Netns, link: Link, frame: Frame) -> bool:
     if found is None:
         routing.receive_ip(w, skb, prerouted=True)
         return True
+    home, upper = found
+    # Its way in is looked up as if it had come in by the device (`ipvlan_l3_rcv`).
+    way = home.lookup(skb.pkt.dst, src=skb.pkt.src, iif=upper.name)
+    skb.ns, skb.indev = home, upper.name
+    valid = routing.source_valid(w, skb, way)
+    skb.ns, skb.indev = ns, link.name
+    if not valid:
+        return True
     if skb.pkt.fragment:
         skb.pkt = replace(skb.pkt, fragment=0)
     if not hooks.input(w, skb):
         return True
-    home, upper = found
     w.steps.append(Step("ipvlan", upper.name, upper, f"{skb.pkt.dst} is this ipvlan device's address"))
     if home is not ns:
         w.begin_hop(home, upper.name, skb.pkt)

@@ -218,7 +218,7 @@ def receive_ip(w: Walk, skb: Skb, prerouted: bool = False) -> None:
         way = by_flow(ns, way, pkt)
     local = way is not None and way.route.type in ("local", "broadcast")
     # What comes back over lo still has the route it left by, unless a hook gave it another destination.
-    if (dev != "lo" or pkt.dst != sent_to) and not _source_valid(w, skb, way):
+    if (dev != "lo" or pkt.dst != sent_to) and not source_valid(w, skb, way):
         return
     if local or (fam == 4 and (pkt.dst == "255.255.255.255" or pkt.dst in _MULTICAST)):
         if fam == 4 and dev != "lo" and pkt.dst in _LOOPBACK and not _switch(ns, dev, "route_localnet"):
@@ -268,7 +268,7 @@ def reverse_path_mode(ns: Netns, dev: str) -> int:
     return mode
 
 
-def _source_valid(w: Walk, skb: Skb, way: RouteLookup | None) -> bool:
+def source_valid(w: Walk, skb: Skb, way: RouteLookup | None) -> bool:
     """`fib_validate_source`: martians, and the reverse path filter."""
     ns, pkt, dev = skb.ns, skb.pkt, skb.indev
     if ":" in pkt.src or (pkt.src, dev) in ns.trusted_sources:

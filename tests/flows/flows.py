@@ -11,6 +11,7 @@ from msgspec import Struct
 from kubenet_lab.kernel.network import Network
 from kubenet_lab.packet.packet import ICMP, TCP, UDP
 from kubenet_lab.twin import Flow
+from kubenet_lab.twin.flow import Outcome
 from tests.flows.worlds import BACKEND, DNS, EMPTY_SERVICE, KUBERNETES, ODD, SHOP
 
 OUTSIDE, ROUTER = "203.0.113.10", "192.168.1.1"
@@ -243,3 +244,14 @@ def flow(row: Row, network: Network) -> Flow:
         name=row.name, ns=place(network, row.src), dst=address(network, row.dst), port=row.port, proto=row.proto,
         size=row.size, df=row.df, ttl=row.ttl, count=row.count, payload=row.payload,
     )  # fmt: skip
+
+
+def hold(row: Row, network: Network, outcomes: list[Outcome], trace: str) -> None:
+    """Assert that a row ended as it says: for its caller, who took it, the source seen, the error that came."""
+    assert {o.end for o in outcomes} == {row.end}, trace
+    assert {o.server for o in outcomes if o.server} == {place(network, name) for name in row.servers}, trace
+    seen = {o.source_seen for o in outcomes if o.source_seen}
+    assert seen == {address(network, source) for source in row.sources}, trace
+    errors = {(o.icmp.type, o.icmp.code, o.icmp.sender) for o in outcomes if o.icmp is not None}
+    wanted = {(row.icmp[0], row.icmp[1], address(network, row.icmp[2]))} if row.icmp else set()
+    assert errors == wanted, trace
