@@ -84,7 +84,10 @@ class TripStepper(Widget):
 
 def marks_of(trip: Trip) -> dict[str, str]:
     """Return the words put on the map for a trip: who called, what was called, who answered."""
-    marks = {trip.source_ns: "▸ caller"}
+    # A host outside has several addresses, and the map names one of them: the caller's is the one it was named by.
+    address = "/" not in trip.source and any(sign in trip.source for sign in ".:")
+    named = f" {trip.source}" if address else ""
+    marks = {trip.source_ns: f"▸ caller{named}"}
     if trip.address:
         marks[trip.address] = "called"
     if trip.exchange is not None and trip.exchange.server_ns and trip.exchange.server_ns != trip.source_ns:

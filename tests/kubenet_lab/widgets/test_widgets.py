@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pictures import trips
 
-from kubenet_lab import widgets
+from kubenet_lab import scenarios, widgets
 from kubenet_lab.kernel.dump import dump
 from kubenet_lab.views.cluster_map import key, lay_out, model_of
 from kubenet_lab.views.text import trip_story
@@ -56,6 +56,15 @@ def test_no_letter_rests_on_what_a_pod_s_box_says() -> None:
     for row in rows:
         box, (_, y) = layout.boxes[row["at"]], row["path"][-1]
         assert y - LETTER_HEIGHT / 2 >= box.bottom
+
+
+def test_a_caller_outside_is_marked_with_the_address_it_has() -> None:
+    world = scenarios.shop()
+    trip = world.connect("203.0.113.77", "http://192.168.1.10:30080")
+    assert marks_of(trip)[trip.source_ns] == "▸ caller 203.0.113.77"
+    assert "▸ caller 203.0.113.77" in TripStepper(trip, world.network).svg
+    inside = world.connect("frontend", "http://backend")
+    assert marks_of(inside)[inside.source_ns] == "▸ caller"
 
 
 def test_each_step_is_at_a_thing_that_can_be_lit_up_on_the_map() -> None:
