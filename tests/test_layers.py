@@ -60,7 +60,17 @@ WIDGET_HOMES = ("kubenet_lab.widgets", "diagnostics.widget", "diagnostics.magics
 # Folders whose members are siblings: none imports another; what they share is named here.
 SIBLINGS: dict[str, frozenset[str]] = {
     "kubenet_lab.cni": frozenset(
-        {"plugin", "runtime", "ipam", "pod_network", "interface", "masquerade", "gojson", "fields", "static_network"}
+        {
+            "plugin",
+            "runtime",
+            "ipam",
+            "pod_network",
+            "interface",
+            "masquerade",
+            "gojson",
+            "fields",
+            "static_network",
+        }
     ),
     "kubenet_lab.faults": frozenset({"fault"}),
     "diagnostics": frozenset({"tool", "shell", "magics", "kubectl", "doctor"}),

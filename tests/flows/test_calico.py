@@ -43,10 +43,26 @@ SEEN_HAIRPIN = {
 }
 
 
+NFT = "-nft"
+"""Ends the name of a world whose Felix programs nftables."""
+NFT_MODE = (
+    "apiVersion: projectcalico.org/v3\nkind: FelixConfiguration\nmetadata: {name: default}\n"
+    "spec: {nftablesMode: Enabled}\n"
+)
+
+
+def build(cni: str, mode: str = "iptables") -> Cluster:
+    """The shop over Calico, with either data plane of Felix."""
+    made = Cluster.from_files(MANIFEST, EXTRA, proxy=mode, cni=cni.removesuffix(NFT))
+    if cni.endswith(NFT):
+        made.apply(NFT_MODE)
+    return made
+
+
 @cache
 def cluster(cni: str, mode: str) -> Cluster:
     """One world for all its rows: a flow leaves the state as it found it."""
-    return Cluster.from_files(MANIFEST, EXTRA, proxy=mode, cni=cni)
+    return build(cni, mode)
 
 
 def translated(text: str, cni: str, network: Network) -> str:
@@ -71,6 +87,7 @@ def unused(node: str, network: Network) -> str:
 
 def expected(row: Row, cni: str, mode: str, network: Network) -> Row:
     """Return the row as it must end."""
+    cni = cni.removesuffix(NFT)
     row = replace(row, **INSTEAD.get(mode, {}).get(row.name, {}))
     if row.name in DIFFERENT.get(mode, {}):
         row = replace(row, end=DIFFERENT[mode][row.name], icmp=(3, 3, "node-1"))
@@ -93,7 +110,8 @@ PAIRS = [
     for mode in PROXIES
     if EVERY or mode == "iptables" or cni == "calico" or (cni, mode) == ("calico-vxlan", "nftables")
 ]
-"""KUBENET_EVERY=1 tries every encapsulation with every mode."""
+PAIRS += [(f"{cni}{NFT}", mode) for cni, mode in PAIRS if EVERY or (cni, mode) == ("calico", "nftables")]
+"""KUBENET_EVERY=1 tries every encapsulation with every mode, in both data planes of Felix."""
 
 
 @pytest.mark.parametrize(("cni", "mode"), PAIRS)

@@ -7,19 +7,16 @@ from __future__ import annotations
 
 import pytest
 
-from kubenet_lab import Cluster
 from kubenet_lab.kernel.network import Network
-from kubenet_lab.scenarios.shop import MANIFEST
 from kubenet_lab.twin import Comparison, Twin
 from tests.flows.flows import ROWS, Row, flow
-from tests.flows.test_calico import SHOP_ROWS, expected
-from tests.flows.worlds import EXTRA
+from tests.flows.test_calico import SHOP_ROWS, build, expected
 
-CNIS = ("calico", "calico-vxlan")
+CNIS = ("calico", "calico-vxlan", "calico-nft")
 
 
 def world(cni: str) -> Network:
-    return Cluster.from_files(MANIFEST, EXTRA, cni=cni).network
+    return build(cni).network
 
 
 @pytest.fixture(scope="module", params=CNIS)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
-from kubenet_lab.cni.calico import chains, names, static
+from kubenet_lab.cni.calico import chains, names, nftables, static
 from kubenet_lab.cni.calico.chains import FelixConfig
 from kubenet_lab.cni.calico.graph import Picture
 from kubenet_lab.cni.calico.ipam import IpPool
@@ -151,6 +151,10 @@ def wanted_sets(wanted: Programmed, family: int) -> dict[str, IpSet]:
     return out
 
 
+def _nft_family(family: int) -> str:
+    return "ip6" if family == 6 else "ip"
+
+
 class Felix:
     """The daemon on one node. `program` brings the kernel to what is wanted; `refresh` repairs what others broke."""
 
@@ -164,6 +168,7 @@ class Felix:
         self._waiting = False
         """Whether rules wait to be looked at."""
         self._l2: dict[str, Vtep] = {}
+        self._nft: dict[int, nftables.Contents] = {}
 
     @property
     def ns(self) -> Netns:
@@ -176,10 +181,16 @@ class Felix:
         if wanted == self.wanted:
             self._program_routes(wanted)
             return
+        if self.wanted is not None and self.wanted.config.nft != wanted.config.nft:
+            self._leave_data_plane()
+            first = True
         self.wanted = wanted
         self._program_sets(wanted)
         self._program_routes(wanted)
         ns = self.ns
+        if wanted.config.nft:
+            self._program_nft(wanted)
+            return
         if self._waiting:
             return  # what is then written is the newest
         if first or ns.rules_deferred:  # kube-proxy may have put its own off again since ours were written
@@ -197,6 +208,8 @@ class Felix:
         self._program_sets(self.wanted)
         self._program_routes(self.wanted)
         ns = self.ns
+        if self.wanted.config.nft:
+            return self._refresh_nft()
         if ns.rules_deferred:
             return False
         before = dict(ns.iptables)
@@ -210,6 +223,85 @@ class Felix:
                 changed = True
             self._left[fam] = ns.iptables[fam]
         return changed
+
+    # -- nftables -----------------------------------------------------------------------------------------------
+
+    def _nft_contents(self, wanted: Programmed, family: int) -> nftables.Contents:
+        nat = any(pool.nat_outgoing for pool in wanted.pools if pool.family == family)
+        return nftables.contents(
+            wanted_chains(wanted.picture, wanted.config, family, nat=nat),
+            HOOKS,
+            static.forward_append(wanted.config),
+            wanted_sets(wanted, family),
+            [pod.name for pod in wanted.picture.endpoints if not pod.host],
+            family,
+            wanted.config.chain_length,
+        )
+
+    def _program_nft(self, wanted: Programmed) -> None:
+        """Bring the tables `calico` of both families in line, each in one transaction."""
+        from kubenet_lab.kernel.dialects import nft
+
+        ns = self.ns
+        for family in (4, 6):
+            new = self._nft_contents(wanted, family)
+            there = (_nft_family(family), nftables.TABLE) in ns.nftables.tables
+            text = nftables.transaction(self._nft.get(family) if there else None, new, family)
+            if text:
+                ns.set_nftables(nft.apply(ns.nftables, text))
+            self._nft[family] = new
+
+    def _refresh_nft(self) -> bool:
+        """Write the tables anew where somebody has removed chains or rules."""
+        assert self.wanted is not None
+        tables, broken = self.ns.nftables.tables, False
+        for family, known in list(self._nft.items()):
+            table = tables.get((_nft_family(family), nftables.TABLE))
+            present = {name: len(chain.rules) for name, chain in table.chains.items()} if table else {}
+            if present != {name: len(rules) for name, rules in known.chains.items()}:
+                del self._nft[family]
+                broken = True
+        if broken:
+            self._program_nft(self.wanted)
+        return broken
+
+    def _leave_data_plane(self) -> None:
+        """Remove the rules of the data plane used so far (`nftablesMode` was changed)."""
+        from kubenet_lab.kernel.dialects import nft
+
+        ns = self.ns
+        assert self.wanted is not None
+        if self.wanted.config.nft:
+            for family in self._nft:
+                if (_nft_family(family), nftables.TABLE) in ns.nftables.tables:
+                    table = f"{_nft_family(family)} {nftables.TABLE}"
+                    ns.set_nftables(nft.apply(ns.nftables, f"delete table {table}\n"))
+            self._nft.clear()
+            return
+        for family, rules in ns.iptables.items():
+            text = "".join(self._without(rules, name) for name in HOOKS)
+            if text:
+                ns.set_iptables(family, iptables.restore(rules, text, noflush=True))
+        self._written.clear()
+        self._left.clear()
+        self._waiting = False
+        kept = {name: one for name, one in ns.ipsets.items() if not name.startswith(("cali40", "cali60"))}
+        if kept != ns.ipsets:
+            ns.ipsets = kept
+
+    def _without(self, rules: Ruleset, table: str) -> str:
+        """Return what takes Felix's chains, and the rules with its comments, out of an iptables table."""
+        present = rules.tables[table].chains if table in rules.tables else {}
+        out = ""
+        for name in present:
+            if name.startswith("cali-"):
+                continue
+            _policy, *lines = iptables.chain_text(rules, table, name)
+            places = [n for n, line in enumerate(lines, 1) if '"cali:' in line]
+            out += "".join(f"-D {name} {place}\n" for place in reversed(places))
+        mine = [name for name in present if name.startswith("cali-")]
+        out += "".join(f"-F {name}\n" for name in mine) + "".join(f"-X {name}\n" for name in mine)
+        return f"*{table}\n{out}COMMIT\n" if out else ""
 
     # -- rules --------------------------------------------------------------------------------------------------
 
@@ -294,6 +386,8 @@ class Felix:
 
     def _program_sets(self, wanted: Programmed) -> None:
         ns = self.ns
+        if wanted.config.nft:
+            return  # they are in the table
         mine = wanted_sets(wanted, 4) | wanted_sets(wanted, 6)
         others = {
             name: found for name, found in ns.ipsets.items() if not name.startswith(("cali40", "cali60"))

@@ -487,6 +487,7 @@ class Calico:
         config = FelixConfig(
             endpoint_to_host=str(spec.get("defaultEndpointToHostAction") or "Accept").upper(),
             vxlan=any(p.vxlan != "Never" for p in pools),
+            nft=spec.get("nftablesMode") == "Enabled",
             vxlan_address=notes.get(f"{NOTES}IPv4VXLANTunnelAddr", ""),
             ipip=any(p.ipip != "Never" for p in pools),
             ipip_address=notes.get(f"{NOTES}IPv4IPIPTunnelAddr", ""),
