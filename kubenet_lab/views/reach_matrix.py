@@ -215,11 +215,13 @@ def reach_graph_svg(found: ReachMatrix, start: str = "", reached: Mapping[str, i
     svg = Svg(width)
     middle = (width / 2, height / 2)
     boxes: dict[str, Box] = {}
+    widths = {name: max(96.0, text_width(name, 13, bold=True) + 30) for name in found.names}
+    # As far out as the widest box allows: arrows between its neighbours then pass beside it, not along its edge.
+    across = width / 2 - 8 - max(widths.values(), default=0.0) / 2
     for number, name in enumerate(found.names):
         angle = 2 * pi * number / count - pi / 2
-        x, y = middle[0] + (width / 2 - 170) * cos(angle), middle[1] + (height / 2 - 50) * sin(angle)
-        w = max(96.0, text_width(name, 13, bold=True) + 30)
-        boxes[name] = Box(x - w / 2, y - 22, w, 44)
+        x, y = middle[0] + across * cos(angle), middle[1] + (height / 2 - 50) * sin(angle)
+        boxes[name] = Box(x - widths[name] / 2, y - 22, widths[name], 44)
     for (source, target), what in found.cells.items():
         if what:
             _arrow(svg, boxes[source], boxes[target], source == start or source in steps)

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 
 from kubenet_lab import manifests
 from kubenet_lab.policy.workloads import with_pods
 from kubenet_lab.policy.world import CLUSTER, World
 from kubenet_lab.scenarios.guarded import MANIFEST
-from kubenet_lab.views.reach_matrix import OUTSIDE, graph, matrix, reach_matrix_svg
+from kubenet_lab.views.reach_matrix import (
+    OUTSIDE,
+    WIDTH,
+    ReachMatrix,
+    graph,
+    matrix,
+    reach_graph_svg,
+    reach_matrix_svg,
+)
 from tests.kubenet_lab.policy.worlds import large
 from tests.pictures.svg import boxed_faults, faults
 
@@ -49,6 +58,28 @@ def test_the_graph_tells_how_far_an_attacker_gets() -> None:
     assert "reached in 2 steps<" in after.svg
     for picture in (before, after, graph(world())):
         assert not faults(picture.svg)
+
+
+def test_no_arrow_runs_through_or_along_a_third_box() -> None:
+    """Eight workloads of which each may talk to each, as the shop's without policies."""
+    names = ("kube-system/coredns", "production/backend", "production/database-0", "production/database-1")
+    names += ("production/frontend", "production/report", "staging/backend", OUTSIDE)
+    pairs = {(one, other): "All Connections" for one in names for other in names if one != other}
+    svg = reach_graph_svg(ReachMatrix(names, pairs))
+    number = r"(-?[\d.]+)"
+    shown = re.findall(rf'<rect x="{number}" y="{number}" width="{number}" height="{number}" rx="6"', svg)
+    lines = re.findall(rf'd="M{number} {number}L{number} {number}" class="nof', svg)
+    assert (len(shown), len(lines)) == (len(names), len(pairs))
+    for x, y, width, height in (map(float, one) for one in shown):
+        assert 0 <= x < x + width <= WIDTH
+        beside = []
+        for ax, ay, bx, by in (map(float, one) for one in lines):
+            ends = ((ax, ay), (bx, by))
+            if any(x - 12 <= ex <= x + width + 12 and y - 12 <= ey <= y + height + 12 for ex, ey in ends):
+                continue  # begins or ends here
+            at = [(ax + (bx - ax) * n / 200, ay + (by - ay) * n / 200) for n in range(201)]
+            beside += [p for p in at if x - 4 < p[0] < x + width + 4 and y - 4 < p[1] < y + height + 4]
+        assert not beside
 
 
 def test_a_large_world_is_drawn_too() -> None:
