@@ -9,7 +9,7 @@ Source: BIRD 1.6.8 and 2.0.12, `nest/rt-table.c`, `sysdep/unix/krt.c`, `proto/bg
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -215,7 +215,25 @@ class Bird:
         self._sync_kernel(first=False)
         self.fabric.touch(self)
 
-    def _read_own(self) -> None:
+    def settled(
+        self, heard: Iterable[tuple[str, Attributes]], kernel: Mapping[int, Iterable[Route]]
+    ) -> list[Route]:
+        """Return what the kernel has in the end when neighbours have said this; for a daemon that is not started.
+
+        `heard` is of different prefixes, `kernel` other people's routes by family.
+        """
+        self._read_own(kernel)
+        paths: dict[Attributes, Path] = {}
+        for dst, attributes in heard:
+            path = paths.get(attributes)
+            if path is None:
+                path = paths[attributes] = Path("bgp", "mesh", attributes=attributes)
+                self._point(path)
+            if dst not in self._own:
+                self._set(dst, path.alone)
+        return [route for dst in self.table if (route := self._route(dst)) is not None]
+
+    def _read_own(self, kernel: Mapping[int, Iterable[Route]] | None = None) -> None:
         """Take up what this node has itself: its blocks, connected networks and other people's routes."""
         found: dict[str, list[Path]] = {}
         for block in (*self.config.blocks, *self.config.static):
@@ -229,7 +247,7 @@ class Bird:
                         Path("direct", self._name("direct", str(address.network)), dev=address.dev)
                     )
         for fam in (4, 6):
-            for route in ns.routes.get((fam, TABLE_MAIN), {}).values():
+            for route in ns.routes.get((fam, TABLE_MAIN), {}).values() if kernel is None else kernel[fam]:
                 if route.proto in ("kernel", PROTO, "redirect") or route.type != "unicast" or route.nexthops:
                     continue
                 found.setdefault(route.dst, []).append(

@@ -44,9 +44,10 @@ class LateDict(dict[K, V]):
 
     def keep(self) -> None:
         """Put what was promised into the table, which is an ordinary one from then on."""
+        promised = self.promise.items()
         own = dict(dict.items(self))
         dict.clear(self)
-        dict.update(self, self.promise.items())
+        dict.update(self, promised)
         dict.update(self, own)
         self.__class__ = _Kept  # type: ignore[assignment]
         if self.kept is not None:

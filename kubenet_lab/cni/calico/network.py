@@ -23,6 +23,7 @@ from kubenet_lab.cni.calico.felix import IPIP_DEVICE, VXLAN_DEVICE, Felix, Progr
 from kubenet_lab.cni.calico.graph import World as Objects
 from kubenet_lab.cni.calico.graph import endpoint_of
 from kubenet_lab.cni.calico.ipam import AFFINITIES, POOLS, Asked, Ipam, IpamError, IpPool
+from kubenet_lab.cni.calico.mesh import MOST_PLAYED, SAYS, Mesh
 from kubenet_lab.cni.calico.plugin import MTU_FILE
 from kubenet_lab.daemon import World
 from kubenet_lab.errors import InputError
@@ -113,6 +114,7 @@ class Calico:
         self.felix: dict[str, Felix] = {}
         self.routers: dict[str, Config] = {}
         self.fabric = self._new_fabric()
+        self.mesh = Mesh(world.network)
         self._watch = world.store.watch()
         self._seen: dict[int, tuple[AnyObject, Json]] = {}
         self._endpoints: dict[int, tuple[Json, Json | None]] = {}
@@ -143,7 +145,9 @@ class Calico:
         return None if due is None else max(due, self.world.now)
 
     def bird(self, node: str) -> Bird:
-        """Return a node's BIRD. Raises KeyError where there is none (VXLAN needs none)."""
+        """Return a node's BIRD. Raises KeyError where there is none (VXLAN needs none), InputError in a huge mesh."""
+        if self.mesh.stands_for_bird:
+            raise InputError(f"bird: {SAYS}")
         return self.fabric.daemons[node]
 
     def add_router(self, name: str, config: Config) -> Bird:
@@ -154,6 +158,8 @@ class Calico:
             config: Its whole BIRD; `filters="static"` for one that announces `blocks` and takes all it hears.
         """
         self.routers[name] = config
+        if self.mesh.stands_for_bird:
+            raise InputError(f"bird on {name}: {SAYS}")
         bird = self.fabric.daemons.get(name)
         if bird is None:
             bird = Bird(self.fabric, name, config)
@@ -207,6 +213,7 @@ class Calico:
         """A node is gone: kube-controllers take its addresses and blocks back, the others' BIRDs lose it."""
         if node in self.fabric.daemons:
             self.fabric.remove(node)
+        self.mesh.forget(node)
         self.felix.pop(node, None)
         self._nodes.pop(node, None)
         self._affinities.pop(node, None)
@@ -225,6 +232,7 @@ class Calico:
                 for socket in [one for one in open_there if one.process == PROCESS]:
                     space.close(socket)
         self.fabric = self._new_fabric()
+        self.mesh.restart()
         self.felix.clear()
         self._nodes.clear()
         self._affinities.clear()
@@ -457,6 +465,12 @@ class Calico:
         self._nodes = {node.name: node for node in known}
         if all(pool.vxlan != "Never" for pool in pools if pool.family == 4):
             return  # calico_backend vxlan: no BIRD is started
+        if self.mesh.stands_for_bird or (
+            len(known) > MOST_PLAYED and objects.mesh and not self.fabric.daemons and not self.routers
+        ):
+            self.mesh.follow(known, pools, objects)
+            self.mesh.update()
+            return
         for own in known:
             config = bird_config(own, known, pools, objects)
             bird = self.fabric.daemons.get(own.name)

@@ -144,7 +144,9 @@ def plan(call: Call) -> Result | None:
     kind = str(conf.get("type") or "calico-ipam")
     answer = call.delegate(kind, command="ADD")
     tables = [peek(node, "routes").get((fam, TABLE_MAIN), {}) for fam in (4, 6)]
-    if answer is None or any((ip.address, 0, "") in table for ip in answer.ips for table in tables):
+    if answer is None or any(
+        dict.__contains__(table, (ip.address, 0, "")) for ip in answer.ips for table in tables
+    ):
         call.delegate(kind, command="DEL")
         return None
     return answer
