@@ -95,11 +95,14 @@ INSTEAD: dict[str, dict[str, dict[str, Any]]] = {
 """Mode -> row -> what is otherwise there; the reasons are those of the IPv4 table."""
 
 
-MASQUERADES = (
-    "apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata: {name: default-ipv6-ippool}\n"
-    "spec: {cidr: 'fd00:10:244::/56', natOutgoing: true}\n"
-)
-"""Calico's IPv6 pool with the masquerading that its IPv4 one has from the start."""
+def masquerades(cni: str) -> str:
+    """Return Calico's IPv6 pool with the masquerading that its IPv4 one has from the start."""
+    mode = "Always" if cni == "calico-vxlan" else "Never"
+    return (
+        "apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata: {name: default-ipv6-ippool}\n"
+        f"spec: {{cidr: 'fd00:10:244::/56', natOutgoing: true, vxlanMode: {mode}}}\n"
+    )
+
 
 OVER_CALICO: dict[str, dict[str, Any]] = {
     # An IPv6 pool has no natOutgoing unless one asks for it (calico-node's default), and the router has no way back.
@@ -110,10 +113,14 @@ OVER_CALICO: dict[str, dict[str, Any]] = {
 }
 
 
-def over_calico(row: Row) -> Row:
-    """Return a row as it ends over Calico: there is no cni0 whose address a node would take, so it takes its own."""
+def over_calico(row: Row, cni: str = "calico") -> Row:
+    """Return a row as it ends over Calico: there is no cni0 whose address a node would take, so it takes its own.
+
+    With a tunnel that is the tunnel's, which begins as the node's pods' do (RFC 6724, rule 8).
+    """
     row = replace(row, **OVER_CALICO.get(row.name, {}))
-    nodes = {"fd00:10:244::1": "node-1", "fd00:10:244:1::1": "node-2"}
+    own = "tunnel@" if cni == "calico-vxlan" else ""
+    nodes = {"fd00:10:244::1": f"{own}node-1", "fd00:10:244:1::1": f"{own}node-2"}
     sources = tuple(nodes.get(source, source) for source in row.sources)
     icmp = row.icmp and (row.icmp[0], row.icmp[1], nodes.get(row.icmp[2], row.icmp[2]))
     return replace(row, sources=sources, icmp=icmp)
@@ -135,8 +142,9 @@ def address(cluster: Cluster, name: str) -> str:
     if name.startswith("svc/"):
         found = cluster.store.get(Service, name.removeprefix("svc/"), "default").addresses
         return next(ip for ip in found if ":" in ip)
-    ns = cluster.network.ns(place(cluster.network, name))
-    return next(a.local for a in ns.addrs("eth0", 6) if a.scope == "global")
+    ns = cluster.network.ns(place(cluster.network, name.removeprefix("tunnel@")))
+    device = "vxlan-v6.calico" if name.startswith("tunnel@") else "eth0"
+    return next(a.local for a in ns.addrs(device, 6) if a.scope == "global")
 
 
 def flow(row: Row, cluster: Cluster) -> Flow:

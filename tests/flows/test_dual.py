@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from kubenet_lab import Cluster
 from kubenet_lab.cluster import PROXIES
 from kubenet_lab.twin.compare import model_outcomes
-from tests.flows.dual import INSTEAD, MASQUERADES, ROWS, address, flow, over_calico, world
+from tests.flows.dual import INSTEAD, ROWS, address, flow, masquerades, over_calico, world
 from tests.flows.flows import Row, place
 
 WORLDS = [
@@ -19,6 +19,7 @@ WORLDS = [
     ("bridge", "iptables"),
     *(("calico", mode) for mode in PROXIES),
     ("calico-ipip", "iptables"),
+    ("calico-vxlan", "iptables"),
 ]
 
 MASQUERADED = {
@@ -39,7 +40,7 @@ built = cache(world)
 def expected(row: Row, cni: str, mode: str) -> Row:
     row = replace(row, **INSTEAD.get(mode, {}).get(row.name, {}))
     if cni.startswith("calico"):
-        return over_calico(row)
+        return over_calico(row, cni)
     if cni == "bridge" and row.sources and row.name in (MASQUERADED | {"TTL 3, across", "pod to its node"}):
         return replace(row, sources=())
     return row
@@ -76,7 +77,7 @@ def test_row(row: Row, cni: str, mode: str) -> None:
 def test_a_pool_that_masquerades() -> None:
     """`natOutgoing: true` on the IPv6 pool: outside sees the node, as over Flannel, and answers come back."""
     cluster = world("calico", "iptables")
-    cluster.apply(MASQUERADES)
+    cluster.apply(masquerades("calico"))
     for row in ROWS:
         if "outside" in row.name and row.src == "frontend":
             outcomes, trace = model_outcomes(cluster.network, flow(row, cluster))

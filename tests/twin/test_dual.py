@@ -5,19 +5,19 @@ from __future__ import annotations
 import pytest
 
 from kubenet_lab.twin import Comparison, Twin
-from tests.flows.dual import MASQUERADES, ROWS, address, flow, world
+from tests.flows.dual import ROWS, address, flow, masquerades, world
 from tests.flows.flows import Row
 
-CNIS = ("flannel", "calico")
+CNIS = ("flannel", "calico", "calico-vxlan")
 
 
 @pytest.fixture(scope="module", params=CNIS)
 def compared(request: pytest.FixtureRequest, kernel: None) -> tuple[str, dict[str, Comparison]]:
     """All rows tried side by side, once: Flannel's IPv6 tunnel and Calico's routes, kube-proxy's ip6tables."""
     cluster = world(request.param, "iptables")
-    if request.param == "calico":
+    if request.param.startswith("calico"):
         # With it an answer finds its way back: of a call that nobody answers the kernel cannot say who took it.
-        cluster.apply(MASQUERADES)
+        cluster.apply(masquerades(request.param))
     with Twin(cluster.network) as twin:
         # The kernel lets a link speak IPv6 when its link watch has seen the carrier, which may take it a second.
         for _ in range(20):

@@ -54,6 +54,7 @@ class FelixConfig(Struct, frozen=True, kw_only=True):
     vxlan: bool = False
     vxlan6: bool = False
     vxlan_address: str = ""
+    vxlan_address6: str = ""
     ipip: bool = False
     ipip_address: str = ""
     ipvs: bool = False

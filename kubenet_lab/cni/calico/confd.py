@@ -46,6 +46,11 @@ class BgpNode(Struct, frozen=True, kw_only=True):
         """The IPv4 address alone."""
         return self.at(4)
 
+    @property
+    def subnets(self) -> tuple[str, ...]:
+        """The networks it is in, one a family."""
+        return tuple(str(prefix(text)) for text in (self.address, self.address6) if text)
+
     def at(self, family: int) -> str:
         """Return the address of a family alone, "" where there is none."""
         return (self.address if family == 4 else self.address6).partition("/")[0]

@@ -29,8 +29,10 @@ NORMAL_METRIC = 1024
 """Of routes to the node's own pods (Felix's IPv4NormalRoutePriority)."""
 TUNNEL, SAME_SUBNET = "boot", "80"
 """Route protocols: Felix leaves the usual one to routes through the tunnel, and has a number for the others."""
-VXLAN_DEVICE, IPIP_DEVICE = "vxlan.calico", "tunl0"
+VXLAN_DEVICE, VXLAN6_DEVICE, IPIP_DEVICE = "vxlan.calico", "vxlan-v6.calico", "tunl0"
 SET_SIZE = ("hashsize", "1024", "maxelem", "1048576")
+METRIC6 = 1024
+"""What the kernel gives an IPv6 route that is told no metric."""
 HOOKS = {
     "raw": ("PREROUTING", "OUTPUT"),
     "mangle": ("PREROUTING", "POSTROUTING"),
@@ -41,12 +43,17 @@ HOOKS = {
 
 
 class Vtep(Struct, frozen=True):
-    """A node's end of the VXLAN: the address and MAC of vxlan.calico, and where to send."""
+    """A node's end of the VXLAN of a family: the address and MAC of vxlan.calico, and where to send."""
 
     node: str
     address: str
     mac: str
     host: str
+
+    @property
+    def device(self) -> str:
+        """The link of its family."""
+        return VXLAN6_DEVICE if ":" in self.address else VXLAN_DEVICE
 
 
 class Programmed(Struct, frozen=True):
@@ -64,7 +71,8 @@ class Programmed(Struct, frozen=True):
     """(block, node it belongs to) of pools that Felix routes (VXLAN)."""
     borrowed: tuple[tuple[str, str], ...] = ()
     """(address, node whose pod has it) where the block is another node's."""
-    subnet: str = ""
+    subnets: tuple[str, ...] = ()
+    """Networks this host is in, for CrossSubnet."""
 
 
 def wanted_chains(picture: Picture, config: FelixConfig, family: int, *, nat: bool) -> dict[str, list[Chain]]:
@@ -143,7 +151,7 @@ def wanted_sets(wanted: Programmed, family: int) -> dict[str, IpSet]:
     put(static.DSCP, "hash:net", [])
     if wanted.config.ipip:
         put(static.HOSTS, "hash:net", list(wanted.hosts))
-    if wanted.config.vxlan:
+    if wanted.config.vxlan6 if family == 6 else wanted.config.vxlan:
         put(static.VXLAN_HOSTS, "hash:net", [vtep.host for vtep in wanted.vteps])
     for found in wanted.picture.sets:
         form = "hash:ip,port" if found.kind == "IP_AND_PORT" else "hash:net"
@@ -167,7 +175,7 @@ class Felix:
         self._left: dict[int, Ruleset] = {}
         self._waiting = False
         """Whether rules wait to be looked at."""
-        self._l2: dict[str, Vtep] = {}
+        self._l2: dict[tuple[str, str], Vtep] = {}
         self._nft: dict[int, nftables.Contents] = {}
 
     @property
@@ -444,46 +452,64 @@ class Felix:
                 ]
         if not wanted.vteps:
             return out
-        vteps = {vtep.node: vtep for vtep in wanted.vteps}
+        vteps = {(vtep.node, vtep.device): vtep for vtep in wanted.vteps}
         for cidr, owner in wanted.blocks:
+            six = ":" in cidr
+            vtep = vteps.get((owner, VXLAN6_DEVICE if six else VXLAN_DEVICE))
             if owner == self.node:
-                out.append(Route(cidr, type="blackhole", proto=SAME_SUBNET))
-            elif owner in vteps:
-                out.append(self._remote(cidr, vteps[owner], wanted))
+                out.append(
+                    Route(
+                        cidr,
+                        dev="lo" if six else "",
+                        type="blackhole",
+                        proto=SAME_SUBNET,
+                        metric=METRIC6 if six else 0,
+                    )
+                )
+            elif vtep is not None:
+                out.append(self._remote(cidr, vtep, wanted))
         for address, owner in wanted.borrowed:
-            if owner != self.node and owner in vteps:
-                out.append(self._remote(f"{address}/32", vteps[owner], wanted))
+            six = ":" in address
+            vtep = vteps.get((owner, VXLAN6_DEVICE if six else VXLAN_DEVICE))
+            if owner != self.node and vtep is not None:
+                out.append(self._remote(f"{address}/{128 if six else 32}", vtep, wanted))
         return out
 
     def _remote(self, cidr: str, vtep: Vtep, wanted: Programmed) -> Route:
         pool = next(
             (p for p in wanted.pools if prefix(cidr).net & prefix(p.cidr).mask == prefix(p.cidr).net), None
         )
-        if pool is not None and pool.vxlan == "CrossSubnet" and vtep.host in prefix(wanted.subnet):
-            return Route(cidr, dev="eth0", via=vtep.host, proto=SAME_SUBNET, onlink=True)
-        return Route(cidr, dev=VXLAN_DEVICE, via=vtep.address, proto=TUNNEL, onlink=True)
+        metric = METRIC6 if ":" in cidr else 0
+        near = any(vtep.host in prefix(subnet) for subnet in wanted.subnets)
+        if pool is not None and pool.vxlan == "CrossSubnet" and near:
+            return Route(cidr, dev="eth0", via=vtep.host, proto=SAME_SUBNET, metric=metric, onlink=True)
+        return Route(cidr, dev=vtep.device, via=vtep.address, proto=TUNNEL, metric=metric, onlink=True)
 
     def _program_l2(self, wanted: Programmed) -> None:
         """Neighbours and FDB entries of the other VTEPs: no broadcast ever crosses the tunnel."""
         ns = self.ns
-        if VXLAN_DEVICE not in ns.links:
+        if not wanted.vteps and not self._l2:
             return
-        others = {vtep.node: vtep for vtep in wanted.vteps if vtep.node != self.node}
-        for name, vtep in list(self._l2.items()):
-            if others.get(name) != vtep:
+        others = {
+            (vtep.node, vtep.device): vtep
+            for vtep in wanted.vteps
+            if vtep.node != self.node and vtep.device in ns.links
+        }
+        for key, vtep in list(self._l2.items()):
+            if others.get(key) != vtep:
                 for undo in (
-                    lambda v=vtep: ns.delete_neighbour(VXLAN_DEVICE, v.address),
-                    lambda v=vtep: ns.delete_fdb(VXLAN_DEVICE, v.mac, v.host),
+                    lambda v=vtep: ns.delete_neighbour(v.device, v.address),
+                    lambda v=vtep: ns.delete_fdb(v.device, v.mac, v.host),
                 ):
                     try:
                         undo()
                     except KernelError:
                         continue  # somebody else has taken it away
         for vtep in others.values():
-            known = ns.neighbours.get((VXLAN_DEVICE, vtep.address))
+            known = ns.neighbours.get((vtep.device, vtep.address))
             if known is None or known.mac != vtep.mac:
-                ns.set_neighbour(VXLAN_DEVICE, vtep.address, vtep.mac)
-            entry = FdbEntry(VXLAN_DEVICE, vtep.mac, dst=vtep.host, state="permanent")
+                ns.set_neighbour(vtep.device, vtep.address, vtep.mac)
+            entry = FdbEntry(vtep.device, vtep.mac, dst=vtep.host, state="permanent")
             if entry not in ns.fdb.get(ns.fdb_key(entry), ()):
                 ns.add_fdb(entry, replace_existing=True)
         self._l2 = others

@@ -19,7 +19,14 @@ from kubenet_lab.cni.calico.chains import FelixConfig
 from kubenet_lab.cni.calico.confd import BgpNode, BgpObjects, bird_config
 from kubenet_lab.cni.calico.convert import Json
 from kubenet_lab.cni.calico.datastore import Datastore
-from kubenet_lab.cni.calico.felix import IPIP_DEVICE, VXLAN_DEVICE, Felix, Programmed, Vtep
+from kubenet_lab.cni.calico.felix import (
+    IPIP_DEVICE,
+    VXLAN6_DEVICE,
+    VXLAN_DEVICE,
+    Felix,
+    Programmed,
+    Vtep,
+)
 from kubenet_lab.cni.calico.graph import World as Objects
 from kubenet_lab.cni.calico.graph import endpoint_of
 from kubenet_lab.cni.calico.ipam import AFFINITIES, POOLS, Asked, Ipam, IpamError, IpPool
@@ -103,6 +110,10 @@ REFRESH = 90.0
 """Seconds between two checks of the rules (Felix's IptablesRefreshInterval)."""
 OVERHEAD = {"ipip": 20, "vxlan": 50}
 """Bytes that a tunnel's headers take from the MTU."""
+IPV6_MORE = 20
+"""Bytes that an outer IPv6 header is longer than an IPv4 one."""
+MAC_NOTES = {4: "VXLANTunnelMACAddr", 6: "VXLANTunnelMACAddrV6"}
+"""Annotations with the MACs of vxlan.calico and vxlan-v6.calico."""
 
 
 class Calico:
@@ -180,8 +191,14 @@ class Calico:
 
     def _overhead(self) -> int:
         """Bytes that pods leave free: of the longest header any pool uses, be it between subnets only."""
-        used = [kind for pool in self.pools() for kind in OVERHEAD if getattr(pool, kind) != "Never"]
-        return max((OVERHEAD[kind] for kind in used), default=OVERHEAD.get(self.encapsulation, 0))
+        used = [
+            OVERHEAD[kind] + (IPV6_MORE if pool.family == 6 else 0)
+            for pool in self.pools()
+            for kind in OVERHEAD
+            if getattr(pool, kind) != "Never"
+        ]
+        six = self.encapsulation == "vxlan" and any(":" in cidr for cidr in self.world.cluster_cidrs)
+        return max(used, default=OVERHEAD.get(self.encapsulation, 0) + IPV6_MORE * six)
 
     def reconcile(self) -> bool:
         """Let pools, nodes, BIRDs and Felixes follow the API and the kernel."""
@@ -251,7 +268,7 @@ class Calico:
                 "cidr": str(prefix(cidr)),
                 "blockSize": 122 if fam == 6 else 26,
                 "ipipMode": "Always" if self.encapsulation == "ipip" and fam == 4 else "Never",
-                "vxlanMode": "Always" if self.encapsulation == "vxlan" and fam == 4 else "Never",
+                "vxlanMode": "Always" if self.encapsulation == "vxlan" else "Never",
                 "natOutgoing": fam == 4,
                 "nodeSelector": "all()",
                 "allowedUses": ["Workload", "Tunnel"],
@@ -332,18 +349,22 @@ class Calico:
         if six is not None:  # IP6=autodetect
             notes[f"{NOTES}IPv6Address"] = f"{six.local}/{six.length}"
         pools = self.pools()
-        for kind, key, device in (
-            ("ipip", "IPv4IPIPTunnelAddr", IPIP_DEVICE),
-            ("vxlan", "IPv4VXLANTunnelAddr", VXLAN_DEVICE),
+        for kind, key, device, own in (
+            ("ipip", "IPv4IPIPTunnelAddr", IPIP_DEVICE, address),
+            ("vxlan", "IPv4VXLANTunnelAddr", VXLAN_DEVICE, address),
+            ("vxlan", "IPv6VXLANTunnelAddr", VXLAN6_DEVICE, six),
         ):
-            if any(getattr(pool, kind) != "Never" and pool.family == 4 for pool in pools):
-                tunnel = notes.get(NOTES + key) or self._tunnel_address(node, kind)
+            if own is None:
+                continue
+            if any(getattr(pool, kind) != "Never" and pool.family == own.family for pool in pools):
+                tunnel = notes.get(NOTES + key) or self._tunnel_address(node, kind, own.family)
                 if not tunnel:
                     continue
                 notes[NOTES + key] = tunnel
                 if kind == "vxlan":
-                    notes[f"{NOTES}VXLANTunnelMACAddr"] = mac_from(node.name, device, first=0x66)
-                self._device(ns, device, address.local, tunnel)
+                    note = MAC_NOTES[own.family]
+                    notes[NOTES + note] = mac_from(node.name, device, first=0x66)
+                self._device(ns, device, own.local, tunnel)
         up = NodeCondition(
             type="NetworkUnavailable",
             status="False",
@@ -361,9 +382,10 @@ class Calico:
         self.world.store.update(wished)
         return True
 
-    def _tunnel_address(self, node: Node, kind: str) -> str:
+    def _tunnel_address(self, node: Node, kind: str, family: int) -> str:
         """Give the tunnel's link an address of one of the node's own blocks."""
-        handle = f"{kind}-tunnel-addr-{node.name}"
+        six = family == 6
+        handle = f"{kind}{'-v6' if six else ''}-tunnel-addr-{node.name}"
         ipam = self.ipam
         held = ipam.addresses_of(handle)
         if held:
@@ -371,12 +393,12 @@ class Calico:
         asked = Asked(
             node=node.name,
             handle=handle,
-            attributes={"type": f"{kind}TunnelAddress"},
+            attributes={"type": f"{kind}{'V6' if six else ''}TunnelAddress"},
             node_labels=dict(node.metadata.labels),
             use="Tunnel",
         )
         try:
-            return ipam.assign(asked)
+            return ipam.assign(asked, family)
         except IpamError:
             return ""
 
@@ -402,9 +424,10 @@ class Calico:
             else:
                 options = VxlanOptions(vni=4096, local=local, link="eth0", port=4789)
                 mac = mac_from(ns.name, device, first=0x66)
-                ns.add_link(device, "vxlan", mac=mac, mtu=mtu - OVERHEAD["vxlan"], vxlan=options)
-        if not any(a.local == address for a in ns.addrs(device, 4)):
-            ns.add_address(device, f"{address}/32")
+                outer = OVERHEAD["vxlan"] + (IPV6_MORE if ":" in local else 0)
+                ns.add_link(device, "vxlan", mac=mac, mtu=mtu - outer, vxlan=options)
+        if not any(a.local == address for a in ns.addrs(device, None)):
+            ns.add_address(device, f"{address}/{128 if ':' in address else 32}")
         if not ns.link(device).up:
             ns.set_link(device, up=True)
 
@@ -463,7 +486,7 @@ class Calico:
                     )
                 )
         self._nodes = {node.name: node for node in known}
-        if all(pool.vxlan != "Never" for pool in pools if pool.family == 4):
+        if all(pool.vxlan != "Never" for pool in pools):
             return  # calico_backend vxlan: no BIRD is started
         if self.mesh.stands_for_bird or (
             len(known) > MOST_PLAYED and objects.mesh and not self.fabric.daemons and not self.routers
@@ -500,7 +523,9 @@ class Calico:
         # Calico's manifests let pods speak to their own host (Felix's own default is Drop).
         config = FelixConfig(
             endpoint_to_host=str(spec.get("defaultEndpointToHostAction") or "Accept").upper(),
-            vxlan=any(p.vxlan != "Never" for p in pools),
+            vxlan=any(p.vxlan != "Never" and p.family == 4 for p in pools),
+            vxlan6=any(p.vxlan != "Never" and p.family == 6 for p in pools),
+            vxlan_address6=notes.get(f"{NOTES}IPv6VXLANTunnelAddr", ""),
             nft=spec.get("nftablesMode") == "Enabled",
             vxlan_address=notes.get(f"{NOTES}IPv4VXLANTunnelAddr", ""),
             ipip=any(p.ipip != "Never" for p in pools),
@@ -523,12 +548,13 @@ class Calico:
         vteps = tuple(
             Vtep(
                 node.name,
-                notes[f"{NOTES}IPv4VXLANTunnelAddr"],
-                notes[f"{NOTES}VXLANTunnelMACAddr"],
-                self._nodes[node.name].ip,
+                notes[f"{NOTES}IPv{fam}VXLANTunnelAddr"],
+                notes[NOTES + MAC_NOTES[fam]],
+                self._nodes[node.name].at(fam),
             )
             for node in listed
-            if (notes := node.metadata.annotations).get(f"{NOTES}IPv4VXLANTunnelAddr")
+            for fam in (4, 6)
+            if (notes := node.metadata.annotations).get(f"{NOTES}IPv{fam}VXLANTunnelAddr")
             and node.name in self._nodes
         )
         blocks, borrowed = self._felix_blocks(pools) if vteps else ((), ())
@@ -543,7 +569,7 @@ class Calico:
                 a.local for dev in links for a in assigned.get(dev, ()) if a.scope in ("global", "host")
             )
             known = self._nodes.get(node.name)
-            subnet = str(prefix(known.address)) if known is not None else ""
+            subnets = known.subnets if known is not None else ()
             config = self._config(pools, node, "kube-ipvs0" in links)
 
             def program(
@@ -551,11 +577,11 @@ class Calico:
                 objects: Objects = self._objects,
                 config: FelixConfig = config,
                 own: tuple[str, ...] = own,
-                subnet: str = subnet,
+                subnets: tuple[str, ...] = subnets,
             ) -> None:
                 picture = objects.picture(felix.node)
                 felix.program(
-                    Programmed(picture, config, tuple(pools), hosts, own, vteps, blocks, borrowed, subnet)
+                    Programmed(picture, config, tuple(pools), hosts, own, vteps, blocks, borrowed, subnets)
                 )
 
             if felix.wanted is None:

@@ -207,6 +207,8 @@ def nat_chains(config: FelixConfig, family: int) -> list[Chain]:
         tunnels.append("tunl0")
     if family == 4 and config.vxlan and config.vxlan_address:
         tunnels.append("vxlan.calico")
+    if family == 6 and config.vxlan6 and config.vxlan_address6:
+        tunnels.append("vxlan-v6.calico")
     for tunnel in tunnels:
         # A node's process that speaks to a Service has chosen its source before DNAT: the tunnel needs its own.
         post.append(

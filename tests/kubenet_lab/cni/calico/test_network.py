@@ -355,3 +355,34 @@ def test_rules_follow_pools_that_change_before_anybody_looks_again() -> None:
         "spec: {cidr: 10.244.0.0/16, natOutgoing: true}\n"
     )
     assert masquerades()
+
+
+def test_vxlan_for_both_families() -> None:
+    """vxlan-v6.calico beside vxlan.calico: 20 bytes more around each packet, and nobody speaks BGP."""
+    cluster = scenarios.shop(cni="calico-vxlan", dual_stack=True)
+    node = cluster.network.ns("node-1")
+    notes = cluster.store.get(Node, "node-1").metadata.annotations
+    assert node.link("vxlan-v6.calico").mtu == node.link("vxlan.calico").mtu - 20 == 1430
+    assert cluster.network.ns("default/frontend").link("eth0").mtu == 1430
+    assert [a.local for a in node.addrs("vxlan-v6.calico", 6) if a.scope == "global"] == [
+        notes["projectcalico.org/IPv6VXLANTunnelAddr"]
+    ]
+    assert node.link("vxlan-v6.calico").mac == notes["projectcalico.org/VXLANTunnelMACAddrV6"]
+    ways = {r.via for r in node.route_list(6) if r.dev == "vxlan-v6.calico" and r.via}
+    other = [cluster.store.get(Node, name).metadata.annotations for name in ("node-2", "node-3")]
+    assert ways == {found["projectcalico.org/IPv6VXLANTunnelAddr"] for found in other}
+    assert not isinstance(cluster.pod_network, Calico) or not cluster.pod_network.fabric.daemons
+    trip = cluster.ping("frontend", next(ip for ip in backend(cluster).ips if ":" in ip), size=1430 - 48)
+    assert trip.delivered, trip.text()
+    cluster.delete("Node", "node-2")
+    assert {r.via for r in node.route_list(6) if r.dev == "vxlan-v6.calico" and r.via} == {
+        other[1]["projectcalico.org/IPv6VXLANTunnelAddr"]
+    }
+
+
+def backend(cluster: Cluster) -> Any:
+    return next(
+        pod
+        for pod in cluster.store.list("Pod", "default")
+        if pod.name.startswith("backend") and pod.spec.node_name == "node-2"
+    )

@@ -51,7 +51,7 @@ def programmed(case: dict[str, Any]) -> Programmed:
         vteps=vteps if vxlan else (),
         blocks=blocks,
         borrowed=borrowed,
-        subnet=str(prefix(addresses["node-1"])),
+        subnets=(str(prefix(addresses["node-1"])),),
     )
 
 
