@@ -247,8 +247,10 @@ class Store:
                 this check.
             Invalid: The change touches what may not change.
         """
-        obj = self._admit(obj)
+        obj = self._placed(obj)
         kind, metadata = kind_key(obj), obj.metadata
+        obj = self._admit(obj, self._objects.get(kind, {}).get((metadata.namespace, metadata.name)))
+        metadata = obj.metadata
         if name is not None and name != metadata.name:
             raise BadRequest(
                 f"the name of the object ({metadata.name}) does not match the name on the URL ({name})"
@@ -432,8 +434,8 @@ class Store:
             return obj.with_metadata(namespace="default")
         return obj
 
-    def _admit(self, obj: AnyObject) -> AnyObject:
-        obj = with_defaults(self._placed(obj))
+    def _admit(self, obj: AnyObject, stored: AnyObject | None = None) -> AnyObject:
+        obj = with_defaults(self._placed(obj), stored)
         metadata: ObjectMeta = obj.metadata
         if metadata.name:
             return obj

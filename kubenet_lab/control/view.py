@@ -127,7 +127,9 @@ class View:
             self.uids[new.metadata.uid] = new
         for index in self._indexes.get(kind, ()):
             index.change(key, old, new)
-        if any(item is not None and item.metadata.owner_references for item in (old, new)):
+        if (old is not None and old.metadata.owner_references) or (
+            new is not None and new.metadata.owner_references
+        ):
             self.owned.change((kind, key), old, new)
         for loop, queue in self._queues.items():
             trigger = loop.triggers.get(kind) or loop.triggers.get("*")

@@ -18,8 +18,7 @@ from kubenet_lab.objects import Container, ContainerPort, ObjectMeta, Pod, PodSp
 from kubenet_lab.objects.node import make_node
 from tests.benchmarks.__main__ import row
 
-NETWORKS = ("bridge", "flannel", "flannel-host-gw", "calico-vxlan", "cilium")
-"""Calico with BGP is measured by `tests.benchmarks.bgp`: nobody runs a full mesh of a thousand nodes."""
+NETWORKS = ("bridge", "flannel", "flannel-host-gw", "calico", "calico-ipip", "calico-vxlan", "cilium")
 NODES, PODS = 1_000, 30_000
 FEW = 10
 """Nodes of the small cluster that the big one's changes are compared with; it has as many pods on each node."""

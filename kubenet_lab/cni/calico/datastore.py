@@ -6,7 +6,9 @@ whose kube-apiserver listens, so that a world that is set back sets them back to
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -24,6 +26,21 @@ class NoApiServer(LookupError):
     """No machine has a kube-apiserver."""
 
 
+_HOMES: WeakKeyDictionary[Network, str] = WeakKeyDictionary()
+"""Where a network's API server was found last."""
+
+
+def _has_server(ns: Netns) -> bool:
+    there = peek(ns, "sockets").get((TCP, API_PORT), ())
+    return any(socket.process == "kube-apiserver" for socket in there)
+
+
+@lru_cache(maxsize=8192)
+def _decoded(text: str) -> Json:
+    found: Json = msgspec.json.decode(text)
+    return found
+
+
 class Datastore:
     """Documents by kind and name. Kinds are plurals: "ippools", "ipamblocks", "blockaffinities", "ipamhandles"."""
 
@@ -33,11 +50,14 @@ class Datastore:
     @property
     def home(self) -> Netns:
         """The API server's machine. Raises NoApiServer."""
-        for ns in self.network.netns.values():
+        netns = self.network.netns
+        last = netns.get(_HOMES.get(self.network, ""))
+        if last is not None and _has_server(last):
+            return last
+        for ns in netns.values():
             # No pod's namespace has one, and none is made to see that.
-            if ns.name == ns.host and any(
-                socket.process == "kube-apiserver" for socket in peek(ns, "sockets").get((TCP, API_PORT), ())
-            ):
+            if ns.name == ns.host and _has_server(ns):
+                _HOMES[self.network] = ns.name
                 return ns
         raise NoApiServer("no machine has a kube-apiserver")
 
@@ -50,6 +70,11 @@ class Datastore:
         """Return a document, or None."""
         text = self.files.get(f"{ROOT}/{kind}/{name}")
         return None if text is None else msgspec.json.decode(text)
+
+    def read(self, kind: str, name: str) -> Json | None:
+        """Return a document that is not to be changed, or None."""
+        text = self.files.get(f"{ROOT}/{kind}/{name}")
+        return None if text is None else _decoded(text)
 
     def put(self, kind: str, name: str, document: Json) -> None:
         """Write a document."""

@@ -98,12 +98,12 @@ class Ipam:
 
     def config(self) -> Json:
         """Return the IPAMConfig, with defaults."""
-        found = self.store.get("ipamconfigs", "default") or {}
+        found = self.store.read("ipamconfigs", "default") or {}
         return {"strictAffinity": False, "autoAllocateBlocks": True, "maxBlocksPerHost": MAX_BLOCKS} | found
 
     def pools(self) -> list[IpPool]:
         """Return all pools, by name."""
-        found = self.store.get(POOLS, "all") or {"items": []}
+        found = self.store.read(POOLS, "all") or {"items": []}
         return [IpPool.of(document) for document in found["items"]]
 
     def pools_for(self, asked: Asked, family: int) -> list[IpPool]:
@@ -130,7 +130,7 @@ class Ipam:
 
     def blocks_of(self, node: str) -> list[str]:
         """Return the prefixes of the blocks that belong to a node, in the order in which it took them."""
-        found = self.store.get(AFFINITIES, node)
+        found = self.store.read(AFFINITIES, node)
         return list(found["blocks"]) if found else []
 
     def block(self, cidr: str) -> Json | None:

@@ -57,10 +57,10 @@ def ipam_add(call: Call) -> Result:
     namespace, pod = _pod(call)
     try:
         ipam = Ipam(call.network)
-        told = ipam.store.get("namespaces", namespace) or {}
-        notes = (ipam.store.get("pods", f"{namespace}.{pod}") or {}).get("annotations") or {}
+        told = ipam.store.read("namespaces", namespace) or {}
+        notes = (ipam.store.read("pods", f"{namespace}.{pod}") or {}).get("annotations") or {}
         notes = {**(told.get("annotations") or {}), **notes}
-        node = ipam.store.get("nodes", call.host) or {}
+        node = ipam.store.read("nodes", call.host) or {}
         ips = []
         wanted = _given(call, "IP")
         for fam, on in ((4, conf.get("assign_ipv4", "true")), (6, conf.get("assign_ipv6", "false"))):
