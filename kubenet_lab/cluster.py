@@ -533,7 +533,9 @@ class Cluster:
             names = ", ".join(other.name for other in self.store.list(Node))
             return f"it is bound to node {node}, which does not exist; there are: {names}"
         told = [event.message for name, event in self.events if name == key]
-        return told[-1] if told else "its sandbox could not be made"
+        said = self.pod_network.last_words(node) if isinstance(self.pod_network, Flannel) else ""
+        log = f" (flanneld on {node} ended: {said})" if said else ""
+        return (told[-1] if told else "its sandbox could not be made") + log
 
     def _caller_at(self, address: str) -> str:
         special = _special(address)

@@ -71,9 +71,10 @@ def resolve(
         try:
             ns = world.collect(faults, lambda: cluster.namespace_of(source)) or ""
         except (NotFound, NotRunning) as error:
-            faults.append(
-                Fault(str(error), "--from", help="write namespace/pod, pod (in default), or node/NAME")
+            help = (
+                "write namespace/pod, pod (in default), or node/NAME" if isinstance(error, NotFound) else ""
             )
+            faults.append(Fault(str(error), "--from", help=help))
     if faults or cluster is None:
         raise InputError(faults)
     found = lookup(cluster.walk(), cluster.network.ns(ns), name, libc=libc.value)

@@ -94,7 +94,9 @@ def trace(
                 Fault(
                     str(error),
                     "SRC",
-                    help="write namespace/pod, pod (in default), node/NAME, or an address outside",
+                    help="write namespace/pod, pod (in default), node/NAME, or an address outside"
+                    if isinstance(error, NotFound)
+                    else "",
                 )
             )
     if faults or cluster is None:

@@ -243,6 +243,13 @@ class Flannel:
             agent.resync()
             del self._resync[name]
 
+    def last_words(self, node: str) -> str:
+        """The error with which a node's flanneld ended, as it is in the log of its pod; "" while it runs."""
+        agent = self.agents.get(node)
+        if agent is None or not agent.exited:
+            return ""
+        return next((line[2:] for line in reversed(agent.log) if line.startswith("E ")), "")
+
     def forget(self, node: str) -> None:
         """Let the daemon of a machine that is gone go too; the others hear of it from the API."""
         self.agents.pop(node, None)

@@ -255,6 +255,20 @@ def test_a_pool_that_nobody_can_read_is_named_with_its_place(tmp_path: Path) -> 
     assert f'error: {file}:7:5: IPAddressPool "lan": {what}\n    help: write 192.168.1.240/28 or' in ran.err
 
 
+def test_a_caller_that_does_not_run_is_told_with_the_log_of_the_daemon_to_blame(tmp_path: Path) -> None:
+    file = tmp_path / "cfg.yaml"
+    file.write_text(
+        "apiVersion: v1\nkind: Namespace\nmetadata: {name: kube-flannel}\n---\n"
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: kube-flannel-cfg, namespace: kube-flannel}\n"
+        'data: {net-conf.json: \'{"Network": "10.244.0.0/16", "Backend": {"Type": "nosuch"}}\'}\n'
+    )
+    ran = run("trace", "-f", SHOP, "-f", str(file), "frontend", "http://10.96.0.100")
+    assert (ran.status, ran.out) == (2, b"")
+    assert "Check the flannel pod log for this node." in ran.err
+    said = "main.go:375] Error fetching backend: unknown backend type: nosuch"
+    assert ran.err.rstrip().endswith(f"(flanneld on node-1 ended: {said})")
+
+
 def test_cost_says_where_the_microseconds_go() -> None:
     ran = run("trace", "-f", SHOP, "frontend", "http://backend", "--cost")
     assert (ran.status, ran.err) == (0, "")
