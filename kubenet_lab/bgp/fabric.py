@@ -253,6 +253,10 @@ class Fabric:
             known[key] = known[dst, src] = found
         return found
 
+    def dropped(self, src: str, dst: str) -> bool:
+        """Say whether rules alone keep packets of a session from getting through: nobody tells the sender then."""
+        return all(self._way(one, other, rules=False)[0] for one, other in ((src, dst), (dst, src)))
+
     def ways_changed(self) -> None:
         """Forget which ways were open: links, addresses or routes changed."""
         self._passes.clear()
@@ -270,8 +274,8 @@ class Fabric:
                 self.ways_changed()
                 return
 
-    def _way(self, src: str, dst: str) -> tuple[bool, bool]:
-        """Follow a packet by routes and links: (it arrives, rules had a say).
+    def _way(self, src: str, dst: str, *, rules: bool = True) -> tuple[bool, bool]:
+        """Follow a packet by routes and links, and with `rules` through those: (it arrives, rules had a say).
 
         Rules count where somebody has looked at a node's rules: those nobody has looked at yet are the components' own,
         and they let BGP through.
@@ -283,7 +287,8 @@ class Fabric:
             return False, looked
         self._owners[src] = start = ns.name
         for _hop in range(MOST_HOPS):
-            looked |= not ns.rules_deferred and any(bool(rules.tables) for rules in ns.iptables.values())
+            if rules:
+                looked |= self._has_rules(ns)
             if ns.is_local(dst):
                 return not looked or self._walks(start, src, dst), looked
             way = ns.lookup(dst, src=src)
@@ -297,6 +302,13 @@ class Fabric:
             if not ns.is_local(dst) and ns.sysctl(forwards) != "1":
                 return False, looked
         return False, looked
+
+    @staticmethod
+    def _has_rules(ns: Netns) -> bool:
+        """Say whether a node has rules that are built already: those that are not are the components' own."""
+        if ns.nftables_built:
+            return True
+        return not ns.rules_deferred and any(bool(found.tables) for found in ns.iptables.values())
 
     def _neighbour(self, ns: Netns, dev: str, address: str) -> Netns | None:
         """Return the namespace with an address at the other end of a link, while both links run."""

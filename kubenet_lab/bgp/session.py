@@ -171,15 +171,20 @@ class Session:
     def _connect(self) -> None:
         """The time to call the neighbour has come; a SYN that is lost is sent again."""
         self.state = CONNECT
+        self._disarm("resend")
         self._attempt(0)
 
     def _attempt(self, number: int) -> None:
         fabric = self.bird.fabric
         if not fabric.passes(self.local, self.peer.address):
+            silent = fabric.dropped(self.local, self.peer.address)
+            if silent and number == 0:
+                # Nothing comes back, not even an error: BIRD calls anew, and says no more than it said before.
+                self._arm("connect", self._spread(self.bird.config.connect_retry, "connect retry"))
             if number < len(RETRANSMIT):
                 self._again = number + 1
                 self._arm("resend", RETRANSMIT[number])
-            else:
+            elif not silent:
                 self._retry("Socket: No route to host")
             return
         far = fabric.speaker_at(self.peer.address)
@@ -289,6 +294,7 @@ class Session:
 
     def _establish(self) -> None:
         self.state = ESTABLISHED
+        self.since = self.bird.fabric.now
         self.last_error = ""
         self._disarm("restart_over")
         if self.restarting and (self.neighbour is None or self.neighbour.restart_time is None):

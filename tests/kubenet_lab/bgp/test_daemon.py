@@ -115,6 +115,43 @@ def test_a_rule_that_drops_port_179_costs_the_session_after_the_hold_time() -> N
     fabric.run(20.0)
     assert "BGP Error: Hold timer expired" in birdc.show_protocols(fabric.daemons["node-1"])
     assert not any("10.244.20." in line for line in routes(fabric, "node-1"))
+    # As BIRD 2.0.12 said in the same case, for as long as it was watched: who calls hears nothing, not even an error.
+    caller, waiting = fabric.daemons["node-2"], fabric.daemons["node-1"]
+    for moment in (40.0, 60.0, 61.0, 77.0):
+        fabric.run(moment)
+        (line,) = (one for one in birdc.show_protocols(caller).splitlines() if "192_168_1_10" in one)
+        assert line.endswith("Connect       BGP Error: Hold timer expired"), line
+    (line,) = (one for one in birdc.show_protocols(waiting).splitlines() if "192_168_1_20" in one)
+    assert line.endswith("Passive       BGP Error: Hold timer expired"), line
+
+
+def test_a_silent_neighbour_is_called_again_as_soon_as_it_can_hear() -> None:
+    fabric = build("mesh-bird16-nogr")
+    node = fabric.network.ns("node-2")
+    fabric.run(9.0)
+    before = node.iptables[4]
+    add_lines(node, 4, "*filter\n-A INPUT -p tcp -m tcp --dport 179 -j DROP\nCOMMIT\n")
+    fabric.run(40.0)
+    node.set_iptables(4, before)
+    fabric.run(46.0)
+    session = fabric.daemons["node-2"].sessions["Mesh_192_168_1_10"]
+    assert session.up
+    assert session.since > 40.0, "since when it is up"
+
+
+def test_rules_of_nftables_count_too() -> None:
+    from kubenet_lab.kernel.dialects import nft
+
+    fabric = build("mesh-bird16-nogr")
+    fabric.run(9.0)
+    node = fabric.network.ns("node-2")
+    rule = "add rule inet wall in tcp dport 179 drop"
+    hook = "{ type filter hook input priority 0 ; }"
+    node.set_nftables(
+        nft.apply(node.nftables, f"add table inet wall\nadd chain inet wall in {hook}\n{rule}\n")
+    )
+    fabric.run(30.0)
+    assert not fabric.daemons["node-1"].sessions["Mesh_192_168_1_20"].up
 
 
 def test_filters_of_a_peer_are_tried_first() -> None:

@@ -12,8 +12,8 @@ IPv4 BGP status
 +--------------+-------------------+-------+----------+-------------+
 | PEER ADDRESS |     PEER TYPE     | STATE |  SINCE   |    INFO     |
 +--------------+-------------------+-------+----------+-------------+
-| 192.168.1.20 | node-to-node mesh | up    | 23:59:00 | Established |
-| 192.168.1.30 | node-to-node mesh | up    | 23:59:00 | Established |
+| 192.168.1.20 | node-to-node mesh | up    | 23:59:02 | Established |
+| 192.168.1.30 | node-to-node mesh | up    | 23:59:02 | Established |
 +--------------+-------------------+-------+----------+-------------+
 
 IPv6 BGP status
