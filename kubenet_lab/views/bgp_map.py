@@ -341,7 +341,7 @@ def _label(
     (x, y), (u, v) = at[line.one], at[line.other]
     words = "✓ up" if line.up and not line.silent else line.words()
     wide = text_width(words, 13, bold=picked) + 14
-    for share in (0.5, 0.42, 0.58, 0.34, 0.66, 0.26, 0.74):
+    for share in (0.5, 0.46, 0.42, 0.38, 0.54, 0.58, 0.34, 0.66, 0.26, 0.74, 0.46):
         box = Box(x + share * (u - x) - wide / 2, y + share * (v - y) - 11, wide, 22)
         if not any(_meet(box, other) for other in taken):
             break
@@ -365,11 +365,17 @@ def _stroke(svg: Svg, line: Line, at: dict[str, tuple[float, float]], *, thin: b
         svg.line([(x, y), (u, v)], "s-good", 1.0 if thin else 2.0)
     else:
         svg.line([(x, y), (u, v)], "s-fault", 2.0, f' stroke-dasharray="{"1.5 4" if line.up else "7 5"}"')
-    if line.kind == "reflector":
-        long = hypot(u - x, v - y) or 1.0
-        way = ((u - x) / long, (v - y) / long)
-        tip = (x + 0.8 * (u - x), y + 0.8 * (v - y))
-        svg.arrow(tip, way, "t-good" if line.up and not line.silent else "t-fault")
+
+
+def _arrow(svg: Svg, line: Line, at: dict[str, tuple[float, float]], goal: Box) -> Box:
+    """Draw a reflector's arrow up to the box of whom it reflects for, and return the place it takes."""
+    (x, y), (u, v) = at[line.one], at[line.other]
+    long = hypot(u - x, v - y) or 1.0
+    dx, dy = (u - x) / long, (v - y) / long
+    back = min(goal.w / 2 / abs(dx) if dx else long, goal.h / 2 / abs(dy) if dy else long)
+    tip = (u - back * dx, v - back * dy)
+    svg.arrow(tip, (dx, dy), "t-good" if line.up and not line.silent else "t-fault")
+    return Box(tip[0] - 7 * dx - 5, tip[1] - 7 * dy - 5, 10, 10)
 
 
 def bgp_map_svg(found: BgpMap, picked: str = "") -> str:
@@ -377,14 +383,14 @@ def bgp_map_svg(found: BgpMap, picked: str = "") -> str:
     large = len(found.speakers) > MOST_LABELS
     inner = any(who.cluster_id for who in found.speakers)
     width, height = (
-        (WIDE, 620.0) if large else (NARROW, 560.0 if inner else 460.0 if len(found.speakers) > 3 else 360.0)
+        (WIDE, 620.0) if large else (NARROW, 640.0 if inner else 460.0 if len(found.speakers) > 3 else 360.0)
     )
     svg = Svg(width)
     at = _places(found, width, height)
     for line in found.lines:
         _stroke(svg, line, at, thin=large, picked=line.key == picked)
     known = {who.name: who for who in found.speakers}
-    taken: list[Box] = []
+    boxes: dict[str, Box] = {}
     for name, (x, y) in at.items():
         who = known.get(name)
         words = [name]
@@ -395,7 +401,7 @@ def bgp_map_svg(found: BgpMap, picked: str = "") -> str:
         size, step = (11.0, 15.0) if large else (13.0, 17.0)
         wide = max(text_width(word, size, bold=n == 0) for n, word in enumerate(words)) + 16
         box = Box(x - wide / 2, y - (len(words) * step + 10) / 2, wide, len(words) * step + 10)
-        taken.append(box)
+        boxes[name] = box
         stopped = ' stroke-dasharray="5 3"' if who is not None and not who.runs else ""
         edge = "s-fault" if stopped else "s-tunnelline" if who is None or who.cluster_id else "s-line"
         svg.rect(box, f"{'f-tunnel' if who is None or who.cluster_id else 'f-card'} {edge}", 6, stopped)
@@ -403,11 +409,16 @@ def bgp_map_svg(found: BgpMap, picked: str = "") -> str:
             tone = "" if n == 0 else "t-fault" if "is down" in word else "t-soft"
             svg.text(x, box.y + step + 1 + step * n, word, size, anchor="middle", bold=n == 0, cls=tone)
         svg.hit(box, name, speaker=name)
+    taken = list(boxes.values())
+    for line in found.lines:
+        if line.kind == "reflector":
+            taken.append(_arrow(svg, line, at, boxes[line.other]))
     every = len(found.lines) <= MOST_LABELS
     for line in found.lines:
         if every or line.key == picked or (not large and (line.silent or not line.up)):
             _label(svg, line, at, taken, picked=line.key == picked)
     up = sum(line.up for line in found.lines)
     title = f"BGP: {len(found.speakers)} speakers, {up} of {len(found.lines)} sessions established"
+    height = min(height, max((box.bottom for box in boxes.values()), default=height) + 44)
     svg.text(16, height - 12, title, 12 if large else 13, cls="t-soft")
     return svg.document(height, title, str(found))
