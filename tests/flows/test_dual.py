@@ -18,7 +18,6 @@ WORLDS = [
     ("flannel-host-gw", "iptables"),
     ("bridge", "iptables"),
     *(("calico", mode) for mode in PROXIES),
-    ("calico-ipip", "iptables"),
     ("calico-vxlan", "iptables"),
 ]
 
