@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from kubenet_lab.announce.announcer import Announced, Announcer
 from kubenet_lab.daemon import World
 from kubenet_lab.kernel.netns import Netns
+from kubenet_lab.kernel.put_off import peek
 from kubenet_lab.kernel.socket import Socket
 from kubenet_lab.objects import Node
 from kubenet_lab.packet.packet import ETH_ARP, UDP, Packet
@@ -85,8 +86,8 @@ class Layer2Announcer(Announcer):
         held = [
             name
             for name, ns in self.world.network.netns.items()
-            if name not in self._dead
-            for s in ns.sockets.get((ETH_ARP, 0), ())
+            if name == ns.host and name not in self._dead
+            for s in peek(ns, "sockets").get((ETH_ARP, 0), ())
             if s.address == address
         ]
         return held[0] if held else ""

@@ -35,6 +35,7 @@ from kubenet_lab.daemon import World
 from kubenet_lab.dns.outside import OutsideNames
 from kubenet_lab.kernel.dialects import iptables
 from kubenet_lab.kernel.netns import Netns
+from kubenet_lab.kernel.put_off import addresses_of
 from kubenet_lab.kernel.route import NextHop, Route
 from kubenet_lab.kernel.socket import Socket
 from kubenet_lab.objects import Node, Service
@@ -196,7 +197,7 @@ class CloudLoadBalancer:
         router = network.ns(machine.ROUTER)
         gate = next(a for a in router.addrs("eth0", 4))
         block = prefix(f"{gate.local}/{gate.length}")
-        taken = {a.local for ns in network.netns.values() for a in ns.addrs(fam=4)}
+        taken = {address for ns in network.netns.values() for address in addresses_of(ns)}
         taken |= {ip for node in self.world.store.list(Node) for ip in node.internal_ips}
         address = next(
             ip

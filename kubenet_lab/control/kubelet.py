@@ -220,7 +220,7 @@ def _leave(
         for _, socket in sockets_of(pod, handlers):
             space.listen(socket)
 
-    leave(network.ns(host), work, pod=name)
+    leave(network.ns(host), work, pod=name, addresses=_plain(answer))
 
 
 def _known_unready(pod: Pod) -> bool:

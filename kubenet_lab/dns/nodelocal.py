@@ -19,6 +19,7 @@ from kubenet_lab.dns.server.corefile import CorefileError
 from kubenet_lab.dns.server.view import ServiceView
 from kubenet_lab.kernel.dialects import iptables
 from kubenet_lab.kernel.netns import Netns
+from kubenet_lab.kernel.put_off import peek
 from kubenet_lab.kernel.socket import Socket
 from kubenet_lab.objects import Pod, Service
 from kubenet_lab.packet.ip import family, mac_from
@@ -88,7 +89,8 @@ class NodeLocalDns:
         self._lists = True
         self._watch.poll()
         for space in self.world.network.netns.values():
-            _close(space)
+            if space.name == space.host:
+                _close(space)
         self.reconcile()
 
     def _hear(self) -> None:
@@ -169,5 +171,6 @@ class NodeLocalDns:
 
 def _close(space: Netns) -> None:
     """Close node-cache's sockets: its process has ended."""
-    for socket in [s for group in space.sockets.values() for s in group if s.process == PROGRAM]:
+    there = peek(space, "sockets").values()
+    for socket in [s for group in there for s in group if s.process == PROGRAM]:
         space.close(socket)

@@ -346,10 +346,11 @@ class Network:
 
     def find_address(self, address: str) -> Netns | None:
         """Return the namespace that owns an address (not loopback), or None."""
+        from kubenet_lab.kernel.put_off import addresses_of
+
         for ns in self.netns.values():
-            for entries in ns.addresses.values():
-                if any(a.local == address for a in entries):
-                    return ns
+            if address in addresses_of(ns):
+                return ns
         return None
 
 

@@ -27,16 +27,18 @@ class PutOff:
         work: What is to be done, in order.
         last: What the last work is about, if a newer one about the same stands for it too.
         pods: The namespaces that the work makes, by name.
+        addresses: What each of those will have, beside link-local and loopback ones.
         shared: A snapshot holds the state too, so that it must be copied before it is changed.
     """
 
-    __slots__ = ("last", "pods", "shared", "state", "work")
+    __slots__ = ("addresses", "last", "pods", "shared", "state", "work")
 
     def __init__(self, state: dict[str, Any]) -> None:
         self.state = state
         self.work: list[Work] = []
         self.last: object = None
         self.pods: dict[str, Waiting] = {}
+        self.addresses: dict[str, tuple[str, ...]] = {}
         self.shared = False
 
     def own_files(self) -> dict[str, str]:
@@ -85,7 +87,7 @@ class Waiting(Netns):
         if put_off is None:
             return {"waits": None}
         put_off.shared = True
-        return {"waits": (put_off.state, tuple(put_off.work), tuple(put_off.pods), self.generation)}
+        return {"waits": (put_off.state, tuple(put_off.work), dict(put_off.addresses))}
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Bring back a state taken by `snapshot`, without making what was waiting."""
@@ -137,8 +139,22 @@ def files_now(space: Netns) -> dict[str, str]:
     return space.files if put_off is None else put_off.own_files()
 
 
-def put_off(host: Netns, work: Work, pod: str = "", about: object = None) -> None:
+def addresses_of(space: Netns) -> list[str]:
+    """Return a namespace's addresses without making what waits; of what does, link-local ones may be missing."""
+    fields = vars(space)
+    if isinstance(space, Waiting) and "_put_off" not in fields:
+        assert space.network is not None
+        waiting: PutOff = vars(space.network.netns[space.host])["_put_off"]
+        return list(waiting.addresses.get(space.name, ()))
+    return [a.local for assigned in peek(space, "addresses").values() for a in assigned]
+
+
+def put_off(
+    host: Netns, work: Work, pod: str = "", about: object = None, addresses: tuple[str, ...] = ()
+) -> None:
     """Leave work on a host to the first look at it; `pod` names the namespace it makes, which is there from now on.
+
+    `addresses` are what that will have.
 
     The work may not fail, and may not change namespaces of other hosts. Work `about` something takes the place of the
     work before it where that is about the same.
@@ -158,6 +174,7 @@ def put_off(host: Netns, work: Work, pod: str = "", about: object = None) -> Non
     if pod:
         assert host.network is not None
         waiting.pods[pod] = _shell(host, pod)
+        waiting.addresses[pod] = addresses
 
 
 def _shell(host: Netns, name: str) -> Waiting:
@@ -190,9 +207,9 @@ def restore(space: Netns, saved: dict[str, Any]) -> None:
             # A pod's: its host came before it, and its work is in the host's list.
             vars(space.network.netns[space.host])["_put_off"].pods[space.name] = space  # type: ignore[union-attr]
             return
-        state, work, _, _ = saved["waits"]
+        state, work, addresses = saved["waits"]
         again = fields["_put_off"] = PutOff(state)
-        again.work, again.shared = list(work), True
+        again.work, again.addresses, again.shared = list(work), dict(addresses), True
         return
     if isinstance(space, Waiting):
         put_off: PutOff | None = fields.pop("_put_off", None)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from kubenet_lab.kernel.network import Network
+from kubenet_lab.kernel.put_off import waits
 from kubenet_lab.packet.packet import SYN, TCP, Packet
 from kubenet_lab.trace import Trace
 from kubenet_lab.walk.engine import Walk
@@ -88,7 +89,8 @@ class _Before:
         self._plans = {
             name: (ns.generation, dict(ns.plans))
             for name, ns in network.netns.items()
-            if not (ns.rules_deferred or ns.has_nftables or ns.has_ipvs or ns.ipsets or ns.bpf is not None)
+            if not waits(ns)
+            and not (ns.rules_deferred or ns.has_nftables or ns.has_ipvs or ns.ipsets or ns.bpf is not None)
         }
 
     def restore(self) -> None:

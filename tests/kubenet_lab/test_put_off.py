@@ -141,3 +141,21 @@ def test_a_change_that_is_taken_back_makes_nothing(cni: str) -> None:
     for name in one:
         for part in ("links", "addresses", "fdb", "files"):
             assert one[name][part] == other[name][part], f"{part} of {name}"
+
+
+def test_an_address_is_found_without_making_its_pod() -> None:
+    cluster = built("flannel", "iptables")
+    cluster.apply(MORE)
+    pods = [pod for pod in cluster.store.list("Pod", "default") if pod.name.startswith("more")]
+    waiting = [pod for pod in pods if put_off.waits(cluster.network.ns(f"default/{pod.name}"))]
+    assert waiting
+    for pod in waiting:
+        found = cluster.network.find_address(pod.ips[0])
+        assert found is cluster.network.ns(f"default/{pod.name}")
+        assert found is not None
+        assert put_off.waits(found)
+        assert put_off.addresses_of(found) == list(pod.ips)
+    assert cluster.network.find_address("203.0.113.77") is None
+    space = cluster.network.ns(f"default/{waiting[0].name}")
+    assert space.links
+    assert set(waiting[0].ips) < set(put_off.addresses_of(space))
