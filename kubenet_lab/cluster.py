@@ -122,6 +122,8 @@ class Cluster:
         self._to_start: dict[str, None] = {}
         """Pods that no kubelet has started yet."""
         self._pods_heard = self.store.watch("Pod")
+        self._machines_heard = False
+        """Whether machines, daemons and kubelets were asked since the transaction began."""
         self._workers = PodWorkers(
             self.store,
             self.network,
@@ -214,7 +216,7 @@ class Cluster:
 
     def apply_objects(self, objects: Iterable[AnyObject]) -> list[AnyObject]:
         """`apply` for objects that were read already; all or nothing."""
-        with self.transaction():
+        with self._wish():
             done = self.store.apply_all(objects)
             self.settle()
         return done
@@ -224,7 +226,7 @@ class Cluster:
     ) -> None:
         """`kubectl delete KIND NAME -n NAMESPACE [--cascade=background|foreground|orphan]`. Raises NotFound."""
         place = "" if kind in ("Node", "Namespace") else namespace
-        with self.transaction():
+        with self._wish():
             wished = deletion.wish(
                 self.store, kind, name, place, propagation=propagation, settings=self.settings
             )
@@ -293,7 +295,14 @@ class Cluster:
         with _no_collecting():
             yield from self._transaction()
 
-    def _transaction(self) -> Iterator[None]:
+    @contextmanager
+    def _wish(self) -> Iterator[None]:
+        """A transaction that only writes objects, and settles: what the control plane refuses no machine has seen."""
+        with _no_collecting():
+            yield from self._transaction(wish=True)
+
+    def _transaction(self, wish: bool = False) -> Iterator[None]:
+        before, self._machines_heard = self._machines_heard, False
         store, network = self.store.snapshot(), self.network.snapshot()
         running, labels, events = dict(self._running), self._labels, len(self.events)
         machines = set(self._machine_names)
@@ -302,6 +311,8 @@ class Cluster:
             yield
         except BaseException:
             self.store.restore(store)
+            if wish and not self._machines_heard:
+                raise
             self.network.restore(network)
             self._running, self._labels, self._machine_names = running, labels, machines
             self._pods_heard.poll()
@@ -312,6 +323,8 @@ class Cluster:
             del self.events[events:]
             self._restart_agents()
             raise
+        finally:
+            self._machines_heard |= before
 
     def _restart_agents(self) -> None:
         """After a restore the daemons read the API and the kernel anew, as restarted ones do."""
@@ -323,6 +336,7 @@ class Cluster:
         for _round in range(MOST_ROUNDS):
             done = control.settle(self.store, self.settings)
             changes = bool(done)
+            self._machines_heard = True
             changes |= self._machines()
             changes |= self._daemons()
             changes |= self._kubelets()

@@ -159,3 +159,23 @@ def test_an_address_is_found_without_making_its_pod() -> None:
     space = cluster.network.ns(f"default/{waiting[0].name}")
     assert space.links
     assert set(waiting[0].ips) < set(put_off.addresses_of(space))
+
+
+@pytest.mark.parametrize("cni", ["flannel", "calico", "cilium"])
+def test_what_the_control_plane_refuses_makes_nothing(cni: str) -> None:
+    cluster = built(cni, "iptables")
+    cluster.apply(MORE)
+    before = {name for name, space in cluster.network.netns.items() if put_off.waits(space)}
+    assert before
+    taken = MORE.replace("name: more", "name: other").replace(
+        "spec: {selector", "spec: {clusterIP: 1.2.3.4, selector"
+    )
+    with pytest.raises(KubenetLabError, match=r"1\.2\.3\.4"):
+        cluster.apply(taken)
+    assert {name for name, space in cluster.network.netns.items() if put_off.waits(space)} == before
+    assert not any(pod.name.startswith("other") for pod in cluster.store.list("Pod"))
+    cluster.apply(SCALED)
+    again = built(cni, "iptables")
+    again.apply(MORE)
+    again.apply(SCALED)
+    assert [p.ips for p in again.store.list("Pod")] == [p.ips for p in cluster.store.list("Pod")]
