@@ -29,9 +29,10 @@ class PutOff:
         pods: The namespaces that the work makes, by name.
         addresses: What each of those will have, beside link-local and loopback ones.
         shared: A snapshot holds the state too, so that it must be copied before it is changed.
+        files_shared: The same of the files, which are written while the rest waits.
     """
 
-    __slots__ = ("addresses", "last", "pods", "shared", "state", "work")
+    __slots__ = ("addresses", "files_shared", "last", "pods", "shared", "state", "work")
 
     def __init__(self, state: dict[str, Any]) -> None:
         self.state = state
@@ -39,13 +40,13 @@ class PutOff:
         self.last: object = None
         self.pods: dict[str, Waiting] = {}
         self.addresses: dict[str, tuple[str, ...]] = {}
-        self.shared = False
+        self.shared = self.files_shared = False
 
     def own_files(self) -> dict[str, str]:
         """Return the host's files, to be written."""
-        if self.shared:
-            # The rest is copied when it is made; files are written while it waits.
+        if self.files_shared:
             self.state = {**self.state, "files": dict(self.state["files"])}
+            self.files_shared = False
         files: dict[str, str] = self.state["files"]
         return files
 
@@ -86,7 +87,7 @@ class Waiting(Netns):
         put_off: PutOff | None = vars(self).get("_put_off")
         if put_off is None:
             return {"waits": None}
-        put_off.shared = True
+        put_off.shared = put_off.files_shared = True
         return {"waits": (put_off.state, tuple(put_off.work), dict(put_off.addresses))}
 
     def restore(self, saved: dict[str, Any]) -> None:
@@ -209,7 +210,8 @@ def restore(space: Netns, saved: dict[str, Any]) -> None:
             return
         state, work, addresses = saved["waits"]
         again = fields["_put_off"] = PutOff(state)
-        again.work, again.addresses, again.shared = list(work), dict(addresses), True
+        again.work, again.addresses = list(work), dict(addresses)
+        again.shared = again.files_shared = True
         return
     if isinstance(space, Waiting):
         put_off: PutOff | None = fields.pop("_put_off", None)
