@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kubenet_lab.errors import NotFound
+from kubenet_lab.errors import InputError, NotFound
 from kubenet_lab.faults.api_unreachable import ApiUnreachable
 from kubenet_lab.faults.asymmetric_way import AsymmetricWay
 from kubenet_lab.faults.bgp_session_lost import BgpSessionLost
@@ -47,9 +47,13 @@ FAULTS: tuple[type[Fault], ...] = (
 
 
 def make(name: str, **details: Any) -> Fault:
-    """Return a fault by name ("fdb-entry-missing"), with its details. Raises NotFound."""
+    """Return a fault by name ("fdb-entry-missing"), with its details. Raises NotFound, InputError for other details."""
     for kind in FAULTS:
         if name == kind.NAME:
+            unknown = [detail for detail in details if detail not in kind.__struct_fields__]
+            if unknown:
+                known = ", ".join(kind.__struct_fields__) or "none"
+                raise InputError(f"{name} has no detail {', '.join(unknown)}; there are: {known}")
             return kind(**details)
     raise NotFound("fault", name, known=[kind.NAME for kind in FAULTS])
 

@@ -580,7 +580,8 @@ class CoreDNS:
             return known.setup(controller)
         except CorefileError as error:
             made = NotModelled if str(error).endswith(": not modelled") else CorefileError
-            raise made(f"plugin/{name}: {error}", error.line) from None
+            line = error.line or controller.line or controller.tokens[0].line
+            raise made(f"plugin/{name}: {error}", line) from None
 
 
 def _closest(servers: dict[str, Server], name: str) -> Server | None:

@@ -51,7 +51,7 @@ _MAX_IMPORTS = 10000
 class CorefileError(KubenetLabError):
     """A Corefile CoreDNS would refuse; `str()` is what it prints before it exits 1.
 
-    `line` is 0 when the message names no line.
+    `line` is where reading stopped, also where the message itself names none; 0 when that is unknown.
     """
 
     def __init__(self, message: str, line: int = 0) -> None:

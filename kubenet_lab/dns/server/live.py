@@ -239,6 +239,13 @@ class HostFiles(Mapping[str, str]):
         return glob(str(self.folder / pattern))
 
 
+def _place(error: CorefileError, corefile: Path) -> str:
+    """Where CoreDNS stopped reading, which its own words often leave out, and where its options are written down."""
+    plugin = str(error).partition(":")[0].removeprefix("plugin/") if str(error).startswith("plugin/") else ""
+    page = f"; its options: https://coredns.io/plugins/{plugin}/" if plugin else ""
+    return f"    help: {corefile}:{error.line}{page}\n" if error.line else ""
+
+
 def main(
     corefile: Path,
     manifests: Sequence[str],
@@ -274,7 +281,7 @@ def main(
             hostname=socket.gethostname(),
         )
     except CorefileError as error:
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(f"{error}\n{_place(error, corefile)}")
         return 1
     udp, tcp = open_sockets(bind, port)
     woken, waker = socket.socketpair()

@@ -102,3 +102,26 @@ def test_a_silent_upstream_delays_only_its_own_askers(tmp_path: Path) -> None:
         for each in (silent, asking, udp, tcp, woken, waker):
             each.close()
     assert not running.is_alive()
+
+
+def test_a_refused_corefile_is_told_with_its_line(tmp_path: Path) -> None:
+    """CoreDNS's own words first; they name no line when it is a plugin that refuses."""
+    corefile = tmp_path / "Corefile"
+    for text, line, words in (
+        (
+            ".:53 {\n    cache 30 {\n        serve_stale 1h verify 0 1500ms\n    }\n}\n",
+            3,
+            "whole number of seconds",
+        ),
+        (
+            ".:53 {\n    errors\n    forward . 10.0.0.1 {\n        max_concurrent many\n    }\n}\n",
+            4,
+            'parsing "many"',
+        ),
+    ):
+        corefile.write_text(text)
+        command = [sys.executable, "-m", "kubenet_lab", "coredns", "--corefile", str(corefile), "--port", "0"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert words in done.stderr.splitlines()[0]
+        assert f"{corefile}:{line}; its options: https://coredns.io/plugins/" in done.stderr

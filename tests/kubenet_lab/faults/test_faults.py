@@ -8,7 +8,7 @@ import pytest
 
 from kubenet_lab import scenarios
 from kubenet_lab.cluster import Cluster
-from kubenet_lab.errors import NotFound
+from kubenet_lab.errors import InputError, NotFound
 from kubenet_lab.faults import FAULTS, Fault, make
 from kubenet_lab.kernel.dialects.iptables import save
 from kubenet_lab.kernel.dump import dump
@@ -171,3 +171,8 @@ def test_what_is_not_there_cannot_break() -> None:
         make("fdb-entry-mising")
     with pytest.raises(NotFound, match="node-9"), cluster.fault("fdb-entry-missing", node="node-9"):
         raise AssertionError("not reached")
+
+
+def test_an_unknown_detail_is_named_with_those_there_are() -> None:
+    with pytest.raises(InputError, match="mtu-black-hole has no detail size; there are: node, mtu"):
+        make("mtu-black-hole", size=3)
