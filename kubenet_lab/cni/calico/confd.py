@@ -149,7 +149,7 @@ def _peers_of(manifest: Json, node: BgpNode, nodes: Sequence[BgpNode], objects: 
     if spec.get("peerIP"):
         if not mine:
             return []
-        address = _peer_address(spec["peerIP"])
+        address = peer_address(spec["peerIP"])
         fam = family_of(address)
         kind = "Node" if spec.get("node") or spec.get("nodeSelector") else "Global"
         known = next((other for other in nodes if other.at(fam) == address), None)
@@ -181,7 +181,7 @@ def _peers_of(manifest: Json, node: BgpNode, nodes: Sequence[BgpNode], objects: 
     return out
 
 
-def _peer_address(text: str) -> str:
+def peer_address(text: str) -> str:
     """Return the address of a peerIP: "192.0.2.1", "192.0.2.1:179", "2001:db8::1" or "[2001:db8::1]:179"."""
     if text.startswith("["):
         return canonical(text[1:].partition("]")[0])

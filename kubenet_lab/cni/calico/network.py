@@ -32,6 +32,7 @@ from kubenet_lab.cni.calico.graph import endpoint_of
 from kubenet_lab.cni.calico.ipam import AFFINITIES, POOLS, Asked, Ipam, IpamError, IpPool
 from kubenet_lab.cni.calico.mesh import MOST_PLAYED, SAYS, Mesh
 from kubenet_lab.cni.calico.plugin import MTU_FILE
+from kubenet_lab.cni.calico.refusals import refuse
 from kubenet_lab.daemon import World
 from kubenet_lab.errors import InputError
 from kubenet_lab.kernel.link import TunnelOptions, VxlanOptions
@@ -168,9 +169,9 @@ class Calico:
             name: Its network namespace, "router".
             config: Its whole BIRD; `filters="static"` for one that announces `blocks` and takes all it hears.
         """
-        self.routers[name] = config
         if self.mesh.stands_for_bird:
             raise InputError(f"bird on {name}: {SAYS}")
+        self.routers[name] = config
         bird = self.fabric.daemons.get(name)
         if bird is None:
             bird = Bird(self.fabric, name, config)
@@ -256,6 +257,10 @@ class Calico:
         self._watch.poll()
         self._dirty = True
 
+    def last_words(self, node: str) -> str:
+        """Have daemons that run on whatever they find."""
+        return ""
+
     # -- pools and nodes ----------------------------------------------------------------------------------------
 
     def _install(self) -> bool:
@@ -286,7 +291,10 @@ class Calico:
         return True
 
     def _manifests(self, kind: str) -> list[Json]:
-        """Return the objects of one of Calico's kinds; the store keeps them apart from others of that name."""
+        """Return the objects of one of Calico's kinds; the store keeps them apart from others of that name.
+
+        Raises InputError for one that cannot be used.
+        """
         return [self._manifest(obj) for group in API for obj in self.world.store.list(f"{kind}.{group}")]
 
     def _manifest(self, obj: AnyObject) -> Json:
@@ -296,7 +304,9 @@ class Calico:
         if known is None or known[0] is not obj:
             if len(self._seen) > 200_000:
                 self._seen.clear()
-            known = self._seen[key] = (obj, obj.to_manifest())
+            manifest = obj.to_manifest()
+            refuse(manifest)
+            known = self._seen[key] = (obj, manifest)
         return known[1]
 
     def _endpoint(self, pod: Json) -> Json | None:
