@@ -38,7 +38,7 @@ from kubenet_lab.errors import DidNotSettle, InputError, NotFound, NotRunning
 from kubenet_lab.errors import Fault as Malformed
 from kubenet_lab.kernel.netns import Netns
 from kubenet_lab.kernel.network import Network
-from kubenet_lab.kernel.put_off import files_now, peek
+from kubenet_lab.kernel.put_off import files_now, host_addresses
 from kubenet_lab.kernel.socket import Handler
 from kubenet_lab.objects import AnyObject, Node, Pod, Service
 from kubenet_lab.objects.node import default_nodes
@@ -547,8 +547,8 @@ class Cluster:
             names = ", ".join(other.name for other in self.store.list(Node))
             return f"it is bound to node {node}, which does not exist; there are: {names}"
         told = [event.message for name, event in self.events if name == key]
-        said = self.pod_network.last_words(node) if isinstance(self.pod_network, Flannel) else ""
-        log = f" (flanneld on {node} ended: {said})" if said else ""
+        said = self.pod_network.last_words(node)
+        log = f" ({said})" if said else ""
         return (told[-1] if told else "its sandbox could not be made") + log
 
     def _caller_at(self, address: str) -> str:
@@ -598,9 +598,7 @@ class Cluster:
             for name, ns in self.network.netns.items():
                 if "/" not in name:
                     kind = "node " if name in self._machine_names else ""
-                    # What is put off on a node gives it no address but link-local ones.
-                    links, assigned = peek(ns, "links"), peek(ns, "addresses")
-                    for address in (a for dev in links for a in assigned.get(dev, ())):
+                    for address in host_addresses(ns):
                         if address.dev != "lo" and address.scope != "link":
                             dev = "" if address.dev == "eth0" else f" {address.dev}"
                             labels[address.local] = f"{kind}{name}{dev}"

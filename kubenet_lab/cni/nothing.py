@@ -27,3 +27,7 @@ class NoNetwork:
 
     def restart(self) -> None:
         """Have nothing to forget."""
+
+    def last_words(self, node: str) -> str:
+        """Have no daemon that could end."""
+        return ""

@@ -15,6 +15,9 @@ class PodNetwork(Daemon, Protocol):
     def prepare(self, node: Node, space: Netns) -> None:
         """Put the network's files on a machine that was just built, such as its conflist in /etc/cni/net.d."""
 
+    def last_words(self, node: str) -> str:
+        """Return how the log of a node's daemon that has ended by itself ends; "" while it runs, or there is none."""
+
 
 class MakePodNetwork(Protocol):
     """The form of a pod network's class."""

@@ -91,3 +91,7 @@ class StaticNetwork:
 
     def restart(self) -> None:
         """Have nothing in memory."""
+
+    def last_words(self, node: str) -> str:
+        """Have no daemon that could end."""
+        return ""

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from kubenet_lab.kernel.address import Address
 from kubenet_lab.kernel.netns import Netns
 
 Work = Callable[[], object]
@@ -138,6 +139,15 @@ def files_now(space: Netns) -> dict[str, str]:
     """Return a host's files, to be read and written without making what waits."""
     put_off: PutOff | None = vars(space).get("_put_off")
     return space.files if put_off is None else put_off.own_files()
+
+
+def host_addresses(host: Netns) -> list[Address]:
+    """Return a host's addresses in the order of its links, without making what waits.
+
+    What is put off on a host is for its pods: it adds no address but link-local ones.
+    """
+    assigned = peek(host, "addresses")
+    return [address for dev in peek(host, "links") for address in assigned.get(dev, ())]
 
 
 def addresses_of(space: Netns) -> list[str]:

@@ -22,7 +22,7 @@ from kubenet_lab.errors import InputError, NotFound
 from kubenet_lab.kernel.errors import KernelError
 from kubenet_lab.kernel.netfilter import NetfilterError
 from kubenet_lab.kernel.netns import Netns
-from kubenet_lab.kernel.put_off import later, peek, waits
+from kubenet_lab.kernel.put_off import host_addresses, later, peek, waits
 from kubenet_lab.kernel.socket import Socket
 from kubenet_lab.objects import EndpointSlice, Node, Pod, Service
 from kubenet_lab.packet.http import Request, Response
@@ -350,9 +350,7 @@ class KubeProxies:
 
     def _make(self, name: str, mode: str, space: Netns) -> None:
         node = self.world.store.get(Node, name)
-        # What is put off on a node is for its pods: it adds no address but link-local ones.
-        links, assigned = peek(space, "links"), peek(space, "addresses")
-        addresses = tuple(a.local for dev in links for a in assigned.get(dev, ()) if a.scope != "link")
+        addresses = tuple(a.local for a in host_addresses(space) if a.scope != "link")
         program = self._makers[mode](ProxyNode.from_node(node, addresses), self._config)
         seen = self._seen.setdefault(name, ServiceTracker())
         seen.maps = self._tracker.maps

@@ -261,6 +261,10 @@ class Calico:
         """Have daemons that run on whatever they find."""
         return ""
 
+    def last_words(self, node: str) -> str:
+        """Have daemons that run on whatever they find."""
+        return ""
+
     # -- pools and nodes ----------------------------------------------------------------------------------------
 
     def _install(self) -> bool:

@@ -248,7 +248,8 @@ class Flannel:
         agent = self.agents.get(node)
         if agent is None or not agent.exited:
             return ""
-        return next((line[2:] for line in reversed(agent.log) if line.startswith("E ")), "")
+        said = next((line[2:] for line in reversed(agent.log) if line.startswith("E ")), "")
+        return said and f"flanneld on {node} ended: {said}"
 
     def forget(self, node: str) -> None:
         """Let the daemon of a machine that is gone go too; the others hear of it from the API."""
