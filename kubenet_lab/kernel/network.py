@@ -160,6 +160,14 @@ class Network:
             for other, link in self.stacks.get((ns, name), ())
         ]
 
+    def below(self, link: Link) -> tuple[Netns, Link] | None:
+        """Return the link that a device sits on and its namespace; None when there is none, or no longer."""
+        lower = link.lower
+        home = self.netns.get(lower.netns) if lower is not None else None
+        if lower is None or home is None or lower.link not in home.links:
+            return None
+        return home, home.links[lower.link]
+
     def restack(self) -> None:
         """Work out anew which devices sit on which link, and whose sockets WireGuard uses."""
         stacks: dict[tuple[str, str], tuple[tuple[str, str], ...]] = {}
@@ -175,7 +183,7 @@ class Network:
         self.stacks, self.wireguards = stacks, wireguards
 
     def stacked(self, ns: str) -> None:
-        """A namespace has got a device that sits on another link, or one of WireGuard's, or has lost one."""
+        """A namespace has got a device that sits on another link, or one of WireGuard's."""
         self.stacking[ns] = None
         self.restack()
 
@@ -184,40 +192,37 @@ class Network:
 
         Raises KernelError ENETDOWN for a VLAN device whose link is down.
         """
-        lower = link.lower
-        below = self.netns.get(lower.netns) if lower is not None else None
-        if lower is None or below is None or lower.link not in below.links:
+        found = self.below(link)
+        if found is None:
             return
-        under = below.links[lower.link]
+        below, under = found
         if link.vlan is not None and link.up and not under.up:
-            raise KernelError("ENETDOWN", f"{link.name}: {lower.link} is down")
+            raise KernelError("ENETDOWN", f"{link.name}: {under.name} is down")
         own = link.mac == under.mac or link.ipvlan is not None
         if own or (link.macvlan is not None and link.macvlan.mode == "passthru"):
             return
         if link.up:
-            below.add_fdb(FdbEntry(lower.link, link.mac, state="permanent"), replace_existing=True)
-        elif (lower.link, link.mac) in below.fdb:
-            below.delete_fdb(lower.link, link.mac)
+            below.add_fdb(FdbEntry(under.name, link.mac, state="permanent"), replace_existing=True)
+        elif (under.name, link.mac) in below.fdb:
+            below.delete_fdb(under.name, link.mac)
 
     def check_mac(self, ns: str, link: Link) -> None:
         """A macvlan has a MAC of its own. Raises KernelError EADDRINUSE: the link below or a sibling has it."""
-        lower = link.lower
-        below = self.netns.get(lower.netns) if lower is not None else None
-        if lower is None or below is None or lower.link not in below.links:
+        found = self.below(link)
+        if found is None:
             return
-        taken = [below.links[lower.link].mac]
-        for home, other in self.uppers(lower.netns, lower.link):
+        below, under = found
+        taken = [under.mac]
+        for home, other in self.uppers(below.name, under.name):
             if other.up and other.macvlan is not None and (home.name, other.name) != (ns, link.name):
                 taken.append(other.mac)
         if link.mac in taken:
-            raise KernelError("EADDRINUSE", f"{link.mac} on {lower.link}")
+            raise KernelError("EADDRINUSE", f"{link.mac} on {under.name}")
 
     def check_mtu(self, link: Link) -> None:
         """A macvlan or VLAN device takes no larger MTU than the link below has. Raises KernelError EINVAL, ERANGE."""
-        lower = link.lower
-        below = self.netns.get(lower.netns) if lower is not None else None
-        under = below.links.get(lower.link) if below is not None and lower is not None else None
-        if under is not None and link.mtu > under.mtu:
+        found = self.below(link)
+        if found is not None and link.mtu > found[1].mtu:
             raise KernelError(
                 "ERANGE" if link.vlan is not None else "EINVAL", f"mtu {link.mtu} of {link.name}"
             )

@@ -50,12 +50,11 @@ def _untag(w: Walk, link: Link, home: Netns, upper: Link, frame: Frame) -> None:
 
 def transmit(w: Walk, ns: Netns, link: Link, frame: Frame, skb: Skb | None) -> None:
     """Send a frame out of a macvlan, ipvlan or VLAN device."""
-    lower = link.lower
-    below = w.network.netns.get(lower.netns) if lower is not None else None
-    if lower is None or below is None or lower.link not in below.links:
+    found = w.network.below(link)
+    if found is None:
         w.end("lost", "no-carrier", ns, link.name, link)
         return
-    under = below.links[lower.link]
+    below, under = found
     if link.vlan is not None:
         if frame.vlan:
             w.end("not modelled", "not-modelled", ns, link.name, link, "a tag in a tag (802.1ad)")

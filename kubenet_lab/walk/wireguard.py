@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from kubenet_lab.kernel.link import Link, WireguardOptions, WireguardPeer
 from kubenet_lab.kernel.netns import Netns
 from kubenet_lab.kernel.wireguard import Session, peer_by_key, peer_for
-from kubenet_lab.packet.packet import UDP, Frame, Packet, WireguardMessage
+from kubenet_lab.packet.packet import UDP, Frame, Packet, WireguardMessage, endpoint
 from kubenet_lab.trace import Step, Trace
 from kubenet_lab.walk import deliver, routing
 from kubenet_lab.walk.engine import Walk
@@ -35,10 +35,6 @@ PADDING = 16
 def _host_port(text: str) -> tuple[str, int]:
     address, _, port = text.rpartition(":")
     return address.strip("[]"), int(port)
-
-
-def _endpoint(address: str, port: int) -> str:
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def _session(ns: Netns, link: Link, peer: WireguardPeer) -> Session:
@@ -188,7 +184,7 @@ def arrived(w: Walk, skb: Skb, message: WireguardMessage) -> bool:
 
 def _heard(session: Session, pkt: Packet) -> Session:
     """`wg_socket_set_peer_endpoint`: a peer is where its last authentic message came from."""
-    return replace(session, endpoint=_endpoint(pkt.src, pkt.sport), source=pkt.dst)
+    return replace(session, endpoint=endpoint(pkt.src, pkt.sport), source=pkt.dst)
 
 
 def _shake(
