@@ -13,7 +13,8 @@ from msgspec import Struct
 
 from kubenet_lab.kernel import sysctl
 from kubenet_lab.kernel.bridge import FdbEntry
-from kubenet_lab.kernel.link import DEFAULT_VLANS, BridgeOptions, BridgePort, Link
+from kubenet_lab.kernel.dialects.bridge_vlan import vlans_of
+from kubenet_lab.kernel.link import DEFAULT_VLANS, BridgeOptions, Link
 from kubenet_lab.kernel.netns import ZERO_MAC, Netns
 from kubenet_lab.kernel.network import Network
 from kubenet_lab.kernel.route import TABLE_LOCAL, Route, RouteRule, default_rules
@@ -140,7 +141,7 @@ def plan(network: Network, *, now: float = 0.0) -> Plan:
         upper = [link for link in ns.links.values() if link.kind in STACKED]
         if upper:
             address.append(["ip", [line for link in upper for line in _settings(link, made, ns)]])
-            address.append(["sysctl", [pair for link in upper for pair in _link_sysctls(ns, link)]])
+            address.append(["sysctl", _link_sysctls(ns, upper)])
         address.append(["ip", _addresses(ns)])
         if upper:
             route.append(
@@ -263,18 +264,15 @@ def _levels(network: Network) -> list[dict[str, list[str]]]:
     """What makes the devices on other links: [what stands on the ground, what on that...], by the lower's namespace."""
     levels: list[dict[str, list[str]]] = []
 
-    def height(ns: Netns, link: Link) -> int:
-        lower = link.lower
-        below = network.netns.get(lower.netns) if lower is not None else None
-        if lower is None or below is None or lower.link not in below.links:
-            return 0
-        return 1 + height(below, below.links[lower.link])
+    def height(link: Link) -> int:
+        below = network.below(link)
+        return 0 if below is None else 1 + height(below[1])
 
     for ns in network.netns.values():
         for link in ns.links.values():
             if link.kind not in STACKED or link.lower is None:
                 continue
-            at = height(ns, link)
+            at = height(link)
             levels += [{} for _ in range(at - len(levels))]
             if at:
                 levels[at - 1].setdefault(link.lower.netns, []).append(_upper(ns, link, link.lower.link))
@@ -373,24 +371,26 @@ def _sysctls(ns: Netns) -> list[list[str]]:
             value = ns.sysctl(key)
             out.append([path, "0\t0" if key == _PING_GROUPS and value == sysctl.DEFAULTS[key] else value])
     out.sort(key=lambda pair: (not pair[0].endswith("ip_forward"), "/conf/all/" not in pair[0]))
-    for link in ns.links.values():
-        if link.kind in KINDS and link.kind not in STACKED:
-            out += _link_sysctls(ns, link)
+    out += _link_sysctls(ns, [i for i in ns.links.values() if i.kind in KINDS and i.kind not in STACKED])
     return out + [[path, value] for path, value in ONLY_HERE.items()]
 
 
-def _link_sysctls(ns: Netns, link: Link) -> list[list[str]]:
-    """Every parameter of one link."""
-    out: list[list[str]] = []
+def _link_sysctls(ns: Netns, links: list[Link]) -> list[list[str]]:
+    """Every parameter of these links."""
+    names: list[tuple[int, str]] = []
     for key in sorted({**sysctl.DEFAULTS, **ns.sysctls}):
         base, dev, name = _split(key)
-        if dev != "default" or (name == "forwarding" and base == "net.ipv4"):
-            continue
-        fam = int(base[-1])
-        out.append([f"net/ipv{fam}/conf/{link.name}/{name}", ns.sysctl(sysctl.conf(fam, link.name, name))])
-    if ns.sysctl(sysctl.conf(4, link.name, "proxy_arp")) != "0":
-        # The kernel waits up to 0.8 s before it answers for others; the model's answers take no time.
-        out.append([f"net/ipv4/neigh/{link.name}/proxy_delay", "0"])
+        if dev == "default" and not (name == "forwarding" and base == "net.ipv4"):
+            names.append((int(base[-1]), name))
+    out: list[list[str]] = []
+    for link in links:
+        for fam, name in names:
+            out.append(
+                [f"net/ipv{fam}/conf/{link.name}/{name}", ns.sysctl(sysctl.conf(fam, link.name, name))]
+            )
+        if ns.sysctl(sysctl.conf(4, link.name, "proxy_arp")) != "0":
+            # The kernel waits up to 0.8 s before it answers for others; the model's answers take no time.
+            out.append([f"net/ipv4/neigh/{link.name}/proxy_delay", "0"])
     return out
 
 
@@ -477,7 +477,7 @@ def _vlans(ns: Netns) -> list[str]:
         bridge = ns.links.get(link.master or link.name)
         if bridge is None or bridge.bridge is None or not bridge.bridge.vlan_filtering:
             continue
-        has = (link.port or BridgePort()).vlans if link.master else bridge.bridge.vlans
+        has = vlans_of(link)
         own = "" if link.master else " self"
         lines += [f"vlan del dev {link.name} vid {one.vid}{own}" for one in DEFAULT_VLANS if one not in has]
         for one in has:
