@@ -118,7 +118,9 @@ def unmoved(w: Walk, ns: Netns, dev: str, frame: Frame) -> bool:
     ):
         return False
     link: Link = peek(ns, "links")[dev]
-    if not link.up or link.master or link.kind != "physical" or frame.vlan or frame.length > link.mtu + 14:
+    if not link.up or link.master or link.kind != "physical" or link.noarp:
+        return False
+    if frame.vlan or frame.length > link.mtu + 14:
         return False
     if peek(ns, "_nftables") or (ns.name, dev) in w.network.stacks:
         return False
