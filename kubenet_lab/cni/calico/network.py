@@ -37,7 +37,7 @@ from kubenet_lab.daemon import World
 from kubenet_lab.errors import InputError
 from kubenet_lab.kernel.link import TunnelOptions, VxlanOptions
 from kubenet_lab.kernel.netns import Netns
-from kubenet_lab.kernel.put_off import later, peek, put_off
+from kubenet_lab.kernel.put_off import host_addresses, later, peek, put_off
 from kubenet_lab.kernel.socket import UNIX
 from kubenet_lab.objects import AnyObject, EndpointSlice, Generic, Service
 from kubenet_lab.objects.meta import ObjectMeta
@@ -256,10 +256,6 @@ class Calico:
         self._affinities.clear()
         self._watch.poll()
         self._dirty = True
-
-    def last_words(self, node: str) -> str:
-        """Have daemons that run on whatever they find."""
-        return ""
 
     def last_words(self, node: str) -> str:
         """Have daemons that run on whatever they find."""
@@ -577,14 +573,10 @@ class Calico:
             if felix is None:
                 felix = self.felix[node.name] = Felix(self.world.network, node.name)
             ns = self.world.network.ns(node.name)
-            # What is put off on a node is for its pods: it adds no address but link-local ones.
-            links, assigned = peek(ns, "links"), peek(ns, "addresses")
-            own = tuple(
-                a.local for dev in links for a in assigned.get(dev, ()) if a.scope in ("global", "host")
-            )
+            own = tuple(a.local for a in host_addresses(ns) if a.scope in ("global", "host"))
             known = self._nodes.get(node.name)
             subnets = known.subnets if known is not None else ()
-            config = self._config(pools, node, "kube-ipvs0" in links)
+            config = self._config(pools, node, "kube-ipvs0" in peek(ns, "links"))
 
             def program(
                 felix: Felix = felix,
