@@ -157,16 +157,16 @@ def _others(space: Netns, fam: int) -> list[Route]:
 
 def _told(node: BgpNode, config: Config) -> Iterable[tuple[str, Attributes]]:
     """Return what a node tells its peers: its blocks and the Services it announces."""
-    filters = Filters(config)
+    filters, path = Filters(config), Path("static", "static1")
     for fam in (4, 6):
         own = node.at(fam)
         if not own:
             continue
         peer = Peer("mesh", own, config.asn, own)
+        attributes = sent(path, peer, config, filters)
+        assert attributes is not None, "what a node has itself BGP always lets it tell"
         for dst in (*node.blocks, *node.static):
-            path = Path("static", "static1")
-            attributes = sent(path, peer, config, filters)
-            if (":" in dst) == (fam == 6) and attributes is not None and filters.exports(path, dst, peer):
+            if (":" in dst) == (fam == 6) and filters.exports(path, dst, peer):
                 yield dst, attributes
 
 
